@@ -1,0 +1,34 @@
+# Everything goes through here; each target sets up what it needs. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help test lint types unit clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.13")'
+	@echo "Installing into $(VENV) (about a minute, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --editable '.[dev]' || { echo "The installation failed: see the lines above, then run make again."; exit 1; }
+	@touch $@
+
+test: lint types unit ## Lint, types and every test
+
+lint: $(VENV)/.installed ## ruff and cfn-lint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@[ ! -f template.yaml ] || $(BIN)/cfn-lint template.yaml
+
+types: $(VENV)/.installed ## mypy, strict
+	@$(BIN)/mypy
+
+unit: $(VENV)/.installed ## The tests, with coverage
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

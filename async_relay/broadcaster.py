@@ -1,0 +1,333 @@
+"""Every message to every client: bounded, in order for each, and nobody waits for the slowest.
+
+A client is a lane, and a lane is always in exactly one place:
+
+    page of the table ──► ready ──► in flight ──► done, or gone
+                            ▲           │
+                            └─ waiting ◄┴─► left over
+
+Order, backoff without a place in the bound, and the deadline all follow from that: a lane is in
+flight once at most; a waiting lane is a timer and nothing else; to stop is to leave the ready and
+the waiting over.
+
+Rules
+- A lane that was answered goes on before one that has not begun, so clients finish early.
+- Pages are read while posts are under way, and not far ahead: nothing holds all the clients.
+- What is not delivered is in the report: to whom, from which message on, and why.
+- No task, timer or post outlives a broadcast, whatever ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from .deletions import Deletions
+from .errors import PostError, StoreUnavailable, TimedOut, TooLarge, Unavailable
+from .jobs import Job, Shard
+from .lanes import CROWD, Judge, Lane, Step
+from .protocols import ConnectionStore, Transport
+from .rate import ROUND, Rate
+from .report import Outcome, Rejected, Report
+
+_READ_AHEAD = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of a broadcast; ``persistent``: no queue takes what is left, so tries end at the deadline only."""
+
+    max_concurrency: int = 100
+    post_timeout: float = 3.0
+    persistent: bool = False
+
+
+class Broadcaster:
+    """Serves jobs over one transport and one connection store; its rate outlives a broadcast."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        store: ConnectionStore,
+        limits: Limits,
+        rate: Rate,
+        random: Random,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self.transport = transport
+        self.store = store
+        self.limits = limits
+        self.rate = rate
+        self.random = random
+        self.wall_clock = wall_clock
+
+    async def broadcast(self, jobs: Sequence[Job], seconds: float) -> Report:
+        """Serve all jobs at once, within ``seconds``. What a post or the table does is in the report, never raised."""
+        outcomes = tuple(Outcome(job, [0] * len(job.messages)) for job in jobs)
+        judge = Judge(self.rate, self.random, self.wall_clock, persistent=self.limits.persistent)
+        return await _Broadcast(self, outcomes, judge, seconds).run()
+
+
+class _Broadcast:
+    """One broadcast under way."""
+
+    def __init__(self, owner: Broadcaster, outcomes: tuple[Outcome, ...], judge: Judge, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport = owner.transport
+        self._store = owner.store
+        self._limits = owner.limits
+        self._bound = owner.limits.max_concurrency
+        self._rate = owner.rate
+        self._judge = judge
+        self._outcomes = outcomes
+        self._end = self._loop.time() + seconds
+        self._last_call = self._end - min(owner.limits.post_timeout, seconds / 4)
+        self._ready: deque[Lane] = deque()
+        self._in_flight: set[Lane] = set()
+        self._waiting: dict[Lane, asyncio.TimerHandle] = {}
+        self._suspects: list[Lane] = []
+        self._deletions = Deletions(owner.store)
+        self._readers: set[asyncio.Task[None]] = set()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._pause: asyncio.TimerHandle | None = None
+        self._room = asyncio.Event()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._stopping = False
+        self._blocked = False
+        self._systemic: PostError | Unavailable | None = None
+        self._posts = 0
+        self._most = 0
+
+    async def run(self) -> Report:
+        try:
+            async with asyncio.timeout_at(self._end):
+                await self._transport.begin()
+            self._start()
+            await self._over
+            await self._deletions.finish(self._end - self._loop.time())
+        except (Unavailable, TimeoutError) as error:
+            self._systemic = (
+                error if isinstance(error, Unavailable) else Unavailable("the transport was not ready in time")
+            )
+            self._leave_all()
+        finally:
+            await self._release()
+        return self._report()
+
+    def _start(self) -> None:
+        self._rate.begin(self._loop.time())
+        self._timers += [
+            self._loop.call_at(self._last_call, self._stop),
+            self._loop.call_at(self._end, self._cut),
+            self._loop.call_later(ROUND, self._tick),
+        ]
+        for outcome in self._outcomes:
+            if outcome.job.shard is None:
+                self._ready.extend(Lane(client, outcome) for client in outcome.job.clients)
+            else:
+                self._spawn(self._read(outcome, outcome.job.shard))
+        self._pump()
+        self._check()
+
+    def _spawn(self, reading: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(reading)
+        self._readers.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._readers.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, StoreUnavailable):
+            self._abort(error)
+        elif error is not None and not self._over.done():
+            self._over.set_exception(error)
+        self._check()
+
+    async def _read(self, outcome: Outcome, shard: Shard) -> None:
+        outcome.unread, outcome.cursor = True, outcome.job.cursor
+        while outcome.unread:
+            page = await self._store.read(shard, outcome.cursor)
+            outcome.unread, outcome.cursor = page.cursor is not None, page.cursor
+            self._ready.extend([Lane(client, outcome) for client in page.clients])
+            self._pump()
+            while len(self._ready) > _READ_AHEAD:
+                self._room.clear()
+                await self._room.wait()
+
+    def _pump(self) -> None:
+        """Send while there is somebody to send to, a place, and the rate allows it."""
+        ready, in_flight = self._ready, self._in_flight
+        while ready and len(in_flight) < self._bound and not self._stopping:
+            if self._rate.limit is not None and self._paused():
+                break
+            lane = ready.popleft()
+            if self._blocked and self._skipped(lane):
+                continue
+            in_flight.add(lane)
+            self._posts += 1
+            self._transport.send(lane, lane.messages[lane.position], self._answered)
+        self._most = max(self._most, len(in_flight))
+        if len(ready) <= _READ_AHEAD:
+            self._room.set()
+
+    def _paused(self) -> bool:
+        if self._pause is not None:
+            return True
+        wait = self._rate.wait(self._loop.time())
+        if wait:
+            self._pause = self._loop.call_later(wait, self._resume)
+        return wait > 0
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._pump()
+
+    def _skipped(self, lane: Lane) -> bool:
+        """Step over messages that are too large for everybody; True where nothing remains."""
+        while lane.position in lane.outcome.blocked:
+            lane.position += 1
+        return lane.position >= len(lane.messages)
+
+    def _answered(self, lane: Lane, error: PostError | None) -> None:
+        self._in_flight.discard(lane)
+        if error is None:
+            self._delivered(lane)
+        else:
+            step, wait = self._judge.judge(lane, error, self._loop.time())
+            self._take(step, lane, wait)
+        self._pump()
+        if not self._in_flight:
+            self._check()
+
+    def _delivered(self, lane: Lane) -> None:
+        self._judge.served += 1
+        lane.outcome.delivered[lane.position] += 1
+        self._advance(lane)
+        if self._suspects:
+            suspects, self._suspects = self._suspects, []
+            for suspect in suspects:
+                step, wait = self._judge.vindicate(suspect)
+                self._take(step, suspect, wait)
+
+    def _advance(self, lane: Lane) -> None:
+        lane.position += 1
+        if lane.error is not None:
+            lane.error, lane.tries = None, 0
+        if lane.position < len(lane.messages):
+            self._again(lane)
+
+    def _take(self, step: Step, lane: Lane, wait: float) -> None:
+        """Put a lane that was not delivered where it belongs now."""
+        match step:
+            case Step.AGAIN:
+                self._again(lane)
+            case Step.WAIT if not self._stopping:
+                self._waiting[lane] = self._loop.call_later(wait, self._wake, lane)
+            case Step.SUSPECT if not self._stopping:
+                self._suspects.append(lane)
+            case Step.REJECT:
+                self._reject(lane)
+            case Step.BURY:
+                lane.outcome.gone += 1
+                self._deletions.add(lane.connection_id)
+            case _:
+                self._leave(lane)
+        if step is Step.ABORT and lane.error is not None:
+            self._abort(lane.error)
+
+    def _again(self, lane: Lane) -> None:
+        if self._stopping:
+            self._leave(lane)
+        else:
+            self._ready.appendleft(lane)
+
+    def _wake(self, lane: Lane) -> None:
+        del self._waiting[lane]
+        self._ready.appendleft(lane)
+        self._pump()
+
+    def _reject(self, lane: Lane) -> None:
+        assert lane.error is not None
+        outcome, position = lane.outcome, lane.position
+        outcome.rejected.append(Rejected(lane.client, position, lane.error))
+        if isinstance(lane.error, TooLarge) and not outcome.delivered[position]:
+            refusals = sum(other.position == position for other in outcome.rejected[-CROWD:])
+            if refusals >= CROWD:
+                self._blocked = True
+                outcome.blocked.add(position)
+        self._advance(lane)
+
+    def _leave(self, lane: Lane) -> None:
+        lane.outcome.leftovers.append(lane.left_over())
+
+    def _abort(self, error: PostError | Unavailable) -> None:
+        """Nobody can be served: take nothing more, wait for what is in flight but not for the deadline."""
+        if self._systemic is None:
+            self._systemic = error
+            self._timers.append(self._loop.call_later(self._limits.post_timeout, self._cut))
+            self._stop()
+
+    def _stop(self) -> None:
+        """Take nothing more: whoever is not in flight is left over."""
+        self._stopping = True
+        for reader in self._readers:
+            reader.cancel()
+        self._leave_all()
+        self._check()
+
+    def _leave_all(self) -> None:
+        for timer in self._waiting.values():
+            timer.cancel()
+        lanes = [*self._ready, *self._waiting, *self._suspects]
+        self._ready.clear()
+        self._waiting.clear()
+        self._suspects.clear()
+        for lane in lanes:
+            self._leave(lane)
+
+    def _cut(self) -> None:
+        """No more time: cut what is in flight. Nobody knows whether it arrived, so it counts as a try."""
+        self._stopping = True
+        self._transport.stop()
+        for lane in self._in_flight:
+            lane.error = TimedOut("cut at the deadline")
+            lane.tries += 1
+        lanes = tuple(self._in_flight)
+        self._in_flight.clear()
+        for lane in lanes:
+            self._leave(lane)
+        self._stop()
+
+    def _tick(self) -> None:
+        self._rate.tick(self._loop.time(), self._judge.served + self._judge.failed)
+        self._timers[2] = self._loop.call_later(ROUND, self._tick)
+
+    def _check(self) -> None:
+        """Over, once nobody is on the way and no page is to come; suspects alone wait for nothing."""
+        busy = self._ready or self._in_flight or self._waiting or self._readers
+        if not busy and not self._over.done():
+            self._leave_all()
+            self._over.set_result(None)
+
+    async def _release(self) -> None:
+        self._transport.stop()
+        for timer in (*self._timers, *self._waiting.values(), *([self._pause] if self._pause else ())):
+            timer.cancel()
+        readers = tuple(self._readers)
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        await self._deletions.cancel()
+
+    def _report(self) -> Report:
+        return Report(
+            self._outcomes,
+            self._systemic or self._judge.systemic(self._outcomes),
+            posts=self._posts,
+            throttled=self._judge.throttled,
+            most_in_flight=self._most,
+            undeleted=self._deletions.undeleted,
+        )

@@ -1,0 +1,264 @@
+"""What crosses a queue: delivery jobs and dead letters, as JSON an operator can read. Pure.
+
+    {"job": 1, "attempt": 1, "firstAt": 1700000000000, "reason": "server_error",
+     "messages": [{"kind": …, "event_id": …, …}],          the payloads, in order
+     "clients": [{"connectionId": "Zx=", "skip": 1}]}       skip: how many of them it has already
+
+    the same with {"shard": {"index": 0, "count": 8}, "cursor": {…}, "hop": 0} in place of clients:
+    whoever is in that part of the connections table, after the cursor; hop: how often it was continued
+
+    a dead letter is the job it was, or the {"record": …} it was, beside
+     "deadLetter": {"reason": …, "detail": …, "eventID": …, "sequence": …, "lastAt": …}
+
+Rules
+- A body is at most 256 KiB. A job that is larger is split, messages in order; a dead letter that is
+  larger keeps its keys, reason and first 100 KB, and says ``"truncated": true``.
+- A payload read back from a body is the payload, byte for byte.
+- Reading a body gives a job or raises ``UnreadableJob``, and nothing but that.
+
+Times are milliseconds since 1970. SQS takes only the characters of XML 1.0: SendMessage, "MessageBody".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from .errors import UnreadableJob
+from .messages import Message
+
+MAX_BODY_BYTES = 262_144
+_TRUNCATED_BYTES = 100_000
+_MESSAGES_BYTES = 140_000
+_NOT_IN_SQS = re.compile("[\ud800-\udfff\ufffe\uffff]")
+
+Cursor = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part ``index`` of ``count`` disjoint parts of the connections table."""
+
+    index: int = 0
+    count: int = 1
+
+
+class Client(NamedTuple):
+    """One connection: its id, when it was made (ms, None if unknown), and how many messages it has already."""
+
+    connection_id: str
+    created_at: int | None = None
+    skip: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Messages and who still lacks them: ``clients``, or everybody in ``shard`` after ``cursor``.
+
+    ``attempt`` counts the tries from the queue, ``hop`` the times a shard was continued.
+    """
+
+    messages: tuple[Message, ...]
+    clients: tuple[Client, ...] = ()
+    shard: Shard | None = None
+    cursor: Cursor | None = None
+    attempt: int = 0
+    first_at: int = 0
+    reason: str = ""
+    hop: int = 0
+
+    def encode(self) -> str:
+        """The body of the queue message."""
+        return _dump(self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {"job": 1, "attempt": self.attempt, "firstAt": self.first_at}
+        if self.reason:
+            fields["reason"] = self.reason
+        if self.shard is not None:
+            fields["shard"] = {"index": self.shard.index, "count": self.shard.count}
+            fields["cursor"] = dict(self.cursor) if self.cursor is not None else None
+            fields["hop"] = self.hop
+        else:
+            fields["clients"] = [_client_fields(client) for client in self.clients]
+        fields["messages"] = [message.payload for message in self.messages]
+        return fields
+
+    @classmethod
+    def decode(cls, body: str) -> Job:
+        """The job of a body; raises ``UnreadableJob`` with what is wrong with it."""
+        try:
+            fields = json.loads(body)
+        except (ValueError, RecursionError):
+            raise UnreadableJob("the body is not JSON") from None
+        return cls.from_fields(fields)
+
+    @classmethod
+    def from_fields(cls, fields: Any) -> Job:
+        """The job of a parsed body; raises ``UnreadableJob``."""
+        if not isinstance(fields, dict) or fields.get("job") != 1:
+            raise UnreadableJob('the body is not a job: it has no "job": 1')
+        shard = _read_shard(fields["shard"]) if fields.get("shard") is not None else None
+        clients = () if shard else tuple(map(_read_client, _list(fields, "clients")))
+        messages = tuple(map(_read_message, _list(fields, "messages")))
+        if not messages or (shard is None and not clients):
+            raise UnreadableJob("the job has no messages or nobody to send them to")
+        cursor = fields.get("cursor")
+        if cursor is not None and not isinstance(cursor, dict):
+            raise UnreadableJob("cursor is not a map")
+        reason = fields.get("reason", "")
+        return cls(
+            messages,
+            clients,
+            shard,
+            cursor,
+            attempt=_count(fields, "attempt"),
+            first_at=_count(fields, "firstAt"),
+            reason=reason if isinstance(reason, str) else "",
+            hop=_count(fields, "hop"),
+        )
+
+    def split(self, room: int = MAX_BODY_BYTES) -> list[Job]:
+        """The same work in as many jobs as fit in ``room`` bytes each, messages in order."""
+        if len(self.encode().encode()) <= room:
+            return [self]
+        return [part for start, run in _runs(self.messages) for part in self._with(start, run, room)]
+
+    def _with(self, start: int, run: tuple[Message, ...], room: int) -> Iterator[Job]:
+        if self.shard is not None:
+            yield replace(self, messages=run)
+            return
+        room -= 100 + len(replace(self, messages=run, clients=()).encode().encode())
+        lacking = (client for client in self.clients if client.skip < start + len(run))
+        relative = (client._replace(skip=max(0, client.skip - start)) for client in lacking)
+        for clients in _fill(relative, room):
+            yield replace(self, messages=run, clients=clients)
+
+    def deduplication_id(self, part: int) -> str:
+        """The same for the same records, shard, cursor, hop and part: what a retried dispatch sends again.
+
+        The hop keeps a continuation that got no further from being taken for a repeat of itself.
+        """
+        ids = [message.event_id or message.digest for message in self.messages]
+        shard = self.shard or Shard()
+        text = json.dumps([ids, shard.index, shard.count, self.cursor, self.hop, part])
+        return sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """What can never be delivered, and why. ``content`` is a job, a stream record, or an unreadable body."""
+
+    reason: str
+    detail: str
+    content: Job | Mapping[str, Any] | str
+    last_at: int
+    event_id: str = ""
+    sequence: str = ""
+    keys: Mapping[str, Any] = field(default_factory=dict)
+
+    def encode(self) -> str:
+        """The body of the queue message, cut as the rules say."""
+        letter = {
+            "reason": self.reason,
+            "detail": self.detail[:2_000],
+            "eventID": self.event_id,
+            "sequence": self.sequence,
+            "lastAt": self.last_at,
+        }
+        match self.content:
+            case Job():
+                content = self.content._fields()
+            case str():
+                content = {"body": self.content}
+            case _:
+                content = {"record": self.content}
+        body = _dump({"deadLetter": letter, **content})
+        if len(body.encode()) <= MAX_BODY_BYTES:
+            return body
+        head = _dump(content).encode()[:_TRUNCATED_BYTES].decode(errors="ignore")
+        return _dump({"deadLetter": letter | {"keys": dict(self.keys)}, "truncated": True, "head": head})
+
+
+def _client_fields(client: Client) -> dict[str, Any]:
+    fields: dict[str, Any] = {"connectionId": client.connection_id}
+    if client.skip:
+        fields["skip"] = client.skip
+    if client.created_at is not None:
+        fields["createdAt"] = client.created_at
+    return fields
+
+
+def _dump(value: Any) -> str:
+    """Compact JSON with the few characters SQS refuses escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    return _NOT_IN_SQS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _runs(messages: tuple[Message, ...]) -> Iterator[tuple[int, tuple[Message, ...]]]:
+    """Consecutive messages, as many as fit beside the clients, each run with its position."""
+    start, size = 0, 0
+    for at, message in enumerate(messages):
+        if at > start and size + len(message.body) > _MESSAGES_BYTES:
+            yield start, messages[start:at]
+            start, size = at, 0
+        size += len(message.body) + 1
+    yield start, messages[start:]
+
+
+def _fill(clients: Iterable[Client], room: int) -> Iterator[tuple[Client, ...]]:
+    """Clients in groups whose JSON takes at most ``room`` bytes."""
+    group: list[Client] = []
+    size = 0
+    for client in clients:
+        need = len(_dump(_client_fields(client)).encode()) + 1
+        if group and size + need > room:
+            yield tuple(group)
+            group, size = [], 0
+        group.append(client)
+        size += need
+    if group:
+        yield tuple(group)
+
+
+def _list(fields: dict[str, Any], key: str) -> list[Any]:
+    value = fields.get(key)
+    if not isinstance(value, list):
+        raise UnreadableJob(f"{key} is not a list")
+    return value
+
+
+def _count(fields: dict[str, Any], key: str, default: int = 0) -> int:
+    value = fields.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UnreadableJob(f"{key} is not a whole number from 0 up")
+    return value
+
+
+def _read_client(fields: Any) -> Client:
+    if not isinstance(fields, dict) or not isinstance(fields.get("connectionId"), str):
+        raise UnreadableJob("a client has no connectionId")
+    created_at = _count(fields, "createdAt") if fields.get("createdAt") is not None else None
+    return Client(fields["connectionId"], created_at, _count(fields, "skip"))
+
+
+def _read_shard(fields: Any) -> Shard:
+    if not isinstance(fields, dict):
+        raise UnreadableJob("shard is not a map")
+    shard = Shard(_count(fields, "index"), _count(fields, "count", 1))
+    if shard.index >= shard.count:
+        raise UnreadableJob(f"shard {shard.index} of {shard.count} does not exist")
+    return shard
+
+
+def _read_message(payload: Any) -> Message:
+    if not isinstance(payload, dict):
+        raise UnreadableJob("a message is not a map")
+    try:
+        return Message.encode(payload)
+    except ValueError:
+        raise UnreadableJob("a message does not fit in UTF-8 JSON") from None

@@ -1,0 +1,139 @@
+"""Where what was not delivered goes: the retry queue, the dead letters, or back to who sent it. Decides, does no I/O.
+
+Rules
+- Systemic: all goes back, nothing is parked.
+- A client that was tried and failed is parked with the next attempt and a delay that doubles; one
+  that was never tried, and the unread part of the table, without delay and with the same attempt.
+- After ``max_attempts`` in the queue a client's job is a dead letter.
+- 400 and 413 are dead letters; a 413 from everybody is one letter for the message.
+- Without the queue something would go to, its messages go back.
+
+A position is a message's index in its job. Times are milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from .backoff import queue_delay
+from .errors import PostError, TooLarge
+from .jobs import Client, DeadLetter, Job
+from .report import Leftover, Outcome, Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which queues there are, and how often and how late the retry queue tries again."""
+
+    retries: bool
+    dead_letters: bool
+    backoff_seconds: float = 5.0
+    max_attempts: int = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A job for a queue and the delay (s) it waits there; ``positions``: whose messages are lost without it."""
+
+    job: Job
+    delay: int
+    positions: range
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """A dead letter, and the messages that are lost without it."""
+
+    letter: DeadLetter
+    positions: range
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What is to be done about one outcome; ``back`` are the positions no queue is there for."""
+
+    parked: tuple[Parked, ...] = ()
+    buried: tuple[Buried, ...] = ()
+    back: frozenset[int] = frozenset()
+
+
+def settle(outcome: Outcome, policy: Policy, now: int) -> Settlement:
+    """Decide about everything in ``outcome`` that was not delivered."""
+    parked: list[Parked] = []
+    buried: list[Buried] = []
+    back: set[int] = set()
+    for clients, error in _groups(outcome.leftovers):
+        job, positions = _lacking(outcome.job, clients, error, now)
+        exhausted = error is not None and job.attempt > policy.max_attempts
+        if error is not None and exhausted and policy.dead_letters:
+            buried.append(Buried(_exhausted(job, outcome.job.attempt, error, now), positions))
+        elif policy.retries and not exhausted:
+            delay = queue_delay(job.attempt, policy.backoff_seconds) if error is not None else 0
+            parked.append(Parked(job, delay, positions))
+        else:
+            back.update(positions)
+    if outcome.unread:
+        job = replace(outcome.job, cursor=outcome.cursor, hop=outcome.job.hop + 1, first_at=outcome.job.first_at or now)
+        if policy.retries:
+            parked.append(Parked(job, 0, range(len(job.messages))))
+        else:
+            back.update(range(len(job.messages)))
+    for position, letter in _rejections(outcome, now):
+        if policy.dead_letters:
+            buried.append(Buried(letter, range(position, position + 1)))
+        else:
+            back.add(position)
+    return Settlement(tuple(parked), tuple(buried), frozenset(back))
+
+
+def _groups(leftovers: list[Leftover]) -> Iterator[tuple[list[Client], PostError | None]]:
+    """Clients together whose errors have the same reason."""
+    groups: dict[str, tuple[list[Client], PostError | None]] = {}
+    for client, error in leftovers:
+        clients, _ = groups.setdefault(error.reason if error else "", ([], error))
+        clients.append(client)
+    yield from groups.values()
+
+
+def _lacking(job: Job, clients: list[Client], error: PostError | None, now: int) -> tuple[Job, range]:
+    """What these clients still lack of ``job``, as a job, and the positions of its messages."""
+    start = min(client.skip for client in clients)
+    lacking = replace(
+        job,
+        messages=job.messages[start:],
+        clients=tuple(client._replace(skip=client.skip - start) for client in clients),
+        shard=None,
+        cursor=None,
+        hop=0,
+        attempt=job.attempt + (error is not None),
+        first_at=job.first_at or now,
+        reason=error.reason if error else job.reason,
+    )
+    return lacking, range(start, len(job.messages))
+
+
+def _exhausted(job: Job, attempt: int, error: PostError, now: int) -> DeadLetter:
+    detail = f"given up after {attempt} attempts from the queue; the last error: {error}"
+    return DeadLetter("attempts_exhausted", detail, replace(job, attempt=attempt), now)
+
+
+def _rejections(outcome: Outcome, now: int) -> Iterator[tuple[int, DeadLetter]]:
+    """A letter a message and reason, with its clients; one for whoever was to get it where all refused it as too large."""
+    groups: dict[tuple[int, str], list[Rejected]] = {}
+    for rejected in outcome.rejected:
+        groups.setdefault((rejected.position, rejected.error.reason), []).append(rejected)
+    for (position, reason), group in groups.items():
+        everybody = reason == TooLarge.reason and (position in outcome.blocked or not outcome.delivered[position])
+        named = outcome.job.clients if everybody else [each.client for each in group]
+        job = replace(
+            outcome.job,
+            messages=(outcome.job.messages[position],),
+            clients=tuple(client._replace(skip=0) for client in named if client.skip <= position),
+            shard=outcome.job.shard if everybody else None,
+            cursor=None,
+            first_at=outcome.job.first_at or now,
+            reason=reason,
+        )
+        detail = f"{'everybody' if everybody else f'{len(group)} clients'} answered {group[0].error}"
+        yield position, DeadLetter(reason, detail, job, now, job.messages[0].event_id, job.messages[0].sequence)

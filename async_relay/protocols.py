@@ -1,0 +1,79 @@
+"""What the core asks of the world: a transport, a connection store, queues.
+
+Rules every implementation keeps
+- Errors are ours (``errors``): no caller ever sees an AWS or socket error.
+- Every await can be cancelled at any point without leaving anything behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+from .errors import PostError
+from .jobs import Client, Cursor, Shard
+from .messages import Message
+
+
+class Addressed(Protocol):
+    """Whoever a post is for."""
+
+    connection_id: str
+
+
+A = TypeVar("A", bound=Addressed)
+
+
+class Transport(Protocol):
+    """``POST @connections/{connectionId}``, many at a time.
+
+    ``send`` takes a callback and not a future: a future a post costs as much as signing it.
+    """
+
+    async def begin(self) -> None:
+        """Get ready for one invocation: credentials, the date, sockets that died meanwhile."""
+
+    def send(self, lane: A, message: Message, done: Callable[[A, PostError | None], None]) -> None:
+        """Post ``message``; ``done(lane, error)`` follows exactly once, later, never from within."""
+
+    def stop(self) -> None:
+        """Cut every post in flight; no ``done`` follows for them."""
+
+    async def close(self) -> None:
+        """Close every socket."""
+
+
+class Page(NamedTuple):
+    """Some rows of the connections table, and where the next ones start (None: these are the last)."""
+
+    clients: Sequence[Client]
+    cursor: Cursor | None
+
+
+class ConnectionStore(Protocol):
+    """The connections table. Every method raises ``StoreUnavailable``."""
+
+    async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
+        """The page of ``shard`` that starts at ``cursor``, or the first one."""
+
+    async def put(self, connection_id: str, client_id: str, created_at: int, ttl: int) -> None:
+        """Write a row: ``created_at`` in milliseconds, ``ttl`` in seconds since 1970."""
+
+    async def delete(self, connection_ids: Sequence[str]) -> None:
+        """Delete rows; one that is not there counts as deleted."""
+
+
+class Entry(NamedTuple):
+    """One message for a queue; ``group`` and ``deduplication_id`` belong to FIFO queues, ``delay`` (s) to others."""
+
+    body: str
+    delay: int = 0
+    group: str = ""
+    deduplication_id: str = ""
+
+
+class Queue(Protocol):
+    """An SQS queue."""
+
+    async def send(self, entries: Sequence[Entry]) -> None:
+        """Send all; raises ``QueueUnavailable`` with the positions of those the queue did not take."""

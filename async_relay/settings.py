@@ -1,0 +1,144 @@
+"""The settings, read from the environment once and frozen.
+
+Rules: an empty variable counts as unset; a missing or wrong value raises ``SettingsError``
+with one sentence that names the variable, shows what was found and says what is expected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from .errors import SettingsError
+
+T = TypeVar("T")
+
+_ENDPOINT = "an http:// or https:// URL with the stage, like https://abc.execute-api.eu-west-1.amazonaws.com/prod"
+_TABLE = re.compile(r"(arn:[\w-]+:dynamodb:[\w-]+:\d+:table/)?[A-Za-z0-9_.-]{3,255}")
+_INDEX = re.compile(r"[A-Za-z0-9_.-]{3,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the functions need to know; each field is the variable of the same name."""
+
+    ws_endpoint: str
+    connections_table: str
+    connections_index: str | None = None
+    max_concurrency: int = 100
+    max_posts_per_second: float | None = None
+    post_timeout_seconds: float = 3.0
+    retry_queue_url: str | None = None
+    retry_backoff_seconds: float = 5.0
+    max_delivery_attempts: int = 6
+    dead_letter_queue_url: str | None = None
+    fanout_queue_url: str | None = None
+    fanout_shards: int = 8
+    transport: str = "direct"
+    incident_table: str | None = None
+    ttl_hours: float = 24.0
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read and check every variable; raises ``SettingsError`` at the first bad one."""
+
+        def read(name: str, parse: Callable[[str], T], default: T) -> T:
+            text = environ.get(name, "").strip()
+            if not text:
+                return default
+            try:
+                return parse(text)
+            except ValueError as expected:
+                raise SettingsError(f"{name} is {text!r}; it must be {expected}") from None
+
+        def required(name: str, parse: Callable[[str], str], expected: str) -> str:
+            if not environ.get(name, "").strip():
+                raise SettingsError(f"{name} is not set; it must be {expected}")
+            return read(name, parse, "")
+
+        return cls(
+            ws_endpoint=required("WS_ENDPOINT", _endpoint, _ENDPOINT),
+            connections_table=required("CONNECTIONS_TABLE", _table, "a DynamoDB table's name"),
+            connections_index=read("CONNECTIONS_INDEX", _index, None),
+            max_concurrency=read("MAX_CONCURRENCY", _whole(1, 10_000), 100),
+            max_posts_per_second=read("MAX_POSTS_PER_SECOND", _number(0.1, 1_000_000), None),
+            post_timeout_seconds=read("POST_TIMEOUT_SECONDS", _number(0.05, 60), 3.0),
+            retry_queue_url=read("RETRY_QUEUE_URL", _standard_queue, None),
+            retry_backoff_seconds=read("RETRY_BACKOFF_SECONDS", _number(0, 900), 5.0),
+            max_delivery_attempts=read("MAX_DELIVERY_ATTEMPTS", _whole(1, 1_000), 6),
+            dead_letter_queue_url=read("DEAD_LETTER_QUEUE_URL", _standard_queue, None),
+            fanout_queue_url=read("FANOUT_QUEUE_URL", _fifo_queue, None),
+            fanout_shards=read("FANOUT_SHARDS", _whole(1, 1_000), 8),
+            transport=read("TRANSPORT", _transport, "direct"),
+            incident_table=read("INCIDENT_TABLE", _table, None),
+            ttl_hours=read("TTL_HOURS", _number(0.01, 8_760), 24.0),
+        )
+
+
+def _endpoint(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        usable = url.scheme in ("http", "https") and bool(url.hostname and url.path.strip("/"))
+        usable = usable and url.port != 0 and not (url.query or url.fragment or url.username)
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s\x00-\x1f]", text):
+        raise ValueError(_ENDPOINT)
+    return text.rstrip("/")
+
+
+def _table(text: str) -> str:
+    if not _TABLE.fullmatch(text):
+        raise ValueError("a DynamoDB table's name or ARN")
+    return text
+
+
+def _index(text: str) -> str:
+    if not _INDEX.fullmatch(text):
+        raise ValueError("the name of a global secondary index")
+    return text
+
+
+def _queue(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]+/\S+", text):
+        raise ValueError("the URL of an SQS queue")
+    return text
+
+
+def _standard_queue(text: str) -> str:
+    if _queue(text).endswith(".fifo"):
+        raise ValueError("a standard SQS queue, since a FIFO queue cannot delay one message")
+    return text
+
+
+def _fifo_queue(text: str) -> str:
+    if not _queue(text).endswith(".fifo"):
+        raise ValueError("the URL of a FIFO queue, which ends in .fifo")
+    return text
+
+
+def _transport(text: str) -> str:
+    if text not in ("direct", "sdk"):
+        raise ValueError("direct or sdk")
+    return text
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low:,} to {high:,}")
+        return int(text)
+
+    return parse
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}", text) or not low <= float(text) <= high:
+            raise ValueError(f"a number from {low:,g} to {high:,g}")
+        return float(text)
+
+    return parse

@@ -1,0 +1,91 @@
+"""AWS Signature Version 4 for ``POST {stage}/@connections/{id}``. Pure.
+
+What is the same for every post of a second is done once: the canonical request up to the path is
+hashed before, and the HMAC of the signing key is copied, not keyed anew.
+
+Rules (AWS General Reference, "Create a signed AWS API request")
+- The wire path carries the id percent-encoded once; the canonical path encodes that again.
+- The signed headers are host, x-amz-date and, where there is one, x-amz-security-token.
+- The signing key is good for a day; a signature for five minutes from its date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import reduce
+from hashlib import sha256
+from hmac import digest
+from urllib.parse import quote
+
+SERVICE = "execute-api"
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
+_HASH_BLOCK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An access key, and the session token of a temporary one; its repr shows no secret."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+def quote_id(connection_id: str) -> str:
+    """A connection id as it stands in the wire path."""
+    return quote(connection_id, safe="-._~")
+
+
+def signing_key(secret_key: str, day: str, region: str) -> bytes:
+    """The key of one day (``YYYYMMDD``), Region and service."""
+    first = f"AWS4{secret_key}".encode()
+    return reduce(lambda key, part: digest(key, part.encode(), "sha256"), (day, region, SERVICE, "aws4_request"), first)
+
+
+class Signer:
+    """Signs posts to one host and path prefix; ``at`` fixes the date."""
+
+    def __init__(self, host: str, prefix: str, region: str, credentials: Credentials) -> None:
+        """``host`` as in the Host header; ``prefix`` the path before the connection id, as on the wire."""
+        self._region = region
+        self._credentials = credentials
+        self._head = f"POST\n{quote(prefix, safe='/-._~')}"
+        self._token = "" if not credentials.token else f"x-amz-security-token:{credentials.token}\n"
+        self._names = "host;x-amz-date;x-amz-security-token" if self._token else "host;x-amz-date"
+        self._host = host
+        self._day = ""
+        self._key = b""
+
+    def at(self, now: datetime) -> Callable[[str, str], bytes]:
+        """``sign(quoted id, body digest)`` for posts at ``now`` (UTC): the headers of the signature, as on the wire."""
+        date = now.strftime("%Y%m%dT%H%M%SZ")
+        if self._day != date[:8]:
+            self._day = date[:8]
+            self._key = signing_key(self._credentials.secret_key, self._day, self._region)
+        scope = f"{self._day}/{self._region}/{SERVICE}/aws4_request"
+        start = sha256(self._head.encode())
+        rest = f"\n\nhost:{self._host}\nx-amz-date:{date}\n{self._token}\n{self._names}\n"
+        block = self._key.ljust(_HASH_BLOCK, b"\0")
+        inner = sha256(block.translate(_INNER) + f"AWS4-HMAC-SHA256\n{date}\n{scope}\n".encode())
+        outer = sha256(block.translate(_OUTER))
+        headers = self._headers(date, scope)
+
+        def sign(quoted_id: str, body_digest: str) -> bytes:
+            request = start.copy()
+            request.update(f"{quoted_id.replace('%', '%25')}{rest}{body_digest}".encode())
+            within = inner.copy()
+            within.update(request.hexdigest().encode())
+            signature = outer.copy()
+            signature.update(within.digest())
+            return headers + signature.hexdigest().encode() + b"\r\n"
+
+        return sign
+
+    def _headers(self, date: str, scope: str) -> bytes:
+        token = f"X-Amz-Security-Token: {self._credentials.token}\r\n" if self._token else ""
+        key = self._credentials.access_key
+        authorization = f"AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders={self._names}, Signature="
+        return f"X-Amz-Date: {date}\r\n{token}Authorization: {authorization}".encode()
