@@ -1,0 +1,23 @@
+"""The commands there are. A new group is one more line here."""
+
+from __future__ import annotations
+
+import typer
+
+from .dead_letters import app as dead_letters
+
+# Plain help and errors: a boxed and wrapped sentence cannot be searched for.
+app = typer.Typer(
+    name="async-relay",
+    help="Look after an async-relay that is running.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(dead_letters, name="dead-letters")
+
+
+@app.callback()
+def root() -> None:
+    """Look after an async-relay that is running."""

@@ -1,0 +1,303 @@
+"""SQS for the commands: read every message and give it back, send, delete.
+
+botocore's synchronous client in a few threads, not aioboto3: a command has one user and no event
+loop to share, and botocore is there anyway, below aioboto3.
+
+Rules
+- A message that was read is held: invisible to others for ``HOLD_SECONDS``. On the way out of the
+  ``with`` block whatever was not deleted is made visible again, after an error, Ctrl-C or SIGTERM too.
+- botocore's errors end here, as a sentence that names the queue.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    InvalidRegionError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+from .failure import FAILED, USAGE, CommandError
+
+#: How long a message stays ours while we read and ask. SQS gives it back by itself after that.
+HOLD_SECONDS = 600
+#: One long poll asks every server behind a queue, so one that finds nothing means there is nothing more.
+WAIT_SECONDS = 2
+_THREADS = 8
+#: Give up reading when so many batches in a row only repeat: more messages than can be held at once.
+_REPEATS = 100
+_ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+_URL = re.compile(r"https?://[^\s/]+/\S+")
+_URL_REGION = re.compile(r"https?://(?:[\w.-]+\.)?sqs(?:-fips)?\.([a-z]{2}(?:-[a-z]+)+-\d+)\.")
+
+
+class Received(NamedTuple):
+    """A message as SQS gave it."""
+
+    message_id: str
+    body: str
+    sent_at: int | None
+
+
+class _Held(NamedTuple):
+    handle: str
+    since: float
+
+
+def check_url(name: str, url: str | None) -> str:
+    """The URL of a standard queue; raises ``CommandError`` that names the option and the variable."""
+    if not url or not url.strip():
+        raise CommandError(f"no queue: give {name}", USAGE)
+    url = url.strip()
+    if not _URL.fullmatch(url):
+        raise CommandError(f"{name} is {url!r}; it must be the URL of an SQS queue", USAGE)
+    if url.endswith(".fifo"):
+        raise CommandError(
+            f"{name} is the FIFO queue {url}; it must be a standard queue (for the dead letters of a FIFO queue "
+            "use SQS's own redrive: aws sqs start-message-move-task)",
+            USAGE,
+        )
+    return url
+
+
+def connect(url: str) -> Any:
+    """A client for SQS in the region the URL names, else the environment's."""
+    named = _URL_REGION.match(url)
+    with speaking_of(url):
+        session = botocore.session.Session()
+        region = named[1] if named else os.environ.get("AWS_REGION") or session.get_config_variable("region")
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": 3},
+            connect_timeout=5,
+            read_timeout=WAIT_SECONDS + 20,
+            max_pool_connections=_THREADS + 1,
+        )
+        return session.create_client("sqs", region_name=region, config=config)
+
+
+class SendQueue:
+    """The queue a redrive sends to."""
+
+    def __init__(self, client: Any, url: str) -> None:
+        self._client = client
+        self._url = url
+
+    def check(self) -> None:
+        """Raise ``CommandError`` where the queue cannot be there; asking is not always allowed, and need not be."""
+        with speaking_of(self._url, forgiven="AccessDenied"):
+            self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])
+
+    def send(self, body: str) -> None:
+        """Send one body, at once."""
+        with speaking_of(self._url):
+            self._client.send_message(QueueUrl=self._url, MessageBody=body, DelaySeconds=0)
+
+
+class DeadLetterQueue:
+    """The dead-letter queue, and the messages of it that are held."""
+
+    def __init__(self, client: Any, url: str) -> None:
+        self._client = client
+        self._url = url
+        self._held: dict[str, _Held] = {}
+        self._stopped = threading.Event()
+        self._pool = ThreadPoolExecutor(_THREADS)
+        #: Messages that could not be given back; SQS does it by itself within ``HOLD_SECONDS``.
+        self.stranded = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with on_ending(lambda: None):  # This is short, and what the ending would have to do itself.
+            # A receive that Ctrl-C cut off from us may still take messages: wait for it, then give back.
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = ThreadPoolExecutor(_THREADS)
+            self.release()
+            self._pool.shutdown(wait=True)
+
+    def read(self) -> Iterator[Received]:
+        """Every message once; each is held."""
+        seen: set[str] = set()
+        repeats = 0
+        while repeats < _REPEATS and (batch := self._pool.submit(self._receive).result()):
+            fresh = [each for each in batch if each.message_id not in seen]
+            repeats = 0 if fresh else repeats + 1
+            seen.update(each.message_id for each in fresh)
+            yield from fresh
+
+    def _receive(self) -> list[Received]:
+        with speaking_of(self._url):
+            answer = self._client.receive_message(
+                QueueUrl=self._url,
+                MaxNumberOfMessages=10,
+                VisibilityTimeout=HOLD_SECONDS,
+                WaitTimeSeconds=WAIT_SECONDS,
+                MessageSystemAttributeNames=["SentTimestamp"],
+            )
+        messages = answer.get("Messages", [])
+        now = time.monotonic()
+        for message in messages:
+            self._held[message["MessageId"]] = _Held(message["ReceiptHandle"], now)
+        return [_received(message) for message in messages]
+
+    def release(self, kept: Iterable[str] = ()) -> None:
+        """Make what is held visible again, but for the ids in ``kept``."""
+        keep = set(kept)
+        ids = [each for each in self._held if each not in keep]
+        for _ in self._pool.map(self._release, (ids[at : at + 10] for at in range(0, len(ids), 10))):
+            pass
+
+    def _release(self, ids: list[str]) -> None:
+        entries = [
+            {"Id": str(at), "ReceiptHandle": self._held[each].handle, "VisibilityTimeout": 0}
+            for at, each in enumerate(ids)
+        ]
+        try:
+            with speaking_of(self._url):
+                answer = self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+        except CommandError:
+            self.stranded += len(ids)
+        else:
+            # A handle that is refused as the sender's fault is no longer ours: it is visible, held by another, or gone.
+            self.stranded += sum(not failed["SenderFault"] for failed in answer.get("Failed", []))
+        for each in ids:
+            del self._held[each]
+
+    def keep(self, message_id: str) -> None:
+        """Hold a message on if its time is half over; raises ``CommandError`` if it is no longer ours."""
+        held = self._held[message_id]
+        if time.monotonic() - held.since < HOLD_SECONDS / 2:
+            return
+        with speaking_of(self._url):
+            self._client.change_message_visibility(
+                QueueUrl=self._url, ReceiptHandle=held.handle, VisibilityTimeout=HOLD_SECONDS
+            )
+        self._held[message_id] = held._replace(since=time.monotonic())
+
+    def delete(self, message_id: str) -> None:
+        """Delete one message that is held."""
+        with speaking_of(self._url):
+            self._client.delete_message(QueueUrl=self._url, ReceiptHandle=self._held[message_id].handle)
+        del self._held[message_id]
+
+    def each(self, ids: Iterable[str], act: Callable[[str], None]) -> Iterator[tuple[str, CommandError | None]]:
+        """Do ``act`` for every id, a few at a time; its error with each id, as they end, until ``stop``."""
+
+        def attempt(message_id: str) -> tuple[str, CommandError | None] | None:
+            if self._stopped.is_set():
+                return None
+            try:
+                act(message_id)
+            except CommandError as error:
+                return message_id, error
+            return message_id, None
+
+        for future in as_completed([self._pool.submit(attempt, each) for each in ids]):
+            if outcome := future.result():
+                yield outcome
+
+    def stop(self) -> None:
+        """Let ``each`` finish what is under way, and begin nothing more."""
+        self._stopped.set()
+
+
+def _received(message: dict[str, Any]) -> Received:
+    sent_at = message.get("Attributes", {}).get("SentTimestamp", "")
+    return Received(message["MessageId"], message.get("Body", ""), int(sent_at) if sent_at.isdigit() else None)
+
+
+def interrupt() -> None:
+    """Unwind the stack, as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def on_ending(react: Callable[[], None]) -> Iterator[None]:
+    """Within the block, Ctrl-C, SIGTERM and a closed terminal call ``react`` and do nothing else."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals = [getattr(signal, name) for name in _ENDINGS if hasattr(signal, name)]
+    before = [(each, signal.signal(each, lambda *_: react())) for each in signals]
+    try:
+        yield
+    finally:
+        for each, handler in before:
+            signal.signal(each, handler)
+
+
+@contextmanager
+def speaking_of(url: str, *, forgiven: str = "") -> Iterator[None]:
+    """Errors of botocore as a ``CommandError`` about this queue; a code that starts with ``forgiven`` is none."""
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if forgiven and code.startswith(forgiven):
+            return
+        raise CommandError(_refused(code, error, url)) from None
+    except (BotoCoreError, OSError, ValueError) as error:
+        raise CommandError(_failed(error, url), USAGE if isinstance(error, NoRegionError) else FAILED) from None
+
+
+#: Error codes of SQS and of its signatures, without the prefix AWS.SimpleQueueService.
+_CODES = {
+    "NonExistentQueue": "there is no queue {url}: check the URL, the account and the region",
+    "QueueDoesNotExist": "there is no queue {url}: check the URL, the account and the region",
+    "InvalidAddress": "{url} is not a queue of this region or endpoint: check the URL, AWS_REGION and AWS_ENDPOINT_URL",
+    "AccessDenied": "the credentials may not use {url}: allow sqs:{operation} on it",
+    "AccessDeniedException": "the credentials may not use {url}: allow sqs:{operation} on it",
+    "InvalidClientTokenId": "AWS does not know the access key: check the credentials",
+    "UnrecognizedClientException": "AWS does not know the access key or session token: check the credentials",
+    "SignatureDoesNotMatch": "AWS refuses the signature: check the secret access key and the clock",
+    "ExpiredToken": "the credentials have expired: sign in again",
+    "ExpiredTokenException": "the credentials have expired: sign in again",
+    "RequestExpired": "the request came too late: check the clock",
+}
+
+#: What SQS says of a message that has become visible, or another's, since it was received.
+_LOST = ("MessageNotInflight", "ReceiptHandleIsInvalid", "InvalidParameterValue")
+
+
+def _refused(code: str, error: ClientError, url: str) -> str:
+    code = code.removeprefix("AWS.SimpleQueueService.")
+    if error.operation_name == "ChangeMessageVisibility" and code in _LOST:
+        return "it was held too long and is no longer ours: run the command again"
+    sentence = _CODES.get(code)
+    if sentence is None:
+        return f"{url} refused {error.operation_name}: {code} {error.response.get('Error', {}).get('Message', '')}"
+    return sentence.format(url=url, operation=error.operation_name)
+
+
+def _failed(error: Exception, url: str) -> str:
+    match error:
+        case NoCredentialsError() | PartialCredentialsError():
+            return f"no AWS credentials for {url}: sign in, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
+        case NoRegionError():
+            return f"no AWS region for {url}: set AWS_REGION"
+        case InvalidRegionError() | ProfileNotFound():
+            return f"{error}: check AWS_REGION and AWS_PROFILE"
+        case HTTPClientError():
+            return f"no answer for {url}: {error} (check the network, AWS_ENDPOINT_URL and AWS_CA_BUNDLE)"
+        case _:
+            return f"{url} cannot be used: {error}"

@@ -1,0 +1,174 @@
+"""What an operator sees. Nothing from a queue reaches the terminal as it is.
+
+A payload may hold control sequences, text that runs backwards, or rich's own markup: whatever is
+not printable is shown as a JSON escape, and rich is given plain ``Text`` only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import wraps
+from typing import ParamSpec
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .failure import INTERRUPTED, CommandError
+from .letters import Event, Letter, parse
+
+P = ParamSpec("P")
+
+#: Wide enough that a list piped into a file or grep keeps one line a letter.
+_PIPED_WIDTH = 400
+_CELL = 64
+
+
+def safe(text: str, *, lines: bool = False) -> str:
+    """``text`` with all that is not printable escaped; line ends only where ``lines`` allows them."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or (lines and char == "\n") else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    # json.dumps leaves DEL as it is.
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else json.dumps(char)[1:-1]
+
+
+def one_sentence(command: Callable[P, None]) -> Callable[P, None]:
+    """The command, with its ``CommandError`` and Ctrl-C turned into a sentence and an exit code."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except CommandError as error:
+            complain(f"Error: {error}")
+            raise typer.Exit(error.code) from None
+        except KeyboardInterrupt:
+            complain("Interrupted.")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run
+
+
+def stdout() -> Console:
+    """The console for results."""
+    wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(markup=False, highlight=False, emoji=False, width=_PIPED_WIDTH if wide else None)
+
+
+def stderr() -> Console:
+    """The console for progress and questions."""
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def say(text: str) -> None:
+    """One line on stdout; a progress bar, if there is one, moves out of its way."""
+    print(safe(text))
+
+
+def complain(text: str) -> None:
+    """One line on stderr."""
+    print(safe(text), file=sys.stderr)
+
+
+def print_table(letters: Sequence[Letter], size: int, held: int) -> None:
+    """The list of letters, ids cut to ``size``, of the ``held`` in the queue."""
+    table = Table(show_lines=False, pad_edge=False)
+    table.add_column("Id", no_wrap=True)
+    for title in ("Reason", "Form", "About", "Event id", "Sequence", "For", "First", "Last"):
+        table.add_column(title, overflow="fold")
+    table.add_column("Tries", justify="right")
+    for letter in letters:
+        table.add_row(*(Text(_cut(cell)) for cell in _row(letter, size)))
+    console = stdout()
+    if letters:
+        console.print(table)
+    say(f"{len(letters)} of the {held} messages in the queue{_tally(letters)}")
+
+
+def _row(letter: Letter, size: int) -> Iterator[str]:
+    first = letter.events[0] if letter.events else Event()
+    more = f" and {len(letter.events) - 1} more" if len(letter.events) > 1 else ""
+    yield letter.message_id[:size]
+    yield letter.reason
+    yield letter.form
+    yield f"{first.kind} {first.subject}".strip() + more
+    yield first.event_id
+    yield first.sequence
+    yield letter.addressee
+    yield clock(letter.first_at)
+    yield clock(letter.last_at)
+    yield "" if letter.attempt is None else str(letter.attempt)
+
+
+def _cut(text: str) -> str:
+    text = safe(text[: _CELL + 1])
+    return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
+
+
+def _tally(letters: Iterable[Letter]) -> str:
+    counts = Counter(letter.reason for letter in letters).most_common()
+    return ": " + ", ".join(f"{count} {_cut(reason)}" for reason, count in counts) if counts else ""
+
+
+def print_letter(letter: Letter, verdict: str) -> None:
+    """Everything about one letter, its body last."""
+    rows = {
+        "Message": letter.message_id,
+        "Form": letter.form,
+        "Reason": letter.reason,
+        "Detail": letter.detail,
+        "For": ", ".join(letter.clients) or letter.shard,
+        "First": clock(letter.first_at),
+        "Last": clock(letter.last_at),
+        "Tries": "" if letter.attempt is None else str(letter.attempt),
+        "Redrive": verdict,
+    }
+    for title, text in rows.items():
+        if text:
+            say(f"{title + ':':<9}{text}")
+    print(_pretty(letter.body), end="\n\n")
+
+
+def _pretty(body: str) -> str:
+    """The body as indented JSON, or on one line where it is none: its line ends could imitate ours."""
+    value = parse(body)
+    try:
+        return safe(json.dumps(value, indent=2, ensure_ascii=False), lines=True) if value is not None else safe(body)
+    except (ValueError, RecursionError):
+        return safe(body)
+
+
+def as_json(letters: Iterable[Letter]) -> str:
+    """The letters as a JSON array in ASCII, without their bodies."""
+    rows = [_fields(letter) for letter in letters]
+    return json.dumps(rows, indent=2).replace("\x7f", "\\u007f")
+
+
+def _fields(letter: Letter) -> dict[str, object]:
+    return {
+        "messageId": letter.message_id,
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "form": letter.form,
+        "events": [event._asdict() for event in letter.events],
+        "clients": letter.clients,
+        "shard": letter.shard,
+        "firstAt": clock(letter.first_at) or None,
+        "lastAt": clock(letter.last_at) or None,
+        "attempt": letter.attempt,
+    }
+
+
+def clock(at: int | None) -> str:
+    """A time to the second, in UTC."""
+    return "" if at is None else f"{datetime.fromtimestamp(at / 1_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
