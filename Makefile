@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint types unit clean
+.PHONY: help test lint types unit demo clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ types: $(VENV)/.installed ## mypy, strict
 
 unit: $(VENV)/.installed ## The tests, with coverage
 	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+demo: $(VENV)/.installed ## The whole relay on this machine, until Ctrl-C; ONCE=1 for one checked round, PORT=8081, CLIENTS=50
+	@exec $(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port '$(PORT)') $(if $(CLIENTS),--clients '$(CLIENTS)') $(DEMO)
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

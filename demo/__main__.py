@@ -1,0 +1,140 @@
+"""The command: ``python -m demo [--once]``; ``make demo`` installs what it needs and calls it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+
+from . import deployment, feed, installation, local_aws, page
+from .clients import crowd
+from .errors import DemoError
+from .ledger import Ledger
+from .show import Show
+from .steps import step
+from .tables import tables
+from .view import View, in_one_sentence, save_picture, shown
+
+_STOPPED = 130  # as a shell says it of what Ctrl-C ended
+
+
+def main() -> None:
+    """Parse, play, and leave with 0 only where all went well."""
+    options = _options()
+    console = Console()
+    _forget_the_outer_aws()
+    try:
+        problems = asyncio.run(_until_signalled(options, console))
+    except DemoError as error:
+        sys.exit(f"The demo cannot go on. {error}")
+    except (BotoCoreError, ClientError) as error:
+        sys.exit(f"The demo cannot go on. The local AWS failed: {error}")
+    except asyncio.CancelledError:
+        console.print("Stopped; nothing is left running.")
+        sys.exit(0 if not options.once else _STOPPED)
+    if problems:
+        sys.exit("\n".join(["The round failed:", *problems]))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m demo", description="The whole relay on this machine.")
+    parser.add_argument("--once", action="store_true", help="play one full round; fail unless all went well")
+    parser.add_argument("--clients", type=_clients, default=20, metavar="N", help="dashboards, 4 to 50 (20)")
+    parser.add_argument("--port", type=_port, metavar="PORT", help="where to serve the page (8080 if free)")
+    parser.add_argument("--seed", type=int, default=1, help="which incidents happen (1)")
+    parser.add_argument("--capture", type=Path, metavar="FILE", help="save the terminal's last view there, as SVG")
+    parser.add_argument("--home", type=Path, default=deployment.ROOT / ".demo", help=argparse.SUPPRESS)
+    parser.add_argument("--template", type=Path, default=deployment.ROOT / "template.yaml", help=argparse.SUPPRESS)
+    parser.add_argument("--zip", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _clients(text: str) -> int:
+    return _between(text, 4, 50)
+
+
+def _port(text: str) -> int:
+    return _between(text, 1, 65535)
+
+
+def _between(text: str, low: int, high: int) -> int:
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+    return int(text)
+
+
+def _forget_the_outer_aws() -> None:
+    """A profile, an endpoint or a CA bundle meant for the real AWS has no business here."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+
+
+async def _until_signalled(options: argparse.Namespace, console: Console) -> list[str]:
+    """Play, and take the first signal as the wish to stop; later ones must not cut the cleaning up short."""
+    loop, playing = asyncio.get_running_loop(), asyncio.current_task()
+    assert playing is not None
+    signalled = False
+
+    def stop() -> None:
+        nonlocal signalled
+        if not signalled:
+            signalled = True
+            playing.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop)
+    return await _play(options, console)
+
+
+async def _play(options: argparse.Namespace, console: Console) -> list[str]:
+    if options.port is not None:
+        page.check_port(options.port)
+    template = options.template.read_text()
+    zip_file = await _prepare(options, console)
+    async with AsyncExitStack() as stage:
+        with step(console, "Starting the local AWS"):
+            aws = await stage.enter_async_context(local_aws.running(options.home))
+        with step(console, "Deploying the template"):
+            stack = await deployment.deploy(aws, template, zip_file)
+        url = stage.enter_context(page.served(stack.websocket_url, options.port))
+        console.print(f"[green]✓[/] The page is at [bold]{url}[/]", highlight=False)
+        table = await stage.enter_async_context(tables(aws, stack))
+        ledger = Ledger()
+        with step(console, f"Connecting {options.clients} dashboards"):
+            members = await stage.enter_async_context(crowd(stack.websocket_url, options.clients, ledger))
+        view = View(ledger, aws.posts, members.present, url)
+        async with shown(view, console) as tell:
+            show = Show(feed.changes(options.seed, feed.Clock()), table, members, ledger, tell)
+            if not options.once:
+                await show.until_stopped()
+            problems = await show.one_round()
+        if options.capture:
+            save_picture(view, options.capture)
+        if not problems:
+            console.print(f"[green]✓[/] {in_one_sentence(view)}", highlight=False)
+        return problems
+
+
+async def _prepare(options: argparse.Namespace, console: Console) -> Path:
+    """Install and build, as far as that was not done before; the zip."""
+    if not installation.is_installed(options.home):
+        with step(console, "Installing the local AWS into .demo (about 15 seconds, once)"):
+            await installation.install(options.home)
+    if options.zip is not None:
+        return Path(options.zip)
+    zip_file = Path(options.home, "relay.zip")
+    with step(console, "Building the Lambda zip"):
+        await deployment.build(zip_file)
+    return zip_file
+
+
+if __name__ == "__main__":
+    main()

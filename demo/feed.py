@@ -1,0 +1,137 @@
+"""Incidents and remediation logs as a security team's automation would write them. Pure but for the clock.
+
+Rules
+- The same seed makes the same changes, apart from their times.
+- An incident goes OPEN, INVESTIGATING, RESOLVED; around that the automation logs what it did, and
+  now and then fails at first. A few incidents are under way at once.
+- No two changes look the same to a dashboard: their times differ.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+_UNDER_WAY = 4
+_ACCOUNT = "111122223333"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One write to the Incident table: ``item`` as it is afterwards, ``updated`` what an update sets.
+
+    Nothing is updated where the item is put as a whole.
+    """
+
+    item: dict[str, str]
+    updated: tuple[str, ...] = ()
+
+    @property
+    def marker(self) -> Marker:
+        """What it will look like in a dashboard."""
+        if "incident_id" in self.item:
+            return Marker(self.item["incident_id"], self.item["status"], self.item["updated_at"])
+        return Marker(f"{self.item['action']} {self.item['target']}", self.item["status"], self.item["timestamp"])
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What tells one change from all others, both where it is written and where it arrives."""
+
+    subject: str
+    status: str
+    time: str
+
+    @classmethod
+    def of(cls, payload: dict[str, Any]) -> Marker:
+        """The marker of a message as a dashboard got it."""
+        if payload.get("kind") == "incident_update":
+            subject, time = payload.get("incident_id"), payload.get("updated_at")
+        else:
+            subject, time = f"{payload.get('action')} {payload.get('target')}", payload.get("time")
+        return cls(str(subject), str(payload.get("status")), str(time))
+
+    def __str__(self) -> str:
+        """As a sentence names it."""
+        return f"{self.subject} {self.status}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Threat:
+    event_type: str
+    severity: str
+    attribute: str  # arn, resource or sg: what the table calls the resource
+    resource: str  # {n} is a number of its own
+    actions: tuple[str, ...]
+
+
+_THREATS = (
+    _Threat("SecurityGroupOpened", "HIGH", "sg", "sg-0{n:08x}", ("REVOKE_INGRESS",)),
+    _Threat("IAMAccessKeyLeaked", "CRITICAL", "arn", f"arn:aws:iam::{_ACCOUNT}:user/ci-{{n:08x}}",
+            ("DEACTIVATE_ACCESS_KEY", "DENY_ALL_SESSIONS")),
+    _Threat("S3BucketPublic", "HIGH", "arn", "arn:aws:s3:::invoices-{n:08x}", ("BLOCK_PUBLIC_ACCESS",)),
+    _Threat("UnauthorizedAccess:IAMUser/InstanceCredentialExfiltration.OutsideAWS", "HIGH", "arn",
+            f"arn:aws:iam::{_ACCOUNT}:role/web-{{n:08x}}", ("REVOKE_ROLE_SESSIONS",)),
+    _Threat("CryptoCurrency:EC2/BitcoinTool.B!DNS", "HIGH", "resource", "i-0{n:08x}",
+            ("SNAPSHOT_VOLUME", "ISOLATE_INSTANCE")),
+    _Threat("Recon:EC2/PortProbeUnprotectedPort", "LOW", "resource", "i-0{n:08x}", ("REVOKE_INGRESS",)),
+    _Threat("Stealth:IAMUser/CloudTrailLoggingDisabled", "MEDIUM", "arn",
+            f"arn:aws:cloudtrail:us-east-1:{_ACCOUNT}:trail/audit-{{n:08x}}", ("START_LOGGING",)),
+    _Threat("UnauthorizedAccess:IAMUser/ConsoleLoginSuccess.B", "MEDIUM", "arn",
+            f"arn:aws:iam::{_ACCOUNT}:user/ops-{{n:08x}}", ("REQUIRE_NEW_PASSWORD",)),
+)  # fmt: skip
+
+
+class Clock:
+    """The time as the table has it, to the microsecond and never the same twice."""
+
+    def __init__(self) -> None:
+        self._last = datetime.min.replace(tzinfo=UTC)
+
+    def __call__(self) -> str:
+        """Now, or just after what it said last."""
+        self._last = max(datetime.now(UTC), self._last + timedelta(microseconds=1))
+        return self._last.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def changes(seed: int, clock: Callable[[], str]) -> Iterator[Change]:
+    """Changes without end, of a few incidents at a time."""
+    rng = random.Random(seed)
+    number = 0
+    under_way: list[Iterator[Change]] = []
+    while True:
+        if len(under_way) < _UNDER_WAY and rng.random() < 2 / (2 + len(under_way)):
+            number += 1
+            under_way.append(_incident(rng, f"INC-{seed:03d}-{number:04d}", clock))
+        story = rng.choice(under_way)
+        change = next(story, None)
+        if change is None:
+            under_way.remove(story)
+        else:
+            yield change
+
+
+def _incident(rng: random.Random, incident_id: str, clock: Callable[[], str]) -> Iterator[Change]:
+    threat = rng.choice(_THREATS)
+    resource = threat.resource.format(n=rng.getrandbits(32))
+    now = clock()
+    item = {
+        "incident_id": incident_id,
+        "status": "OPEN",
+        "severity": threat.severity,
+        "event_type": threat.event_type,
+        threat.attribute: resource,
+        "created_at": now,
+        "updated_at": now,
+    }
+    yield Change(item)
+    item = item | {"status": "INVESTIGATING", "updated_at": clock()}
+    yield Change(item, ("status", "updated_at"))
+    for action in threat.actions:
+        for status in ("STARTED", "FAILED", "SUCCEEDED") if rng.random() < 0.15 else ("STARTED", "SUCCEEDED"):
+            yield Change({"action": action, "target": resource, "status": status, "timestamp": clock()})
+    item = item | {"status": "RESOLVED", "updated_at": clock()}
+    yield Change(item, ("status", "updated_at"))

@@ -1,0 +1,39 @@
+"""Child processes that never outlive us.
+
+Rule: every child leads a process group of its own, so that killing the group takes its children
+along, and Ctrl-C at the terminal reaches nobody but us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+
+
+async def run(*command: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run ``command`` to its end; its exit status and everything it said. Cancelling kills its group."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        output, _ = await process.communicate()
+    except asyncio.CancelledError:
+        await kill_group(process)
+        raise
+    assert process.returncode is not None  # communicate() waited for it
+    return process.returncode, output.decode(errors="replace")
+
+
+async def kill_group(process: asyncio.subprocess.Process) -> None:
+    """Kill ``process`` and all it started, and wait for it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()

@@ -1,0 +1,256 @@
+"""The demo: its feed, its verdict, its page's policy; and the whole round on the deployed template."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from async_relay.messages import format_item
+from demo import page
+from demo.errors import DemoError
+from demo.feed import Change, Clock, Marker, changes
+from demo.installation import last_error
+from demo.ledger import Delivery, Ledger, percentile
+from demo.verdict import complaints, faults
+
+ROOT = Path(__file__).parent.parent
+
+
+def feed(seed: int, count: int) -> list[Change]:
+    ticks = map(str, itertools.count())
+    return list(itertools.islice(changes(seed, lambda: next(ticks)), count))
+
+
+def test_the_same_seed_makes_the_same_changes_and_another_seed_others() -> None:
+    assert feed(1, 200) == feed(1, 200)
+    assert feed(1, 200) != feed(2, 200)
+
+
+def test_every_incident_goes_from_open_over_investigating_to_resolved() -> None:
+    statuses = defaultdict(list)
+    for change in feed(3, 400):
+        if "incident_id" in change.item:
+            statuses[change.item["incident_id"]].append(change.item["status"])
+    story = ["OPEN", "INVESTIGATING", "RESOLVED"]
+    assert len(statuses) > 40
+    assert all(seen == story[: len(seen)] for seen in statuses.values())
+    assert sum(seen == story for seen in statuses.values()) > 40
+
+
+def test_only_the_first_state_of_an_incident_is_put_as_a_whole() -> None:
+    for change in feed(3, 100):
+        assert bool(change.updated) == (change.item.get("status") in ("INVESTIGATING", "RESOLVED"))
+
+
+def test_a_change_and_the_message_the_relay_makes_of_it_have_the_same_marker_and_no_two_are_alike() -> None:
+    written = feed(4, 300)
+    for change in written:
+        message = format_item(change.item, event_id="e", sequence="1")
+        assert message is not None
+        assert Marker.of(message.payload) == change.marker
+    assert len({change.marker for change in written}) == len(written)
+
+
+def test_the_clock_never_says_the_same_twice() -> None:
+    clock = Clock()
+    times = [clock() for _ in range(1000)]
+    assert times == sorted(set(times))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", times[0])
+
+
+def deliveries(*numbers: int) -> list[Delivery]:
+    return [Delivery(marker(number), str(100 + number), f"event-{number}") for number in numbers]
+
+
+def marker(number: int) -> Marker:
+    return Marker(f"INC-{number}", "OPEN", str(number))
+
+
+EXPECTED = [marker(number) for number in range(4)]
+
+
+def test_everything_once_and_in_order_is_no_fault() -> None:
+    assert list(faults(EXPECTED, deliveries(0, 1, 2, 3))) == []
+
+
+@pytest.mark.parametrize("gone", range(4))
+def test_a_missing_message_is_a_fault(gone: int) -> None:
+    received = [delivery for number, delivery in enumerate(deliveries(0, 1, 2, 3)) if number != gone]
+    assert list(faults(EXPECTED, received)) == [f"lacks 1 of 4 messages, the first of them INC-{gone} OPEN"]
+
+
+def test_nothing_at_all_is_a_fault() -> None:
+    assert list(faults(EXPECTED, [])) == ["lacks 4 of 4 messages, the first of them INC-0 OPEN"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 1, 2, 3), (0, 1, 2, 3, 0)])
+def test_a_repeated_message_is_a_fault(order: tuple[int, ...]) -> None:
+    assert any(re.fullmatch(r"got INC-\d OPEN 2 times", fault) for fault in faults(EXPECTED, deliveries(*order)))
+
+
+@pytest.mark.parametrize("order", [order for order in itertools.permutations(range(4)) if order != (0, 1, 2, 3)])
+def test_every_other_order_is_a_fault(order: tuple[int, ...]) -> None:
+    assert any("out of order" in fault for fault in faults(EXPECTED, deliveries(*order)))
+
+
+def test_a_message_nobody_wrote_is_a_fault() -> None:
+    assert list(faults(EXPECTED, deliveries(0, 1, 2, 3, 9))) == ["got what was not meant for it: INC-9 OPEN"]
+
+
+@pytest.mark.parametrize(("sequence", "fault"), [("", "without a sequence"), ("7", "a lower sequence")])
+def test_a_sequence_that_is_missing_or_falls_is_a_fault(sequence: str, fault: str) -> None:
+    received = deliveries(0, 1, 2, 3)
+    received[2] = Delivery(marker(2), sequence, "event-2")
+    assert any(fault in found for found in faults(EXPECTED, received))
+
+
+def test_who_had_left_before_a_change_need_not_have_it_and_who_was_there_must() -> None:
+    ledger, (first, second) = Ledger(), feed(5, 2)
+    ledger.wrote(first, ["a", "b"], 1.0)
+    for client in "ab":
+        ledger.got(client, payload(first, 1), 1.5)
+    ledger.wrote(second, ["a"], 2.0)
+    assert complaints(ledger) == [f"a lacks 1 of 2 messages, the first of them {second.marker}"]
+    ledger.got("a", payload(second, 2), 2.25)
+    assert complaints(ledger) == []
+    assert ledger.latencies() == [0.25, 0.5, 0.5]
+    ledger.got("b", payload(second, 2), 2.5)
+    assert complaints(ledger) == [f"b got what was not meant for it: {second.marker}"]
+
+
+def payload(change: Change, sequence: int) -> dict[str, object]:
+    message = format_item(change.item, event_id=f"event-{sequence}", sequence=str(sequence))
+    assert message is not None
+    decoded: dict[str, object] = message.payload
+    return decoded
+
+
+def test_a_ledger_is_complete_once_everybody_has_everything() -> None:
+    ledger, [change] = Ledger(), feed(5, 1)
+    assert ledger.complete
+    write = ledger.wrote(change, ["a", "b"], 1.0)
+    progress = [write.complete]
+    for client in "ab":
+        ledger.got(client, payload(change, 1), 1.5)
+        progress.append(ledger.complete)
+    assert progress == [False, False, True]
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    ordered = [float(number) for number in range(1, 101)]
+    assert (percentile(ordered, 0.5), percentile(ordered, 0.95), percentile(ordered, 1)) == (50, 95, 100)
+    assert percentile([7.0], 0.5) == 7
+    assert percentile([], 0.5) is None
+
+
+def test_the_page_may_run_only_its_own_script_and_talk_only_to_the_api() -> None:
+    html = "<style>b</style><script>a</script>"
+    assert page.policy(html, "ws://127.0.0.1:4566/_aws/execute-api/abc/prod").split("; ") == [
+        "default-src 'none'",
+        "script-src 'sha256-ypeBEsobvcr6wjGzmiPcTaeG7/gUfE5yuYB3ha/uSLs='",
+        "style-src 'sha256-PiPoFgA5WUoziU9lZOGxNIu9egCI1CxKy3PurtWcAJ0='",
+        "connect-src 'self' ws://127.0.0.1:4566",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+
+
+def test_the_page_never_makes_markup_of_what_it_receives() -> None:
+    html = (ROOT / "demo" / "page" / "index.html").read_text()
+    forbidden = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "setAttribute")
+    assert [word for word in forbidden if word in html] == []
+    assert re.findall(r'\b(?:on\w+|style|src|href)="', html) == []
+
+
+def test_a_busy_port_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        with pytest.raises(DemoError, match=f"The page cannot be served at port {port} .*PORT=8081"):
+            page.check_port(port)
+
+
+def test_of_pips_output_the_error_is_shown() -> None:
+    output = "WARNING: found in several places\nERROR: Could not find a version\nERROR: No matching distribution\n\n"
+    assert last_error(output) == "No matching distribution"
+    assert last_error("Traceback\nOSError: disk full\n") == "OSError: disk full"
+    assert last_error("") == "it said nothing"
+
+
+LEADS_ASTRAY = {
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    "AWS_PROFILE": "nobody",
+    "AWS_CA_BUNDLE": "/does/not/exist",
+    "no_proxy": "",
+}
+
+
+def start(scratch: Path, *options: str) -> subprocess.Popen[str]:
+    """The demo, in an environment that would lead an AWS client astray."""
+    return subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "demo", *options],
+        cwd=ROOT,
+        env=os.environ | LEADS_ASTRAY | {"TMPDIR": str(scratch)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def left_behind(scratch: Path) -> list[str]:
+    """Files in ``scratch``, and processes that were told of it."""
+    processes = [
+        path.parent.name
+        for path in Path("/proc").glob("[0-9]*/environ")
+        if str(scratch).encode() in (path.read_bytes() if os.access(path, os.R_OK) else b"")
+    ]
+    return [*processes, *map(str, scratch.iterdir())]
+
+
+@pytest.mark.end_to_end
+@pytest.mark.timeout(300)
+def test_one_round_on_the_deployed_template_reaches_everybody(tmp_path: Path) -> None:
+    round_ = start(tmp_path, "--once", "--clients", "12", "--capture", str(tmp_path / "demo.svg"))
+    output, _ = round_.communicate()
+    assert round_.returncode == 0, output
+    assert "Every message reached every dashboard, once and in order: 48 changes, 12 dashboards, 528" in output
+    assert "1 x 410" in output
+    assert "The connections table has 10 rows" in output
+    assert left_behind(tmp_path) == [str(tmp_path / "demo.svg")]
+
+
+@pytest.mark.end_to_end
+@pytest.mark.timeout(300)
+def test_it_leaves_nothing_running_however_it_ends(tmp_path: Path) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        show = start(tmp_path, "--clients", "4")
+        assert show.stdout is not None
+        until_it_says(show, "4 dashboards are connected")
+        show.send_signal(number)
+        output, _ = show.communicate(timeout=10)
+        assert "Traceback" not in output
+        assert show.returncode == (-number if number == signal.SIGKILL else 0), output
+        deadline = time.monotonic() + 5
+        while left_behind(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert left_behind(tmp_path) == []
+
+
+def until_it_says(show: subprocess.Popen[str], words: str) -> None:
+    assert show.stdout is not None
+    said = []
+    for line in show.stdout:
+        said.append(line)
+        if words in line:
+            return
+    pytest.fail("".join(said))
