@@ -2,16 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ARCHITECTURE ?= arm64
+SHIPPED := pyproject.toml handler.py packaging/build.py $(shell find async_relay -name '*.py')
+CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.13")'
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint types unit demo clean
+.PHONY: help test lint types unit demo build clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/.installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.13")'
+	@$(CHECK_PYTHON)
 	@echo "Installing into $(VENV) (about a minute, once)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --editable '.[dev]' || { echo "The installation failed: see the lines above, then run make again."; exit 1; }
@@ -32,6 +35,16 @@ unit: $(VENV)/.installed ## The tests, with coverage
 
 demo: $(VENV)/.installed ## The whole relay on this machine, until Ctrl-C; ONCE=1 for one checked round, PORT=8081, CLIENTS=50
 	@exec $(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port '$(PORT)') $(if $(CLIENTS),--clients '$(CLIENTS)') $(DEMO)
+
+build: build/async-relay-arm64.zip build/async-relay-x86_64.zip ## The Lambda zips
+
+build/async-relay-%.zip: $(SHIPPED)
+	@$(CHECK_PYTHON)
+	@$(PYTHON) packaging/build.py --arch $* --output $@
+
+# What `sam build` calls for each function; ARCHITECTURE is the template's parameter of that name.
+build-RelayFunction build-DeliverFunction build-FanoutFunction build-ConnectFunction build-DisconnectFunction: build/async-relay-$(ARCHITECTURE).zip
+	@$(PYTHON) -m zipfile -e $< "$(ARTIFACTS_DIR)"
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

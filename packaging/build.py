@@ -1,0 +1,263 @@
+#!/usr/bin/env python3
+"""Makes the Lambda zips: the package, ``handler.py`` and what they need at run time, nothing else.
+
+    packaging/build.py                     build/async-relay-arm64.zip and build/async-relay-x86_64.zip
+    packaging/build.py --arch native       one for this machine and this interpreter
+
+Rules
+- The dependencies are those of ``pyproject.toml``, as wheels for the target, whatever this machine is.
+- botocore's data is cut to the services the relay calls: it is two thirds of the weight.
+- Bytecode goes along, since Lambda's file system is read-only: without it every cold start compiles.
+  It is checked against nothing, because unpacking a zip changes the times. Only an interpreter
+  of the target's minor version can make it.
+- Shared objects lose what only debuggers and linkers read (symbols, section headers), which is
+  over half of them. Done here and not by strip(1), which may not know the target's processor.
+- The same downloads give the same bytes: names sorted, times and hash seed fixed.
+- A zip is there complete or not at all. What goes wrong is one sentence.
+
+Needs Python 3.11 and pip, nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ARCHITECTURES = {"arm64": "aarch64", "x86_64": "x86_64"}
+RUNTIME = "3.13"
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+#: What the relay calls, and sts, which web identity credentials come from.
+SERVICES = frozenset({"apigatewaymanagementapi", "dynamodb", "sqs", "sts"})
+#: Parts of the package that no function imports.
+NOT_AT_RUN_TIME = frozenset({"cli", "testing"})
+_LEGAL = ("LICEN", "COPYING", "NOTICE", "AUTHORS")
+_SOURCES = frozenset({".c", ".cpp", ".h", ".hash", ".pxd", ".pxi", ".pyi", ".pyx"})
+_TESTS = frozenset({"test", "tests"})
+# Lambda's Python 3.12 and later run on Amazon Linux 2023, whose glibc is 2.34.
+_GLIBC = range(34, 4, -1)
+
+
+class BuildError(Exception):
+    """What kept the zip from being made, in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the zip is for; ``interpreter``: one here of that minor version, if there is any."""
+
+    architecture: str
+    python_version: str
+    interpreter: str | None
+
+    @property
+    def pip_options(self) -> list[str]:
+        """What tells pip to choose wheels for the target; nothing where that is this machine."""
+        if self.architecture == "native":
+            return []
+        machine = ARCHITECTURES[self.architecture]
+        tags = [f"manylinux_2_{minor}_{machine}" for minor in _GLIBC] + [f"manylinux2014_{machine}"]
+        return ["--implementation", "cp", "--python-version", self.python_version] + [
+            word for tag in tags for word in ("--platform", tag)
+        ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build what the command line asks for; the exit status."""
+    options = _options(arguments)
+    try:
+        for architecture in options.arch:
+            output = options.output or ROOT / "build" / f"async-relay-{architecture}.zip"
+            _tell(output, build(_target(architecture, options.python_version), output))
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Makes the Lambda zips.")
+    parser.add_argument("--arch", action="append", choices=[*ARCHITECTURES, "native"], help="default: arm64 and x86_64")
+    parser.add_argument("--python-version", metavar="3.N", help=f"default: {RUNTIME}; native: this interpreter's")
+    parser.add_argument("--output", type=Path, metavar="ZIP", help="default: build/async-relay-ARCH.zip")
+    options = parser.parse_args(arguments)
+    options.arch = options.arch or list(ARCHITECTURES)
+    if options.output and len(options.arch) > 1:
+        parser.error("--output is for one --arch")
+    return options
+
+
+def _target(architecture: str, python_version: str | None) -> Target:
+    python_version = python_version or (RUNNING if architecture == "native" else RUNTIME)
+    interpreter = find_interpreter(python_version)
+    if architecture == "native" and interpreter is None:
+        raise BuildError(f"There is no Python {python_version} here to build for this machine with.")
+    if interpreter is None:
+        problem = f"There is no python{python_version} here to compile with"
+        print(f"{problem}: the zip has no bytecode, and cold starts are slower.", file=sys.stderr)
+    return Target(architecture, python_version, interpreter)
+
+
+def find_interpreter(python_version: str) -> str | None:
+    """An interpreter of this minor version: the running one, or one on PATH that really is one."""
+    if python_version == RUNNING:
+        return sys.executable
+    found = shutil.which(f"python{python_version}")
+    # A version manager's stand-in may be there without the version.
+    if found and _run(found, "-c", "import sys; print(*sys.version_info[:2], sep='.')") == (0, python_version):
+        return found
+    return None
+
+
+def build(target: Target, output: Path) -> int:
+    """Make the zip; how many bytes it unpacks to."""
+    with tempfile.TemporaryDirectory(prefix="async-relay-build-") as scratch:
+        tree = Path(scratch) / "tree"
+        download(tree, target)
+        for path in list(superfluous(tree)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for library in tree.rglob("*.so"):
+            library.write_bytes(stripped(library.read_bytes()))
+        add_package(tree)
+        if target.interpreter:
+            add_bytecode(tree, target.interpreter)
+        write_zip(tree, output)
+        return sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
+
+
+def dependencies() -> list[str]:
+    """The run-time requirements of ``pyproject.toml``."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return list(project["dependencies"])
+
+
+def download(tree: Path, target: Target) -> None:
+    """Unpack the wheels of the dependencies into ``tree``."""
+    pip = [target.interpreter or sys.executable, "-m", "pip"]
+    if _run(*pip, "--version")[0]:
+        pip[0] = sys.executable
+    quiet = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-compile", "--only-binary=:all:")
+    status, output = _run(*pip, "install", *quiet, *target.pip_options, "--target", str(tree), *dependencies())
+    if status:
+        raise BuildError(
+            f"The dependencies for {target.architecture} and Python {target.python_version} could not be downloaded: "
+            f"{_last_error(output)}."
+        )
+
+
+def superfluous(tree: Path) -> Iterator[Path]:
+    """What of the dependencies no Lambda needs, each path before those in it."""
+    for path in sorted(tree.rglob("*")):
+        relative = path.relative_to(tree).parts
+        if path.is_dir():
+            if path.name in _TESTS | {"__pycache__", ".hash"} or relative == ("bin",) or _unused_data(relative):
+                yield path
+        elif path.suffix in _SOURCES or _unused_metadata(relative) or path.name.startswith("examples-1.json"):
+            yield path
+
+
+def _unused_data(relative: tuple[str, ...]) -> bool:
+    match relative:
+        case ("botocore", "data", service):
+            return service not in SERVICES
+        case ("boto3", "data" | "examples", _):
+            return True  # resources and documentation; the relay uses clients
+    return False
+
+
+def _unused_metadata(relative: tuple[str, ...]) -> bool:
+    """The versions and the licences stay."""
+    in_metadata = relative[0].endswith(".dist-info")
+    return in_metadata and relative[-1] != "METADATA" and not relative[-1].upper().startswith(_LEGAL)
+
+
+def stripped(library: bytes) -> bytes:
+    """A 64-bit little-endian ELF file up to the end of its last segment; anything else as it is.
+
+    A loader reads segments; the section headers, which come after them, are for linkers (System V ABI, chapter 5).
+    """
+    if library[:6] != b"\x7fELF\x02\x01":
+        return library
+    header_offset, size, count = struct.unpack_from("<Q14xHH", library, 32)
+    end = 0
+    for at in range(header_offset, header_offset + size * count, size):
+        offset, file_size = struct.unpack_from("<8xQ16xQ", library, at)
+        end = max(end, offset + file_size)
+    kept = bytearray(library[:end])
+    struct.pack_into("<Q", kept, 40, 0)  # where the section headers are: nowhere,
+    struct.pack_into("<HH", kept, 60, 0, 0)  # none, and no table of their names
+    return bytes(kept)
+
+
+def add_package(tree: Path) -> None:
+    """Put the package and ``handler.py`` into ``tree``."""
+    shutil.copy(ROOT / "handler.py", tree)
+    package = ROOT / "async_relay"
+    for source in package.rglob("*.py"):
+        relative = source.relative_to(package)
+        if relative.parts[0].removesuffix(".py") not in NOT_AT_RUN_TIME:
+            (tree / "async_relay" / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, tree / "async_relay" / relative)
+
+
+def add_bytecode(tree: Path, interpreter: str) -> None:
+    """Compile everything in ``tree``, as if it lay where Lambda unpacks it."""
+    compile_all = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
+    status, output = _run(interpreter, *compile_all, "-s", str(tree), "-p", "/var/task", str(tree))
+    if status:
+        raise BuildError(f"The sources could not be compiled: {_last_error(output)}.")
+
+
+def write_zip(tree: Path, output: Path) -> None:
+    """Pack ``tree``, the same bytes for the same files."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+            for path in sorted(path for path in tree.rglob("*") if path.is_file()):
+                entry = zipfile.ZipInfo(path.relative_to(tree).as_posix())  # of 1980, when zips begin
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                entry.create_system = 3
+                entry.external_attr = (0o100755 if path.suffix == ".so" else 0o100644) << 16
+                archive.writestr(entry, path.read_bytes())
+        unfinished.replace(output)
+    except OSError as error:
+        raise BuildError(f"{output} could not be written: {error.strerror}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _tell(output: Path, unpacked: int) -> None:
+    print(f"{output.name}: {output.stat().st_size / 1e6:.1f} MB, unpacked {unpacked / 1e6:.1f} MB")
+
+
+def _run(*command: str) -> tuple[int, str]:
+    """The exit status, and all it said."""
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)  # noqa: S603 our own words, no shell
+    except OSError as error:
+        return 1, str(error)
+    return done.returncode, (done.stdout + done.stderr).strip()
+
+
+def _last_error(output: str) -> str:
+    """The line of pip's or Python's that says what was wrong."""
+    lines = output.splitlines() or ["it said nothing"]
+    errors = [line for line in lines if line.startswith("ERROR")] or lines
+    return errors[-1].removeprefix("ERROR: ").rstrip(".")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
