@@ -313,7 +313,6 @@ class _Broadcast:
             self._over.set_result(None)
 
     async def _release(self) -> None:
-        self._transport.stop()
         for timer in (*self._timers, *self._waiting.values(), *([self._pause] if self._pause else ())):
             timer.cancel()
         readers = tuple(self._readers)
@@ -321,6 +320,7 @@ class _Broadcast:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
         await self._deletions.cancel()
+        await self._transport.end()
 
     def _report(self) -> Report:
         return Report(

@@ -27,6 +27,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from .errors import UnreadableJob
 from .messages import Message
@@ -45,6 +46,11 @@ class Shard:
 
     index: int = 0
     count: int = 1
+
+
+def shard_of(connection_id: str, count: int) -> int:
+    """The index of the shard a connection belongs to where an attribute says so; stable and even."""
+    return crc32(connection_id.encode()) % count
 
 
 class Client(NamedTuple):

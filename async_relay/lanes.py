@@ -82,14 +82,14 @@ class Judge:
 
     def judge(self, lane: Lane, error: PostError, now: float) -> tuple[Step, float]:
         """The step for this lane, and for how long it waits; ``now`` is the loop's time."""
-        before, lane.error = lane.error, error
+        lane.error = error
         self.failed += 1
         self._reached = self._reached or not isinstance(error, Unreachable)
         match error:
             case Gone():
                 return self._retry(lane, equal_jitter) if self._young(lane) else (Step.BURY, 0.0)
             case Throttled():
-                if self._account_limit(lane, before, now):
+                if self._account_limit(lane, now):
                     return Step.AGAIN, 0.0
             case Unreachable() if self._nobody_home(lane):
                 return Step.ABORT, 0.0
@@ -130,10 +130,9 @@ class Judge:
             return False
         return abs(self._wall_clock() * 1000 - lane.created_at) < HANDSHAKE_MS
 
-    def _account_limit(self, lane: Lane, before: PostError | None, now: float) -> bool:
+    def _account_limit(self, lane: Lane, now: float) -> bool:
         self.throttled += 1
-        first = not isinstance(before, Throttled)
-        if not self._rate.refused(lane.connection_id, now, self.served + self.failed, first=first):
+        if not self._rate.refused(lane.connection_id, now, self.served + self.failed):
             self._evidence.append(lane)
             return False
         for witness in self._evidence:

@@ -119,7 +119,7 @@ def _exhausted(job: Job, attempt: int, error: PostError, now: int) -> DeadLetter
 
 
 def _rejections(outcome: Outcome, now: int) -> Iterator[tuple[int, DeadLetter]]:
-    """A letter a message and reason, with its clients; one for whoever was to get it where all refused it as too large."""
+    """A letter a message and reason, with its clients; too large for everybody: with whoever was to get it."""
     groups: dict[tuple[int, str], list[Rejected]] = {}
     for rejected in outcome.rejected:
         groups.setdefault((rejected.position, rejected.error.reason), []).append(rejected)

@@ -39,6 +39,9 @@ class Transport(Protocol):
     def stop(self) -> None:
         """Cut every post in flight; no ``done`` follows for them."""
 
+    async def end(self) -> None:
+        """Stop, and wait until nothing is left running; what can serve the next invocation stays open."""
+
     async def close(self) -> None:
         """Close every socket."""
 

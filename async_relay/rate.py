@@ -1,23 +1,26 @@
 """How many posts a second: a token bucket whose rate falls when many clients are refused at once. Pure.
 
 API Gateway answers 429 for two reasons: the account's rate is used up, or one client's buffer is
-full ("PostToConnection", LimitExceededException). The answer does not say which; the crowd does.
+full (PostToConnection, "LimitExceededException"). The answer does not say which; the crowd does.
 
 Rules
-- Several clients refused for the first time, and a good share of all posts: the account's limit. The
-  rate falls to a part of what was let through, once a round, and those refusals count no attempt.
-- Otherwise the client's buffer is full: only it waits.
-- Without refusals the rate creeps up by its square root: a large share grows more slowly for its
-  size than a small one, so relays that share an account drift to equal shares (binomial congestion
-  control, Bansal and Balakrishnan 2001).
-- ``ceiling`` holds always. Until the first cut, and without a ceiling, nothing is counted a post.
+- A crowd of clients refused, and a good share of all answers: the account's limit. The rate falls to
+  a part of what was let through, once a round, and such refusals count no try.
+- Fewer: those clients' buffers are full, and only they wait. For a second their refusals say nothing
+  about the account any more.
+- Cut after cut that makes refusals no rarer was wrong: the account's refusals follow the rate, full
+  buffers do not. It is taken back, and so many refusals are expected for a while.
+- Without a crowd the rate creeps up by its square root: a large share grows more slowly for its
+  size than a small one, so relays on one account drift to equal shares (Bansal and Balakrishnan,
+  "Binomial Congestion Control Algorithms", 2001).
+- ``ceiling`` holds always. Without it and before the first cut nothing is counted a post.
 
 Times are seconds of a monotonic clock. The state outlives an invocation, as the limit does.
 """
 
 from __future__ import annotations
 
-from math import sqrt
+from math import inf, sqrt
 
 ROUND = 0.1
 _CUT = 0.8
@@ -25,9 +28,15 @@ _CREEP = 0.5
 _FORGET = 30.0
 _BURST = 0.02
 _LEAST = 1.0
+_TURN = 0.001
 _CROWD = 4
 _SHARE = 0.15
-_SHARE_LIMITED = 0.03
+_SHARE_WHEN_LIMITED = 0.05
+_REMEMBER = 1.0
+_VAIN_CUTS = 4
+_STILL = 0.7
+_MINORITY = 0.5
+_UNLEARN = 0.98
 
 
 class Rate:
@@ -38,11 +47,13 @@ class Rate:
         self.limit = ceiling
         self._tokens = 1.0
         self._filled_at = 0.0
-        self._round_at = float("-inf")
-        self._sent = 0
-        self._refused = 0
-        self._clients: set[str] = set()
-        self._cut_at = float("-inf")
+        self._cut_at = -inf
+        self._full: set[str] = set()
+        self._full_since = -inf
+        self._expected = 0.0
+        self._cuts = 0
+        self._before: tuple[float | None, float] = (ceiling, 1.0)
+        self._start_round(-inf, 0)
 
     def __repr__(self) -> str:
         """A sentence for logs."""
@@ -51,7 +62,7 @@ class Rate:
     def begin(self, now: float) -> None:
         """A new invocation: what was learnt long ago no longer holds, and no time was saved up."""
         if now - self._cut_at > _FORGET:
-            self.limit = self.ceiling
+            self.limit, self._expected = self.ceiling, 0.0
         self._filled_at = now
         self._start_round(now, 0)
 
@@ -64,42 +75,63 @@ class Rate:
         if self._tokens >= 1.0:
             self._tokens -= 1.0
             return 0.0
-        return (1.0 - self._tokens) / self.limit
+        return max(_TURN, (1.0 - self._tokens) / self.limit)
 
-    def tick(self, now: float, answered: int) -> None:
-        """Once in a while: ``answered`` counts every answer of this invocation so far."""
-        if now - self._round_at < ROUND:
+    def tick(self, now: float, answers: int) -> None:
+        """Ends a round once it is long enough; ``answers`` counts all of this invocation so far."""
+        if now - self._round_at < ROUND * 0.9:
             return
-        if self.limit is not None and now - self._cut_at > 2 * ROUND and len(self._clients) < 2:
-            grown = self.limit + _CREEP * sqrt(self.limit) * min(10.0, (now - self._round_at) / ROUND)
-            self.limit = grown if self.ceiling is None else min(self.ceiling, grown)
-        self._start_round(now, answered)
+        if (
+            self.limit is not None
+            and now - self._cut_at > 2 * ROUND
+            and not self._crowded(answers, _SHARE_WHEN_LIMITED)
+        ):
+            self._creep(now)
+        self._expected *= _UNLEARN
+        if now - self._full_since > _REMEMBER:
+            self._full.clear()
+            self._full_since = now
+        self._start_round(now, answers)
 
-    def refused(self, connection_id: str, now: float, answered: int, *, first: bool) -> bool:
-        """A 429: True where it is the account's doing. ``first``: the client was not refused just before."""
-        if first:
-            self._clients.add(connection_id)
+    def refused(self, connection_id: str, now: float, answers: int) -> bool:
+        """A 429: True where it is the account's doing; ``answers`` counts this one too."""
         self._refused += 1
+        if connection_id not in self._full:
+            self._clients.add(connection_id)
         if now - self._cut_at < ROUND:
             return True
-        answers = max(1, answered - self._sent)
-        share = _SHARE if self.limit is None or self.limit == self.ceiling else _SHARE_LIMITED
-        if len(self._clients) < _CROWD or len(self._clients) < share * answers:
+        if not self._crowded(answers, _SHARE if self.limit == self.ceiling else _SHARE_WHEN_LIMITED):
+            self._full.add(connection_id)
             return False
-        accepted = max(0, answers - self._refused) / max(0.01, now - self._round_at)
-        self._cut(accepted, now)
-        self._start_round(now, answered)
+        self._full -= self._clients
+        self._cut(now, max(1, answers - self._answers))
+        self._start_round(now, answers)
         return True
 
-    def _cut(self, accepted: float, now: float) -> None:
+    def _crowded(self, answers: int, share: float) -> bool:
+        return len(self._clients) > _CROWD + (share + 2 * self._expected) * (answers - self._answers)
+
+    def _cut(self, now: float, answers: int) -> None:
+        share = len(self._clients) / answers
+        if now - self._cut_at > 3 * ROUND:
+            self._cuts, self._before = 0, (self.limit, share)
+        self._cuts += 1
+        limit_before, share_before = self._before
+        if self._cuts > _VAIN_CUTS and _STILL * share_before <= share < _MINORITY:
+            self.limit, self._expected = limit_before, share
+            return
+        accepted = max(0, answers - self._refused) / max(0.01, now - self._round_at)
         known = accepted if self.limit is None else min(self.limit, max(accepted, self.limit / 2))
         self.limit = max(_LEAST, _CUT * known)
-        self._tokens = 0.0
-        self._filled_at = now
-        self._cut_at = now
+        self._tokens, self._filled_at, self._cut_at = 0.0, now, now
 
-    def _start_round(self, now: float, answered: int) -> None:
+    def _creep(self, now: float) -> None:
+        assert self.limit is not None
+        grown = self.limit + _CREEP * sqrt(self.limit) * min(5.0, (now - self._round_at) / ROUND)
+        self.limit = grown if self.ceiling is None else min(self.ceiling, grown)
+
+    def _start_round(self, now: float, answers: int) -> None:
         self._round_at = now
-        self._sent = answered
+        self._answers = answers
         self._refused = 0
-        self._clients.clear()
+        self._clients: set[str] = set()

@@ -43,6 +43,13 @@ class Record:
     message: Message | None = None
     problem: str | None = None
 
+    @property
+    def keys(self) -> Mapping[str, Any]:
+        """The item's key attributes as they came, empty where there are none."""
+        change = self.raw.get("dynamodb") if isinstance(self.raw, Mapping) else None
+        keys = change.get("Keys") if isinstance(change, Mapping) else None
+        return keys if isinstance(keys, Mapping) else {}
+
 
 def read_records(event: Any) -> list[Record]:
     """Every record of a Lambda event, in stream order; raises ``UndecodableRecord`` if it is no such event."""

@@ -1,0 +1,320 @@
+"""One invocation from start to end: what Lambda hands in, and what it gets back.
+
+    stream records ──► messages ──┐
+                                  ├─► broadcast ──► settle ──► queues, batchItemFailures
+    queue messages ──► jobs ──────┘
+
+Rules
+- Records are settled or handed back, each by itself: a bad one never takes a good one with it.
+- What a queue does not take goes back to whoever sent it. Nothing is dropped.
+- Time is kept back for the queues: as much as they took before, with a margin.
+- FIFO jobs of one group are served in order, those of one shard in one read; the first that fails
+  goes back with all behind it.
+
+Sources: Lambda Developer Guide, "Reporting batch item failures" for DynamoDB Streams and for SQS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from .broadcaster import Broadcaster
+from .errors import QueueUnavailable, UnreadableJob
+from .jobs import MAX_BODY_BYTES, DeadLetter, Job, Shard
+from .leftovers import Policy, settle
+from .messages import MAX_BODY_BYTES as MAX_MESSAGE_BYTES
+from .messages import Message
+from .protocols import Entry, Queue
+from .report import Report
+from .streams import Record, read_records
+
+_log = logging.getLogger("async_relay")
+
+Failures = dict[str, list[dict[str, str]]]
+Measure = Callable[[Mapping[str, float]], None]
+
+_FIRST_RESERVE = 1.0
+_LEAST_RESERVE = 0.3
+_LEAST_TIME = 0.5
+_LETTER_ROOM = MAX_BODY_BYTES - 6_000
+_SHARDS_AT_ONCE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """The queues there are; each may be missing."""
+
+    retry: Queue | None = None
+    dead_letters: Queue | None = None
+    fanout: Queue | None = None
+
+
+class _Parcel(NamedTuple):
+    """An entry for a queue, and what is lost if the queue does not take it: ``positions`` of what ``owner`` names."""
+
+    queue: Queue
+    entry: Entry
+    owner: int
+    positions: range
+
+
+class _Received(NamedTuple):
+    """A job as it came from a queue; ``group`` is empty on a standard one."""
+
+    message_id: str
+    group: str
+    job: Job
+
+
+class _Run(NamedTuple):
+    """Jobs of one group that one read of the table serves; ``ends`` are the positions behind their messages."""
+
+    received: tuple[_Received, ...]
+    job: Job
+    ends: tuple[int, ...]
+
+    def unsettled(self, back: Iterable[int]) -> tuple[_Received, ...]:
+        """The jobs from the first on that has one of these positions."""
+        lowest = min(back, default=self.ends[-1])
+        return self.received[sum(end <= lowest for end in self.ends) :]
+
+
+class Relay:
+    """The relay's two entry points, over whatever answers to the protocols."""
+
+    def __init__(
+        self,
+        broadcaster: Broadcaster,
+        queues: Queues,
+        policy: Policy,
+        *,
+        wall_clock: Callable[[], float],
+        shards: int = 8,
+        measure: Measure = lambda _figures: None,
+    ) -> None:
+        """``shards`` is how many the fan-out makes; ``measure`` gets the figures of each broadcast."""
+        self._broadcaster = broadcaster
+        self._queues = queues
+        self._policy = policy
+        self._wall_clock = wall_clock
+        self._shards = shards
+        self._measure = measure
+        self._reserve = _FIRST_RESERVE
+
+    async def on_stream(self, event: Any, seconds: float) -> Failures:
+        """Serve a stream event within ``seconds``; returns the SequenceNumbers of what was not settled.
+
+        Raises ``UndecodableRecord`` where the event is no stream event at all.
+        """
+        end = asyncio.get_running_loop().time() + seconds
+        records = read_records(event)
+        served = [at for at, record in enumerate(records) if record.message and not record.message.oversized]
+        messages = tuple(message for at in served if (message := records[at].message))
+        back: set[int] = set()
+        parcels: list[_Parcel] = []
+        for at, letter in _letters(records, self._now()):
+            if self._queues.dead_letters is None:
+                back.add(at)
+            else:
+                parcels.append(_Parcel(self._queues.dead_letters, Entry(letter.encode()), -1, range(at, at + 1)))
+        if messages and self._queues.fanout is not None:
+            back.update(served[position] for position in await self._dispatch(messages, self._queues.fanout, end))
+        elif messages:
+            ((positions, more),) = await self._serve([(Job(messages, shard=Shard()), "")], end)
+            back.update(served[position] for position in positions)
+            parcels += more
+        for parcel in await self._send(parcels, end):
+            back.update(parcel.positions if parcel.owner < 0 else (served[at] for at in parcel.positions))
+        if back:
+            _log.warning("%d of %d records handed back", len(back), len(records))
+        return _failures(records[at].sequence for at in sorted(back))
+
+    async def on_jobs(self, event: Any, seconds: float) -> Failures:
+        """Serve jobs from a queue within ``seconds``; returns the messageIds of what was not settled."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        back: set[str] = set()
+        groups: dict[str, deque[_Received]] = {}
+        bad: list[tuple[str, str, _Parcel | None]] = []
+        for record in event["Records"]:
+            message_id, group = record["messageId"], record.get("attributes", {}).get("MessageGroupId", "")
+            try:
+                job = Job.decode(record["body"])
+            except UnreadableJob as error:
+                _log.error("message %s is not a job: %s", message_id, error)
+                bad.append((message_id, group, self._unreadable(record["body"], str(error), len(bad))))
+                continue
+            groups.setdefault(group or message_id, deque()).append(_Received(message_id, group, job))
+        lost = {parcel.owner for parcel in await self._send([each for *_, each in bad if each], end)}
+        back.update(message_id for at, (message_id, _, parcel) in enumerate(bad) if parcel is None or at in lost)
+        while groups and end - loop.time() > _LEAST_TIME:
+            runs = {name: _next_run(waiting) for name, waiting in groups.items()}
+            served = await self._serve([(run.job, run.received[0].group) for run in runs.values()], end)
+            parcels = [parcel for _, more in served for parcel in more]
+            for parcel in await self._send(parcels, end):
+                served[parcel.owner][0].update(parcel.positions)
+            for (name, run), (positions, _) in zip(runs.items(), served, strict=True):
+                unsettled = run.unsettled(positions)
+                back.update(each.message_id for each in unsettled)
+                if unsettled:
+                    back.update(each.message_id for each in groups[name])
+                if unsettled or not groups[name]:
+                    del groups[name]
+        back.update(each.message_id for waiting in groups.values() for each in waiting)
+        if back:
+            _log.warning("%d of %d jobs handed back", len(back), len(event["Records"]))
+        return _failures(record["messageId"] for record in event["Records"] if record["messageId"] in back)
+
+    async def _serve(self, jobs: Sequence[tuple[Job, str]], end: float) -> list[tuple[set[int], list[_Parcel]]]:
+        """Broadcast; for each job the positions that go back already, and what is to be sent."""
+        seconds = end - asyncio.get_running_loop().time()
+        report = await self._broadcaster.broadcast(
+            [job for job, _ in jobs], max(0.0, seconds - min(self._reserve, seconds / 4))
+        )
+        self._tell(report)
+        if report.systemic is not None:
+            _log.error("nobody can be served: %s", report.systemic)
+            return [(set(range(len(job.messages))), []) for job, _ in jobs]
+        now = self._now()
+        served = []
+        for owner, (outcome, (_, group)) in enumerate(zip(report.outcomes, jobs, strict=True)):
+            settlement = settle(outcome, self._policy, now)
+            parcels = [
+                parcel
+                for parked in settlement.parked
+                for parcel in self._park(parked.job, parked.delay, group, owner, parked.positions)
+            ]
+            for buried in settlement.buried:
+                _log.error("a message cannot be delivered: %s, %s", buried.letter.reason, buried.letter.detail)
+                parcels += self._bury(buried.letter, owner, buried.positions)
+            served.append((set(settlement.back), parcels))
+        return served
+
+    def _park(self, job: Job, delay: int, group: str, owner: int, positions: range) -> Iterator[_Parcel]:
+        """A continuation of a group goes back to it; everything else to the retry queue."""
+        for part, each in enumerate(job.split()):
+            if group and each.shard is not None and self._queues.fanout is not None:
+                entry = Entry(each.encode(), group=group, deduplication_id=each.deduplication_id(part))
+                yield _Parcel(self._queues.fanout, entry, owner, positions)
+            elif self._queues.retry is not None:
+                yield _Parcel(self._queues.retry, Entry(each.encode(), delay), owner, positions)
+
+    def _bury(self, letter: DeadLetter, owner: int, positions: range) -> Iterator[_Parcel]:
+        assert self._queues.dead_letters is not None
+        jobs = letter.content.split(_LETTER_ROOM) if isinstance(letter.content, Job) else [letter.content]
+        for content in jobs:
+            entry = Entry(replace(letter, content=content).encode())
+            yield _Parcel(self._queues.dead_letters, entry, owner, positions)
+
+    def _unreadable(self, body: str, problem: str, owner: int) -> _Parcel | None:
+        if self._queues.dead_letters is None:
+            return None
+        letter = DeadLetter("unreadable_job", problem, body, self._now())
+        return _Parcel(self._queues.dead_letters, Entry(letter.encode()), owner, range(1))
+
+    async def _dispatch(self, messages: tuple[Message, ...], queue: Queue, end: float) -> set[int]:
+        """One job a shard; returns the positions of what the queue did not take.
+
+        A later part of a shard is only sent when the earlier one was taken: they are in order.
+        """
+        back: set[int] = set()
+        now = self._now()
+        parts = Job(messages, shard=Shard(), first_at=now).split()
+        ends = list(accumulate(len(part.messages) for part in parts))
+        open_shards = list(range(self._shards))
+        for number, (part, stop) in enumerate(zip(parts, ends, strict=True)):
+            for at in range(0, len(open_shards), _SHARDS_AT_ONCE):
+                parcels = []
+                for index in open_shards[at : at + _SHARDS_AT_ONCE]:
+                    job = replace(part, shard=Shard(index, self._shards))
+                    entry = Entry(job.encode(), group=str(index), deduplication_id=job.deduplication_id(number))
+                    parcels.append(_Parcel(queue, entry, index, range(stop - len(part.messages), len(messages))))
+                for parcel in await self._send(parcels, end):
+                    back.update(parcel.positions)
+            if back:
+                break
+        return back
+
+    async def _send(self, parcels: Sequence[_Parcel], end: float) -> list[_Parcel]:
+        """Send all, the queues side by side; returns what was not taken."""
+        if not parcels:
+            return []
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        queues: dict[int, list[_Parcel]] = {}
+        for parcel in parcels:
+            queues.setdefault(id(parcel.queue), []).append(parcel)
+        refused = await asyncio.gather(*(_send_to(each[0].queue, each, end) for each in queues.values()))
+        self._reserve = max(_LEAST_RESERVE, 2 * (loop.time() - start))
+        return [parcel for each in refused for parcel in each]
+
+    def _now(self) -> int:
+        return int(self._wall_clock() * 1000)
+
+    def _tell(self, report: Report) -> None:
+        figures = {
+            "delivered": sum(sum(outcome.delivered) for outcome in report.outcomes),
+            "gone": sum(outcome.gone for outcome in report.outcomes),
+            "left_over": sum(len(outcome.leftovers) for outcome in report.outcomes),
+            "rejected": sum(len(outcome.rejected) for outcome in report.outcomes),
+            "posts": report.posts,
+            "throttled": report.throttled,
+            "most_in_flight": report.most_in_flight,
+            "undeleted": report.undeleted,
+            "systemic": int(report.systemic is not None),
+        }
+        _log.info("broadcast", extra=figures)
+        self._measure(figures)
+
+
+async def _send_to(queue: Queue, parcels: list[_Parcel], end: float) -> list[_Parcel]:
+    try:
+        async with asyncio.timeout_at(end):
+            await queue.send([parcel.entry for parcel in parcels])
+    except QueueUnavailable as error:
+        _log.error("%s", error)
+        return [parcels[at] for at in sorted(error.failed)]
+    except TimeoutError:
+        _log.error("a queue did not answer in time")
+        return parcels
+    return []
+
+
+def _letters(records: Sequence[Record], now: int) -> Iterator[tuple[int, DeadLetter]]:
+    """A letter for each record that nobody can be sent."""
+    for at, record in enumerate(records):
+        if record.problem is not None:
+            reason, detail = "undecodable", record.problem
+            _log.error("record %s cannot be decoded: %s", record.event_id, detail)
+        elif record.message and record.message.oversized:
+            reason = "too_large"
+            detail = f"the message has {len(record.message.body):,} bytes; API Gateway takes {MAX_MESSAGE_BYTES:,}"
+            _log.error("record %s is not posted: %s", record.event_id, detail)
+        else:
+            continue
+        yield at, DeadLetter(reason, detail, record.raw, now, record.event_id, record.sequence, record.keys)
+
+
+def _next_run(waiting: deque[_Received]) -> _Run:
+    """Take the next job of a group, and those behind it that the same read of the table serves."""
+    taken = [waiting.popleft()]
+    first = taken[0].job
+    while waiting and first.shard is not None and first.cursor is None and _same_read(waiting[0].job, first):
+        taken.append(waiting.popleft())
+    messages = tuple(message for each in taken for message in each.job.messages)
+    ends = tuple(accumulate(len(each.job.messages) for each in taken))
+    return _Run(tuple(taken), replace(first, messages=messages), ends)
+
+
+def _same_read(job: Job, first: Job) -> bool:
+    return job.shard == first.shard and job.cursor is None and job.attempt == first.attempt
+
+
+def _failures(identifiers: Iterable[str]) -> Failures:
+    return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in identifiers]}

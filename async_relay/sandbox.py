@@ -1,0 +1,178 @@
+"""Puts the relay together from its settings, and keeps it for the life of a Lambda sandbox.
+
+Rules
+- Nothing is opened before the first invocation, and only what that needs: a sandbox restored from
+  a snapshot (SnapStart) must not share sockets, credentials or random numbers with another.
+- The deadline is Lambda's remaining time less what the return takes; without a context, a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+from .broadcaster import Broadcaster, Limits
+from .errors import RelayError
+from .leftovers import Policy
+from .protocols import ConnectionStore, Queue, Transport
+from .rate import Rate
+from .relay import Failures, Measure, Queues, Relay
+from .settings import Settings
+
+_RETURN = 0.2
+_NO_CONTEXT = 60.0
+_CLIENT_ID_LENGTH = 256
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A uvloop where it is installed, since it halves the cost of a post; else the standard loop."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class Sandbox:
+    """What one Lambda sandbox keeps between invocations."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        wall_clock: Callable[[], float] = time.time,
+        measure: Measure = lambda _figures: None,
+    ) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._wall_clock = wall_clock
+        self._measure = measure
+        self._aws: Any = None
+        self._store: ConnectionStore | None = None
+        self._transport: Transport | None = None
+        self._relay: Relay | None = None
+
+    async def on_stream(self, event: Any, context: Any) -> Failures:
+        """A stream event; see ``Relay.on_stream``."""
+        end = _end(context)
+        relay = await self._open()
+        return await relay.on_stream(event, end - asyncio.get_running_loop().time())
+
+    async def on_jobs(self, event: Any, context: Any) -> Failures:
+        """An SQS event; see ``Relay.on_jobs``."""
+        end = _end(context)
+        relay = await self._open()
+        return await relay.on_jobs(event, end - asyncio.get_running_loop().time())
+
+    async def on_connect(self, event: Any) -> dict[str, int]:
+        """Write the row; a failure refuses the connection, since a client without a row gets nothing."""
+        now = self._wall_clock()
+        query = event.get("queryStringParameters") or {}
+        client_id = str(query.get("clientId") or "unknown")[:_CLIENT_ID_LENGTH]
+        ttl = int(now + self._settings.ttl_hours * 3600)
+        store = await self._open_store()
+        await store.put(_connection_id(event), client_id, int(now * 1000), ttl)
+        return {"statusCode": 200}
+
+    async def on_disconnect(self, event: Any) -> dict[str, int]:
+        """Delete the row."""
+        store = await self._open_store()
+        await store.delete([_connection_id(event)])
+        return {"statusCode": 200}
+
+    async def close(self) -> None:
+        """Close every socket; for programs that end, which a sandbox does not."""
+        if self._transport is not None:
+            await self._transport.close()
+        if self._aws is not None:
+            await self._aws.close()
+        self._aws = self._store = self._transport = self._relay = None
+
+    async def _open(self) -> Relay:
+        if self._relay is None:
+            settings = self._settings
+            store = await self._open_store()
+            self._transport = await self._open_transport()
+            queues = Queues(
+                retry=await self._queue(settings.retry_queue_url),
+                dead_letters=await self._queue(settings.dead_letter_queue_url),
+                fanout=await self._queue(settings.fanout_queue_url),
+            )
+            limits = Limits(settings.max_concurrency, settings.post_timeout_seconds, queues.retry is None)
+            rate = Rate(settings.max_posts_per_second)
+            self._relay = Relay(
+                Broadcaster(self._transport, store, limits, rate, Random(), self._wall_clock),
+                queues,
+                Policy(
+                    queues.retry is not None,
+                    queues.dead_letters is not None,
+                    settings.retry_backoff_seconds,
+                    settings.max_delivery_attempts,
+                ),
+                wall_clock=self._wall_clock,
+                shards=settings.fanout_shards,
+                measure=self._measure,
+            )
+        return self._relay
+
+    async def _open_store(self) -> ConnectionStore:
+        if self._store is None:
+            # The AWS SDK takes most of the cold start; a settings error must not wait for it.
+            from .aws import Aws, DynamoStore
+
+            self._aws = self._aws or Aws()
+            settings = self._settings
+            self._store = await DynamoStore.open(
+                self._aws, settings.connections_table, index=settings.connections_index, shards=settings.fanout_shards
+            )
+        return self._store
+
+    async def _open_transport(self) -> Transport:
+        from .aws import SdkTransport
+        from .http import DirectTransport, trust
+
+        settings = self._settings
+        bounds: dict[str, Any] = {
+            "region": endpoint_region(settings.ws_endpoint) or self._aws.region or "us-east-1",
+            "max_sockets": settings.max_concurrency,
+            "timeout": settings.post_timeout_seconds,
+        }
+        if settings.transport == "sdk":
+            return await SdkTransport.open(self._aws, settings.ws_endpoint, **bounds)
+        tls = trust(self._environ.get("AWS_CA_BUNDLE")) if settings.ws_endpoint.startswith("https:") else None
+        return DirectTransport(settings.ws_endpoint, credentials=self._aws.credentials, tls=tls, **bounds)
+
+    async def _queue(self, url: str | None) -> Queue | None:
+        if url is None:
+            return None
+        from .aws import SqsQueue
+
+        return await SqsQueue.open(self._aws, url)
+
+
+def endpoint_region(endpoint: str) -> str | None:
+    """The Region in an API Gateway host name, which is the one to sign for; None for any other host."""
+    match (urlsplit(endpoint).hostname or "").split("."):
+        case [_, "execute-api", region, *_]:
+            return region
+    return None
+
+
+def _end(context: Any) -> float:
+    remaining = context.get_remaining_time_in_millis() / 1000 if context is not None else _NO_CONTEXT
+    return asyncio.get_running_loop().time() + max(0.0, remaining - _RETURN)
+
+
+def _connection_id(event: Any) -> str:
+    try:
+        return str(event["requestContext"]["connectionId"])
+    except (KeyError, TypeError):
+        raise RelayError(
+            "the event has no requestContext.connectionId; this function belongs on a WebSocket route"
+        ) from None

@@ -1,0 +1,42 @@
+"""The Lambda entry points: settings at cold start, one event loop and its sockets for the sandbox's life.
+
+An unusable setting ends the cold start with one sentence. Nothing runs between two invocations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
+
+from async_relay.relay import Failures
+from async_relay.sandbox import Sandbox, new_event_loop
+from async_relay.settings import Settings
+
+settings = Settings.from_env(os.environ)
+copy_config_to_registered_loggers(Logger(service="async-relay"), include={"async_relay"})
+_runner = asyncio.Runner(loop_factory=new_event_loop)
+_sandbox = Sandbox(settings)
+
+
+def lambda_handler(event: Any, context: Any = None) -> Failures:
+    """DynamoDB Stream of the Incident table: every change to every client."""
+    return _runner.run(_sandbox.on_stream(event, context))
+
+
+def deliver_handler(event: Any, context: Any = None) -> Failures:
+    """SQS: what is left of earlier broadcasts, and the shards of the fan-out."""
+    return _runner.run(_sandbox.on_jobs(event, context))
+
+
+def connect_handler(event: Any, _context: Any = None) -> dict[str, int]:
+    """WebSocket $connect: write the client's row."""
+    return _runner.run(_sandbox.on_connect(event))
+
+
+def disconnect_handler(event: Any, _context: Any = None) -> dict[str, int]:
+    """WebSocket $disconnect: delete the client's row."""
+    return _runner.run(_sandbox.on_disconnect(event))
