@@ -22,4 +22,4 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # A terminal in ASCII must not fail on a payload.
-    app()
+    app(prog_name="async-relay")

@@ -117,28 +117,16 @@ def redrive_letters(
     """Send letters back to the retry queue, and delete each once it is sent."""
     choice = _choice(ids, reason, event_id, client, incident, since, until, older_than, limit)
     _check_explicit(choice, everything)
-    url, target_url = _dead_letter_url(queue_url), check_url("--to or RETRY_QUEUE_URL", to)
+    url, target_url = _dead_letter_url(queue_url), _retry_url(to)
     if url == target_url:
         raise CommandError(f"--to is the dead-letter queue itself, {url}: name the retry queue", USAGE)
     sqs = connect(url)
     target = SendQueue(sqs, target_url)
     target.check()
     with _reading(sqs, url, choice) as found:
-        fates = {letter.message_id: redrive(letter) for letter in found.chosen}
-        resends = {message_id: fate for message_id, fate in fates.items() if isinstance(fate, Resend)}
-        found.queue.release(kept=() if dry_run else resends)
-        _say_what_stays(found, fates)
-        staying = len(fates) - len(resends)
-        if dry_run:
-            for message_id, fate in resends.items():
-                screen.say(f"{found.short(message_id)}  would send {fate.summary}")
-            screen.say(f"Would send {len(resends)} of {len(fates)}; {staying} would stay.")
-            return
-        _confirm(f"Send {len(resends)} of {len(fates)} to {target_url}?", len(resends), yes=yes)
-        move = partial(_move, found.queue, target, resends)
-        tally = _act(found, list(resends), move, "Sending", lambda each: f"sent {resends[each].summary}")
-        screen.say(f"Sent {tally.done}, failed {tally.failed}, not tried {tally.left}, {staying} cannot be sent.")
-    _check_done(tally, len(fates))
+        _note_if_empty(found)
+        done = _send_back(found, target, dry_run=dry_run, yes=yes)
+    done.check()
 
 
 @app.command()
@@ -167,19 +155,9 @@ def discard(
         raise CommandError(f"--save {save} exists already: name a new file", USAGE)
     url = _dead_letter_url(queue_url)
     with _reading(connect(url), url, choice) as found:
-        chosen = [letter.message_id for letter in found.chosen]
-        found.queue.release(kept=() if dry_run else chosen)
-        if dry_run:
-            for letter in found.chosen:
-                screen.say(f"{found.short(letter.message_id)}  would delete {letter.reason}")
-            screen.say(f"Would delete {len(chosen)}.")
-            return
-        _confirm(f"Delete {len(chosen)} for good?", len(chosen), yes=yes)
-        if save is not None:
-            _save(save, found.chosen)
-        tally = _act(found, chosen, partial(_delete, found.queue), "Deleting", lambda _: "deleted")
-        screen.say(f"Deleted {tally.done}, failed {tally.failed}, not tried {tally.left}.")
-    _check_done(tally, len(chosen))
+        _note_if_empty(found)
+        done = _throw_away(found, save, dry_run=dry_run, yes=yes)
+    done.check()
 
 
 def _choice(
@@ -212,7 +190,12 @@ def _check_explicit(choice: Choice, everything: bool) -> None:  # noqa: FBT001 -
 
 
 def _dead_letter_url(url: str | None) -> str:
-    return check_url("--queue-url or DEAD_LETTER_QUEUE_URL", url)
+    instead = "for what a FIFO queue gave up, use SQS's own redrive, aws sqs start-message-move-task"
+    return check_url("--queue-url or DEAD_LETTER_QUEUE_URL", url, instead)
+
+
+def _retry_url(url: str | None) -> str:
+    return check_url("--to or RETRY_QUEUE_URL", url, "a FIFO queue cannot delay one message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,10 +233,64 @@ def _reading(sqs: Any, url: str, choice: Choice) -> Iterator[_Found]:
             screen.complain(f"{queue.stranded} messages could not be made visible again: SQS does so in ten minutes.")
 
 
-def _say_what_stays(found: _Found, fates: dict[str, Resend | Stay]) -> None:
+def _note_if_empty(found: _Found) -> None:
+    if not found.chosen:
+        screen.complain(f"Nothing matches among the {found.total} messages in the queue.")
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of the chosen letters."""
+
+    done: int = 0
+    failed: int = 0
+    left: int = 0
+    staying: int = 0
+    interrupted: bool = False
+
+    def check(self) -> None:
+        """Leave with the exit code of what was not done."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        if self.failed or self.left or self.staying:
+            raise typer.Exit(FAILED)
+
+
+def _send_back(found: _Found, target: SendQueue, *, dry_run: bool, yes: bool) -> _Tally:
+    fates = {letter.message_id: redrive(letter) for letter in found.chosen}
+    resends = {message_id: fate for message_id, fate in fates.items() if isinstance(fate, Resend)}
+    staying = len(fates) - len(resends)
+    found.queue.release(kept=() if dry_run else resends)
     for message_id, fate in fates.items():
         if isinstance(fate, Stay):
             screen.say(f"{found.short(message_id)}  stays: {fate.why}")
+    if dry_run:
+        for message_id, fate in resends.items():
+            screen.say(f"{found.short(message_id)}  would send {fate.summary}")
+        screen.say(f"Would send {len(resends)} of {len(fates)}; {staying} would stay.")
+        return _Tally()
+    _confirm(f"Send {len(resends)} of {len(fates)} to {target.url}?", len(resends), yes=yes)
+    move = partial(_move, found.queue, target, resends)
+    tally = _act(found, list(resends), move, "Sending", lambda each: f"sent {resends[each].summary}")
+    tally.staying = staying
+    screen.say(f"Sent {tally.done}, failed {tally.failed}, not tried {tally.left}, {staying} cannot be sent.")
+    return tally
+
+
+def _throw_away(found: _Found, save: Path | None, *, dry_run: bool, yes: bool) -> _Tally:
+    chosen = [letter.message_id for letter in found.chosen]
+    found.queue.release(kept=() if dry_run else chosen)
+    if dry_run:
+        for letter in found.chosen:
+            screen.say(f"{found.short(letter.message_id)}  would delete {letter.reason}")
+        screen.say(f"Would delete {len(chosen)}.")
+        return _Tally()
+    _confirm(f"Delete {len(chosen)} for good{screen.tally(found.chosen)}?", len(chosen), yes=yes)
+    if save is not None and chosen:
+        _save(save, found.chosen)
+    tally = _act(found, chosen, partial(_delete, found.queue), "Deleting", lambda _: "deleted")
+    screen.say(f"Deleted {tally.done}, failed {tally.failed}, not tried {tally.left}.")
+    return tally
 
 
 def _confirm(question: str, number: int, *, yes: bool) -> None:
@@ -262,6 +299,7 @@ def _confirm(question: str, number: int, *, yes: bool) -> None:
     try:
         agreed = typer.confirm(question, err=True)
     except typer.Abort:
+        screen.complain("")
         agreed = False
     if not agreed:
         raise CommandError("not confirmed, so nothing was done (where nobody can answer, use --yes)")
@@ -281,14 +319,6 @@ def _move(queue: DeadLetterQueue, target: SendQueue, resends: dict[str, Resend],
 def _delete(queue: DeadLetterQueue, message_id: str) -> None:
     queue.keep(message_id)
     queue.delete(message_id)
-
-
-@dataclass(slots=True)
-class _Tally:
-    done: int = 0
-    failed: int = 0
-    left: int = 0
-    interrupted: bool = False
 
 
 def _act(found: _Found, ids: list[str], act: Callable[[str], None], title: str, words: Callable[[str], str]) -> _Tally:
@@ -323,13 +353,6 @@ def _progress() -> Progress:
         transient=True,
         redirect_stdout=sys.stdout.isatty(),
     )
-
-
-def _check_done(tally: _Tally, wanted: int) -> None:
-    if tally.interrupted:
-        raise KeyboardInterrupt
-    if tally.done < wanted:
-        raise typer.Exit(FAILED)
 
 
 def _save(path: Path, letters: Sequence[Letter]) -> None:

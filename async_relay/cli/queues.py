@@ -27,6 +27,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,  # noqa: A004 - botocore's own: no endpoint, TLS, a proxy
     HTTPClientError,
     InvalidRegionError,
     NoCredentialsError,
@@ -42,8 +43,9 @@ HOLD_SECONDS = 600
 #: One long poll asks every server behind a queue, so one that finds nothing means there is nothing more.
 WAIT_SECONDS = 2
 _THREADS = 8
-#: Give up reading when so many batches in a row only repeat: more messages than can be held at once.
-_REPEATS = 100
+_READERS = 4
+#: Give up reading when so many rounds in a row only repeat: more messages than can be held at once.
+_REPEATS = 25
 _ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 _URL = re.compile(r"https?://[^\s/]+/\S+")
@@ -63,7 +65,7 @@ class _Held(NamedTuple):
     since: float
 
 
-def check_url(name: str, url: str | None) -> str:
+def check_url(name: str, url: str | None, why_standard: str) -> str:
     """The URL of a standard queue; raises ``CommandError`` that names the option and the variable."""
     if not url or not url.strip():
         raise CommandError(f"no queue: give {name}", USAGE)
@@ -71,11 +73,7 @@ def check_url(name: str, url: str | None) -> str:
     if not _URL.fullmatch(url):
         raise CommandError(f"{name} is {url!r}; it must be the URL of an SQS queue", USAGE)
     if url.endswith(".fifo"):
-        raise CommandError(
-            f"{name} is the FIFO queue {url}; it must be a standard queue (for the dead letters of a FIFO queue "
-            "use SQS's own redrive: aws sqs start-message-move-task)",
-            USAGE,
-        )
+        raise CommandError(f"{name} is the FIFO queue {url}; it must be a standard queue: {why_standard}", USAGE)
     return url
 
 
@@ -99,17 +97,17 @@ class SendQueue:
 
     def __init__(self, client: Any, url: str) -> None:
         self._client = client
-        self._url = url
+        self.url = url
 
     def check(self) -> None:
         """Raise ``CommandError`` where the queue cannot be there; asking is not always allowed, and need not be."""
-        with speaking_of(self._url, forgiven="AccessDenied"):
-            self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])
+        with speaking_of(self.url, forgiven="AccessDenied"):
+            self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])
 
     def send(self, body: str) -> None:
         """Send one body, at once."""
-        with speaking_of(self._url):
-            self._client.send_message(QueueUrl=self._url, MessageBody=body, DelaySeconds=0)
+        with speaking_of(self.url):
+            self._client.send_message(QueueUrl=self.url, MessageBody=body, DelaySeconds=0)
 
 
 class DeadLetterQueue:
@@ -138,12 +136,15 @@ class DeadLetterQueue:
     def read(self) -> Iterator[Received]:
         """Every message once; each is held."""
         seen: set[str] = set()
-        repeats = 0
-        while repeats < _REPEATS and (batch := self._pool.submit(self._receive).result()):
-            fresh = [each for each in batch if each.message_id not in seen]
+        repeats, more = 0, True
+        while more and repeats < _REPEATS:
+            receiving = [self._pool.submit(self._receive) for _ in range(_READERS)]
+            batches = [each.result() for each in receiving]
+            more = all(batches)
+            fresh = {each.message_id: each for batch in batches for each in batch if each.message_id not in seen}
             repeats = 0 if fresh else repeats + 1
-            seen.update(each.message_id for each in fresh)
-            yield from fresh
+            seen.update(fresh)
+            yield from fresh.values()
 
     def _receive(self) -> list[Received]:
         with speaking_of(self._url):
@@ -234,9 +235,6 @@ def interrupt() -> None:
 @contextmanager
 def on_ending(react: Callable[[], None]) -> Iterator[None]:
     """Within the block, Ctrl-C, SIGTERM and a closed terminal call ``react`` and do nothing else."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     signals = [getattr(signal, name) for name in _ENDINGS if hasattr(signal, name)]
     before = [(each, signal.signal(each, lambda *_: react())) for each in signals]
     try:
@@ -296,8 +294,8 @@ def _failed(error: Exception, url: str) -> str:
         case NoRegionError():
             return f"no AWS region for {url}: set AWS_REGION"
         case InvalidRegionError() | ProfileNotFound():
-            return f"{error}: check AWS_REGION and AWS_PROFILE"
-        case HTTPClientError():
+            return f"{str(error).rstrip('.')}: check AWS_REGION and AWS_PROFILE"
+        case ConnectionError() | HTTPClientError():
             return f"no answer for {url}: {error} (check the network, AWS_ENDPOINT_URL and AWS_CA_BUNDLE)"
         case _:
-            return f"{url} cannot be used: {error}"
+            return f"{url} cannot be used: {error} (check AWS_ENDPOINT_URL and the AWS configuration)"

@@ -64,7 +64,7 @@ def _job(letter: Letter) -> Job:
                 "it holds no records, only where they are: read that range of the stream within 24 hours, "
                 "or publish the changes again from the table"
             )
-        case Form.OTHER:
+        case _:
             raise UnreadableJob("it is nothing of ours")
 
 

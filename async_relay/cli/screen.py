@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import typer
 from rich.console import Console
@@ -27,7 +27,11 @@ P = ParamSpec("P")
 
 #: Wide enough that a list piped into a file or grep keeps one line a letter.
 _PIPED_WIDTH = 400
+_NARROW = 160
 _CELL = 64
+
+_COLUMNS = ("Id", "Reason", "Form", "About", "For", "Event id", "Sequence", "First", "Last", "Tries")
+_PAIRED = [("Id",), ("Reason", "Form"), ("About", "For"), ("Event id", "Sequence"), ("First", "Last"), ("Tries",)]
 
 
 def safe(text: str, *, lines: bool = False) -> str:
@@ -80,33 +84,35 @@ def complain(text: str) -> None:
     print(safe(text), file=sys.stderr)
 
 
-def print_table(letters: Sequence[Letter], size: int, held: int) -> None:
-    """The list of letters, ids cut to ``size``, of the ``held`` in the queue."""
-    table = Table(show_lines=False, pad_edge=False)
-    table.add_column("Id", no_wrap=True)
-    for title in ("Reason", "Form", "About", "Event id", "Sequence", "For", "First", "Last"):
-        table.add_column(title, overflow="fold")
-    table.add_column("Tries", justify="right")
-    for letter in letters:
-        table.add_row(*(Text(_cut(cell)) for cell in _row(letter, size)))
+def print_table(letters: Sequence[Letter], size: int, total: int) -> None:
+    """The list of letters, ids cut to ``size``, out of ``total`` in the queue; in pairs where the screen is narrow."""
     console = stdout()
+    narrow = console.width < _NARROW
+    table = Table(pad_edge=False, show_lines=narrow)
+    columns = _PAIRED if narrow else [(title,) for title in _COLUMNS]
+    for column in columns:
+        table.add_column(Text("\n".join(column)), overflow="fold", no_wrap=column == ("Id",))
+    for letter in letters:
+        cells = {title: _cut(cell) for title, cell in zip(_COLUMNS, _row(letter, size), strict=True)}
+        table.add_row(*(Text("\n".join(cells[title] for title in column)) for column in columns))
     if letters:
         console.print(table)
-    say(f"{len(letters)} of the {held} messages in the queue{_tally(letters)}")
+    say(f"{len(letters)} of the {total} messages in the queue{tally(letters)}")
 
 
 def _row(letter: Letter, size: int) -> Iterator[str]:
+    """The cells, in the order of ``_COLUMNS``."""
     first = letter.events[0] if letter.events else Event()
     more = f" and {len(letter.events) - 1} more" if len(letter.events) > 1 else ""
     yield letter.message_id[:size]
     yield letter.reason
     yield letter.form
     yield f"{first.kind} {first.subject}".strip() + more
+    yield letter.addressee
     yield first.event_id
     yield first.sequence
-    yield letter.addressee
-    yield clock(letter.first_at)
-    yield clock(letter.last_at)
+    yield clock(letter.first_at).replace("T", " ")
+    yield clock(letter.last_at).replace("T", " ")
     yield "" if letter.attempt is None else str(letter.attempt)
 
 
@@ -115,7 +121,8 @@ def _cut(text: str) -> str:
     return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
 
 
-def _tally(letters: Iterable[Letter]) -> str:
+def tally(letters: Iterable[Letter]) -> str:
+    """How many there are of each reason, after a colon; nothing if there are none."""
     counts = Counter(letter.reason for letter in letters).most_common()
     return ": " + ", ".join(f"{count} {_cut(reason)}" for reason, count in counts) if counts else ""
 
@@ -136,12 +143,11 @@ def print_letter(letter: Letter, verdict: str) -> None:
     for title, text in rows.items():
         if text:
             say(f"{title + ':':<9}{text}")
-    print(_pretty(letter.body), end="\n\n")
+    print(_pretty(parse(letter.body), letter.body), end="\n\n")
 
 
-def _pretty(body: str) -> str:
-    """The body as indented JSON, or on one line where it is none: its line ends could imitate ours."""
-    value = parse(body)
+def _pretty(value: Any, body: str) -> str:
+    """The body's value as indented JSON, or the body on one line if it has none: its line ends could imitate ours."""
     try:
         return safe(json.dumps(value, indent=2, ensure_ascii=False), lines=True) if value is not None else safe(body)
     except (ValueError, RecursionError):
@@ -160,7 +166,16 @@ def _fields(letter: Letter) -> dict[str, object]:
         "reason": letter.reason,
         "detail": letter.detail,
         "form": letter.form,
-        "events": [event._asdict() for event in letter.events],
+        "events": [
+            {
+                "kind": event.kind,
+                "incident": event.incident,
+                "action": event.action,
+                "eventId": event.event_id,
+                "sequence": event.sequence,
+            }
+            for event in letter.events
+        ],
         "clients": letter.clients,
         "shard": letter.shard,
         "firstAt": clock(letter.first_at) or None,
