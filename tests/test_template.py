@@ -1,0 +1,482 @@
+"""What ``template.yaml`` makes, resolved for given parameters as CloudFormation would resolve it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]  # it ships no types
+
+from async_relay.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+PSEUDO = {
+    "AWS::Partition": "aws",
+    "AWS::Region": "eu-west-1",
+    "AWS::AccountId": "123456789012",
+    "AWS::URLSuffix": "amazonaws.com",
+    "AWS::StackName": "relay",
+}
+ABSENT = object()
+
+STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/Incident/stream/2026-01-01T00:00:00.000"
+EXISTING = {"IncidentStreamArn": STREAM, "ConnectionsTableName": "WebSocketConnections", "WebSocketApiId": "kote8jrryb"}
+FANOUT = {"Fanout": "true", "ConnectionsIndex": "by-shard"}
+LOGS = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
+TABLE_OF_STACK = "ConnectionsTable.Arn"
+BROADCAST = {
+    ("dynamodb:Scan", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"): [TABLE_OF_STACK],
+    ("execute-api:ManageConnections",): [
+        "arn:aws:execute-api:eu-west-1:123456789012:WebSocketApi/prod/POST/@connections/*"
+    ],
+}
+QUERY = {("dynamodb:Query",): [f"{TABLE_OF_STACK}/index/by-shard"]}
+RECEIVE = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
+
+
+@cache
+def template() -> dict[str, Any]:
+    """The template as it is written, in CloudFormation's JSON form."""
+    loaded: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))
+    return loaded
+
+
+class Stack:
+    """The template for these parameters: only what its conditions let through, no intrinsic function left."""
+
+    def __init__(self, **parameters: str) -> None:
+        self._template = template()
+        defaults = {name: str(each.get("Default", "")) for name, each in self._template["Parameters"].items()}
+        assert parameters.keys() <= defaults.keys()
+        self._values = PSEUDO | defaults | parameters
+        self.resources = self._kept("Resources")
+        self.outputs = {name: each["Value"] for name, each in self._kept("Outputs").items()}
+
+    def of(self, kind: str) -> dict[str, Any]:
+        """The properties of the resources of a type, by name."""
+        return {
+            name: each.get("Properties", {}) for name, each in self.resources.items() if each["Type"] == f"AWS::{kind}"
+        }
+
+    def properties(self, name: str) -> Any:
+        return self.resources[name]["Properties"]
+
+    def functions(self) -> dict[str, Any]:
+        """The functions with what ``Globals`` says of all of them."""
+        shared = self._resolve(self._template["Globals"]["Function"])
+        merged = {}
+        for name, own in self.of("Serverless::Function").items():
+            variables = shared["Environment"]["Variables"] | own.get("Environment", {}).get("Variables", {})
+            merged[name] = shared | own | {"Environment": variables}
+        return merged
+
+    def mappings(self) -> dict[str, Any]:
+        """Function and event to the event's properties."""
+        return {
+            f"{name}.{event}": {"Type": each["Type"]} | each["Properties"]
+            for name, function in self.functions().items()
+            for event, each in function.get("Events", {}).items()
+        }
+
+    def statements(self, role: str) -> dict[tuple[str, ...], list[str]]:
+        """What a role may do, to what."""
+        allowed: dict[tuple[str, ...], list[str]] = {}
+        for policy in self.properties(role)["Policies"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                assert statement["Effect"] == "Allow"
+                resources = statement["Resource"]
+                allowed[tuple(statement["Action"])] = resources if isinstance(resources, list) else [resources]
+        return allowed
+
+    def _kept(self, section: str) -> dict[str, Any]:
+        return {
+            name: self._resolve(each)
+            for name, each in self._template[section].items()
+            if "Condition" not in each or self._holds(each["Condition"])
+        }
+
+    def _holds(self, condition: str) -> bool:
+        return bool(self._resolve(self._template["Conditions"][condition]))
+
+    def _resolve(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [each for each in map(self._resolve, value) if each is not ABSENT]
+        if not isinstance(value, dict):
+            return value
+        if len(value) == 1:
+            [(name, argument)] = value.items()
+            if name in {"Ref", "Condition"} or name.startswith("Fn::"):
+                return getattr(self, "_" + name.removeprefix("Fn::").lower())(argument)
+        resolved = {name: self._resolve(each) for name, each in value.items()}
+        return {name: each for name, each in resolved.items() if each is not ABSENT}
+
+    def _ref(self, name: str) -> Any:
+        if name == "AWS::NoValue":
+            return ABSENT
+        if name in self._values:
+            return self._values[name]
+        resource = self._template["Resources"][name]
+        if resource["Type"] == "AWS::SQS::Queue":
+            suffix = ".fifo" if resource["Properties"].get("FifoQueue") else ""
+            return f"https://sqs.eu-west-1.amazonaws.com/123456789012/{name}{suffix}"
+        return name
+
+    def _condition(self, name: str) -> bool:
+        return self._holds(name)
+
+    def _getatt(self, path: list[str] | str) -> str:
+        parts = path.split(".") if isinstance(path, str) else path
+        assert parts[0] in self._template["Resources"]
+        return ".".join(parts)
+
+    def _sub(self, argument: Any) -> str:
+        text, names = argument if isinstance(argument, list) else (argument, {})
+        own = {name: self._resolve(each) for name, each in names.items()}
+
+        def value(match: re.Match[str]) -> str:
+            name = match[1]
+            if name in own:
+                return str(own[name])
+            return self._getatt(name) if "." in name else str(self._ref(name))
+
+        return re.sub(r"\$\{([\w:.]+)\}", value, text)
+
+    def _if(self, argument: list[Any]) -> Any:
+        condition, yes, no = argument
+        return self._resolve(yes if self._holds(condition) else no)
+
+    def _equals(self, argument: list[Any]) -> bool:
+        one, other = map(self._resolve, argument)
+        return bool(one == other)
+
+    def _not(self, argument: list[Any]) -> bool:
+        return not self._resolve(argument[0])
+
+    def _and(self, argument: list[Any]) -> bool:
+        return all(map(self._resolve, argument))
+
+    def _findinmap(self, argument: list[Any]) -> Any:
+        table, row, column = map(self._resolve, argument)
+        return self._template["Mappings"][table][row][column]
+
+    def _split(self, argument: list[Any]) -> list[str]:
+        return str(self._resolve(argument[1])).split(argument[0])
+
+    def _select(self, argument: list[Any]) -> Any:
+        return self._resolve(argument[1])[int(argument[0])]
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"),
+    [
+        (
+            "RelayRole",
+            BROADCAST
+            | {
+                tuple(LOGS): ["RelayLogs.Arn"],
+                ("dynamodb:DescribeStream", "dynamodb:GetShardIterator", "dynamodb:GetRecords"): [
+                    "IncidentTable.StreamArn"
+                ],
+                ("sqs:SendMessage",): ["RetryQueue.Arn", "DeadLetterQueue.Arn", "StreamFailureQueue.Arn"],
+            },
+        ),
+        (
+            "DeliverRole",
+            BROADCAST
+            | {
+                tuple(LOGS): ["DeliverLogs.Arn"],
+                RECEIVE: ["RetryQueue.Arn"],
+                ("sqs:SendMessage",): ["RetryQueue.Arn", "DeadLetterQueue.Arn"],
+            },
+        ),
+        ("ConnectRole", {tuple(LOGS): ["ConnectLogs.Arn"], ("dynamodb:PutItem",): [TABLE_OF_STACK]}),
+        ("DisconnectRole", {tuple(LOGS): ["DisconnectLogs.Arn"], ("dynamodb:DeleteItem",): [TABLE_OF_STACK]}),
+    ],
+)
+def test_a_role_allows(role: str, expected: Mapping[tuple[str, ...], list[str]]) -> None:
+    """Each function may do what it does, to its own resources, and nothing else."""
+    assert Stack().statements(role) == expected
+
+
+def test_the_roles_of_the_fanout() -> None:
+    """With fan-out and an index, the relay may dispatch, and the workers read, continue and park."""
+    stack = Stack(**FANOUT)
+    assert stack.statements("RelayRole")[("sqs:SendMessage",)] == [
+        "RetryQueue.Arn",
+        "DeadLetterQueue.Arn",
+        "StreamFailureQueue.Arn",
+        "FanoutQueue.Arn",
+    ]
+    assert stack.statements("FanoutRole") == BROADCAST | QUERY | {
+        tuple(LOGS): ["FanoutLogs.Arn"],
+        RECEIVE: ["FanoutQueue.Arn"],
+        ("sqs:SendMessage",): ["FanoutQueue.Arn", "RetryQueue.Arn", "DeadLetterQueue.Arn"],
+    }
+    assert stack.statements("DeliverRole").items() >= QUERY.items()
+
+
+@pytest.mark.parametrize("parameters", [{}, FANOUT, EXISTING, EXISTING | FANOUT], ids=["new", "fanout", "old", "both"])
+def test_no_role_is_wider_than_it_says(parameters: dict[str, str]) -> None:
+    """Every role is one function's, Lambda alone may take it on, and no action or whole resource is a wildcard."""
+    stack = Stack(**parameters)
+    roles = stack.of("IAM::Role")
+    assert sorted(each["Role"] for each in stack.functions().values()) == sorted(f"{name}.Arn" for name in roles)
+    for name, role in roles.items():
+        [trust] = role["AssumeRolePolicyDocument"]["Statement"]
+        assert trust["Principal"] == {"Service": "lambda.amazonaws.com"}
+        assert "ManagedPolicyArns" not in role
+        for actions, resources in stack.statements(name).items():
+            assert not [action for action in actions if "*" in action]
+            assert not [each for each in resources if "*" in each.removesuffix("/POST/@connections/*")]
+
+
+def test_existing_resources_are_used_and_none_made() -> None:
+    """With every existing resource named, the stack makes no table and no API, and its functions go to those."""
+    stack = Stack(**EXISTING, ConnectionsIndex="by-shard", StageName="live")
+    made = {each["Type"] for each in stack.resources.values()}
+    assert not {kind for kind in made if kind.startswith(("AWS::DynamoDB::", "AWS::ApiGatewayV2::"))}
+    assert set(stack.functions()) == {"RelayFunction", "DeliverFunction"}
+    table = "arn:aws:dynamodb:eu-west-1:123456789012:table/WebSocketConnections"
+    allowed = stack.statements("RelayRole")
+    assert allowed[("dynamodb:Scan", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem")] == [table]
+    assert allowed[("dynamodb:Query",)] == [f"{table}/index/by-shard"]
+    assert allowed[("dynamodb:DescribeStream", "dynamodb:GetShardIterator", "dynamodb:GetRecords")] == [STREAM]
+    assert stack.mappings()["RelayFunction.Stream"]["Stream"] == STREAM
+    settings = Settings.from_env(stack.functions()["RelayFunction"]["Environment"])
+    assert settings.ws_endpoint == "https://kote8jrryb.execute-api.eu-west-1.amazonaws.com/live"
+    assert settings.connections_table == "WebSocketConnections"
+    assert stack.outputs["IncidentTable"] == "Incident"
+
+
+def test_the_stream_is_read_as_the_relay_needs_it() -> None:
+    """The stream's mapping drops REMOVE, takes partial answers, and gives up on a record within limits."""
+    mapping = Stack().mappings()["RelayFunction.Stream"]
+    assert mapping["Type"] == "DynamoDB"
+    assert mapping["Stream"] == "IncidentTable.StreamArn"
+    [pattern] = mapping["FilterCriteria"]["Filters"]
+    assert [name for name in ("INSERT", "MODIFY", "REMOVE") if matches(pattern["Pattern"], {"eventName": name})] == [
+        "INSERT",
+        "MODIFY",
+    ]
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert mapping["BisectBatchOnFunctionError"] is True
+    assert mapping["ParallelizationFactor"] == 1
+    assert 0 < int(mapping["MaximumRetryAttempts"]) <= 10_000
+    assert 60 <= int(mapping["MaximumRecordAgeInSeconds"]) < 86_400
+    assert mapping["DestinationConfig"]["OnFailure"]["Destination"] == "StreamFailureQueue.Arn"
+    assert Stack().properties("IncidentTable")["StreamSpecification"]["StreamViewType"] == "NEW_IMAGE"
+
+
+def matches(pattern: str, event: Mapping[str, str]) -> bool:
+    """Lambda's event filtering, as far as lists of strings at the top go."""
+    return all(event.get(name) in allowed for name, allowed in json.loads(pattern).items())
+
+
+@pytest.mark.parametrize(
+    ("mapping", "queue", "workers"),
+    [("DeliverFunction.Retry", "RetryQueue", "5"), ("FanoutFunction.Shard", "FanoutQueue", "8")],
+)
+def test_a_queue_is_read_with_partial_answers(mapping: str, queue: str, workers: str) -> None:
+    """A queue's mapping takes partial answers, is bounded, and hides a message for six of the function's timeouts."""
+    stack = Stack(**FANOUT)
+    read = stack.mappings()[mapping]
+    assert (read["Type"], read["Queue"]) == ("SQS", f"{queue}.Arn")
+    assert read["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert read["BatchSize"] == 10
+    assert read["ScalingConfig"] == {"MaximumConcurrency": workers}
+    function = stack.functions()[mapping.partition(".")[0]]
+    assert stack.properties(queue)["VisibilityTimeout"] >= 6 * function["Timeout"]
+
+
+def test_the_queues() -> None:
+    """Queues are encrypted; what is given up goes to one of the same kind, for 14 days, which is longer."""
+    queues = Stack(**FANOUT).of("SQS::Queue")
+    fifo = {name for name, queue in queues.items() if queue.get("FifoQueue")}
+    assert fifo == {"FanoutQueue", "FanoutDeadLetterQueue"}
+    assert all(queue["SqsManagedSseEnabled"] is True for queue in queues.values())
+    for name in ("RetryQueue", "FanoutQueue"):
+        redrive = queues[name]["RedrivePolicy"]
+        target = redrive["deadLetterTargetArn"].removesuffix(".Arn")
+        assert redrive["maxReceiveCount"] >= 5
+        assert (target in fifo) == (name in fifo)
+        assert queues[target]["MessageRetentionPeriod"] == 14 * 86_400 > queues[name]["MessageRetentionPeriod"]
+    assert queues["StreamFailureQueue"]["MessageRetentionPeriod"] == 14 * 86_400
+
+
+def test_fifo_groups_have_high_throughput() -> None:
+    """Deduplication and throughput of the fan-out queue count by group."""
+    queue = Stack(**FANOUT).properties("FanoutQueue")
+    assert queue["DeduplicationScope"] == "messageGroup"
+    assert queue["FifoThroughputLimit"] == "perMessageGroupId"
+
+
+def test_the_fanout_is_off_until_it_is_asked_for() -> None:
+    """By default there is no FIFO queue, no worker for it, and the relay posts itself."""
+    stack = Stack()
+    assert not [name for name in stack.resources if name.startswith("Fanout")]
+    assert "FANOUT_QUEUE_URL" not in stack.functions()["RelayFunction"]["Environment"]
+
+
+def test_the_connections_table() -> None:
+    """Its key is connectionId, its rows die by ttl, and it has an index only where one is named."""
+    table = Stack().properties("ConnectionsTable")
+    assert table["KeySchema"] == [{"AttributeName": "connectionId", "KeyType": "HASH"}]
+    assert table["AttributeDefinitions"] == [{"AttributeName": "connectionId", "AttributeType": "S"}]
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
+    assert "GlobalSecondaryIndexes" not in table
+
+
+def test_the_index_of_the_connections_table() -> None:
+    """A named index is keyed by the number shard, then connectionId, and carries createdAt, which the grace needs."""
+    table = Stack(**FANOUT).properties("ConnectionsTable")
+    [index] = table["GlobalSecondaryIndexes"]
+    assert index["IndexName"] == "by-shard"
+    assert [each["AttributeName"] for each in index["KeySchema"]] == ["shard", "connectionId"]
+    assert index["Projection"]["NonKeyAttributes"] == ["createdAt"]
+    assert {"AttributeName": "shard", "AttributeType": "N"} in table["AttributeDefinitions"]
+
+
+@pytest.mark.parametrize("parameters", [{}, FANOUT], ids=["plain", "fanout"])
+def test_the_settings_of_every_function_are_accepted(parameters: dict[str, str]) -> None:
+    """Every variable is a setting by name, and every function would start with what it is given."""
+    known = {field.name.upper() for field in fields(Settings)} | {"AWS_ENDPOINT_URL"}
+    for name, function in Stack(**parameters).functions().items():
+        assert function["Environment"].keys() <= known, name
+        settings = Settings.from_env(function["Environment"])
+        assert settings.ws_endpoint == "https://WebSocketApi.execute-api.eu-west-1.amazonaws.com/prod"
+        assert settings.connections_table == "ConnectionsTable"
+        assert settings.retry_queue_url
+        assert settings.dead_letter_queue_url
+        assert settings.connections_index == (parameters.get("ConnectionsIndex") or None)
+        fans_out = bool(parameters) and name in {"RelayFunction", "FanoutFunction"}
+        assert bool(settings.fanout_queue_url) == fans_out, name
+
+
+def test_parameters_reach_the_settings() -> None:
+    """Each setting has a parameter, and its value arrives."""
+    stack = Stack(
+        MaxConcurrency="7",
+        PostTimeoutSeconds="1.5",
+        RetryBackoffSeconds="0",
+        MaxDeliveryAttempts="3",
+        FanoutShards="64",
+        Transport="sdk",
+        TtlHours="3",
+        AccountPostsPerSecond="2500",
+    )
+    settings = Settings.from_env(stack.functions()["RelayFunction"]["Environment"])
+    assert (settings.max_concurrency, settings.post_timeout_seconds, settings.transport) == (7, 1.5, "sdk")
+    assert (settings.retry_backoff_seconds, settings.max_delivery_attempts) == (0, 3)
+    assert (settings.fanout_shards, settings.ttl_hours, settings.max_posts_per_second) == (64, 3, 2500)
+
+
+def test_the_workers_together_stay_within_the_quota() -> None:
+    """For every allowed quota and number of workers there is a share, and the shares together are the quota."""
+    parameters = template()["Parameters"]
+    for quota in parameters["AccountPostsPerSecond"]["AllowedValues"]:
+        for workers in parameters["FanoutWorkers"]["AllowedValues"]:
+            stack = Stack(Fanout="true", AccountPostsPerSecond=str(quota), FanoutWorkers=str(workers))
+            share = Settings.from_env(stack.functions()["FanoutFunction"]["Environment"]).max_posts_per_second
+            assert share is not None
+            assert quota - workers < share * workers <= quota
+            assert stack.mappings()["FanoutFunction.Shard"]["ScalingConfig"]["MaximumConcurrency"] == str(workers)
+
+
+def test_handlers_exist() -> None:
+    """Every function's handler is a function of handler.py, and every function runs on Python 3.13."""
+    defined = {
+        each.name for each in ast.parse((ROOT / "handler.py").read_text()).body if isinstance(each, ast.FunctionDef)
+    }
+    for function in Stack(**FANOUT).functions().values():
+        module, name = function["Handler"].split(".")
+        assert module == "handler"
+        assert name in defined
+        assert function["Runtime"] == "python3.13"
+
+
+def test_those_that_post_have_a_whole_processor() -> None:
+    """The relay and both workers have one vCPU and a minute."""
+    functions = Stack(**FANOUT).functions()
+    for name in ("RelayFunction", "DeliverFunction", "FanoutFunction"):
+        assert (functions[name]["MemorySize"], functions[name]["Timeout"]) == (1769, 60)
+
+
+def test_every_function_logs_json_to_a_group_that_forgets() -> None:
+    """Each function has its own log group with a retention."""
+    stack = Stack(**FANOUT, LogRetentionDays="7")
+    groups = stack.of("Logs::LogGroup")
+    used = [function["LoggingConfig"]["LogGroup"] for function in stack.functions().values()]
+    assert sorted(used) == sorted(groups)
+    assert {group["RetentionInDays"] for group in groups.values()} == {"7"}
+    assert template()["Globals"]["Function"]["LoggingConfig"] == {"LogFormat": "JSON"}
+
+
+def test_the_routes() -> None:
+    """$connect and $disconnect reach their functions, which only this stage of this API may call for them."""
+    stack = Stack(StageName="live")
+    assert {each["RouteKey"] for each in stack.of("ApiGatewayV2::Route").values()} == {"$connect", "$disconnect"}
+    for name, key in (("Connect", "$connect"), ("Disconnect", "$disconnect")):
+        assert stack.properties(f"{name}Route")["Target"] == f"integrations/{name}Integration"
+        assert stack.properties(f"{name}Integration")["IntegrationUri"].endswith(f"/{name}Function.Arn/invocations")
+        permission = stack.properties(f"{name}Permission")
+        assert permission["FunctionName"] == f"{name}Function"
+        assert permission["SourceArn"] == f"arn:aws:execute-api:eu-west-1:123456789012:WebSocketApi/live/{key}"
+    stage = stack.properties("WebSocketStage")
+    assert stage["AutoDeploy"] is True
+    assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == "500"
+
+
+def test_the_alarms() -> None:
+    """What is given up, late or failing rings, and tells the topic where there is one."""
+    topic = "arn:aws:sns:eu-west-1:123456789012:oncall"
+    alarms = Stack(**FANOUT, AlarmTopicArn=topic).of("CloudWatch::Alarm")
+    watched = {
+        (each["MetricName"], each["Dimensions"][0]["Value"].removesuffix(".QueueName")) for each in alarms.values()
+    }
+    depth, age = "ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"
+    assert watched == {
+        (depth, "DeadLetterQueue"),
+        (depth, "StreamFailureQueue"),
+        (depth, "FanoutDeadLetterQueue"),
+        (age, "RetryQueue"),
+        (age, "FanoutQueue"),
+        ("IteratorAge", "RelayFunction"),
+        ("Errors", "RelayFunction"),
+    }
+    assert all(each["AlarmActions"] == [topic] for each in alarms.values())
+    assert all("AlarmActions" not in each for each in Stack().of("CloudWatch::Alarm").values())
+
+
+def test_alarms_can_be_left_out() -> None:
+    """Alarms=false makes none, and neither does a local AWS, which has not the metrics."""
+    assert not Stack(Alarms="false").of("CloudWatch::Alarm")
+    assert not Stack(LocalEndpoint="http://127.0.0.1:4566").of("CloudWatch::Alarm")
+
+
+def test_a_local_aws_is_reached_at_its_own_address() -> None:
+    """LocalEndpoint leads the functions, their SDK and the posts to an AWS on this machine; on AWS nothing says so."""
+    local = Stack(LocalEndpoint="http://127.0.0.1:4566").functions()["RelayFunction"]["Environment"]
+    assert local["WS_ENDPOINT"] == "http://127.0.0.1:4566/_aws/execute-api/WebSocketApi/prod"
+    assert local["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
+    assert "AWS_ENDPOINT_URL" not in Stack().functions()["RelayFunction"]["Environment"]
+
+
+def test_cfn_lint_has_nothing_to_say() -> None:
+    """cfn-lint passes, warnings included, with no rule switched off."""
+    done = subprocess.run(  # noqa: S603 our own words, no shell
+        [Path(sys.executable).with_name("cfn-lint"), "--include-checks", "I", "--", ROOT / "template.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "cfn-lint" not in (ROOT / "template.yaml").read_text()
