@@ -133,6 +133,11 @@ class MemoryStore:
         ]
         return Page(clients, {"position": end} if end < len(self._order) else None)
 
+    async def count(self, enough: int) -> int:
+        """How many rows there are."""
+        await self._work()
+        return min(enough, len(self.rows))
+
     async def put(self, connection_id: str, client_id: str, created_at: int, ttl: int) -> None:
         """Write a row."""
         await self._work()

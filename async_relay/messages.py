@@ -11,35 +11,42 @@ Rules
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 #: What API Gateway takes in one PostToConnection, in bytes (API Gateway quotas, "Message payload size").
 MAX_BODY_BYTES = 131_072
+_INCIDENT = "incident_update"
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One payload, ready to post: ``body`` in UTF-8 and its SHA-256 in hex, as SigV4 wants it."""
+    """One payload, ready to post: ``body`` in UTF-8 and its SHA-256 in hex, as SigV4 wants it.
+
+    ``subject`` is the incident it gives the state of, as JSON; empty for what is no state.
+    """
 
     kind: str
     event_id: str
     sequence: str
     body: bytes
     digest: str
+    subject: str = ""
 
     @classmethod
     def encode(cls, payload: Mapping[str, Any]) -> Message:
         """The message of a payload; raises ``ValueError`` where JSON in UTF-8 cannot hold it."""
         body = compact_json(payload)
+        kind = str(payload.get("kind", ""))
         return cls(
-            kind=str(payload.get("kind", "")),
+            kind=kind,
             event_id=str(payload.get("event_id", "")),
             sequence=str(payload.get("sequence", "")),
             body=body,
             digest=sha256(body).hexdigest(),
+            subject=compact_json(payload.get("incident_id")).decode() if kind == _INCIDENT else "",
         )
 
     @property
@@ -58,6 +65,12 @@ def compact_json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
+def latest(messages: Sequence[Message]) -> list[int]:
+    """The positions of what is left if only the newest state of each incident counts; remediation logs all do."""
+    newest = {message.subject: at for at, message in enumerate(messages)}
+    return [at for at, message in enumerate(messages) if not message.subject or newest[message.subject] == at]
+
+
 def format_item(item: Mapping[str, Any], *, event_id: str, sequence: str) -> Message | None:
     """The message of a plain item, or None where the item is neither of the two kinds."""
     if not _empty(item.get("incident_id")):
@@ -74,7 +87,7 @@ def _incident(item: Mapping[str, Any]) -> dict[str, Any]:
     status = _first(item, "status")
     resource = _first(item, "arn", "resource", "sg")
     return {
-        "kind": "incident_update",
+        "kind": _INCIDENT,
         "incident_id": item["incident_id"],
         "status": "UNKNOWN" if status is None else status,
         "severity": item.get("severity"),

@@ -59,6 +59,9 @@ class ConnectionStore(Protocol):
     async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
         """The page of ``shard`` that starts at ``cursor``, or the first one."""
 
+    async def count(self, enough: int) -> int:
+        """How many rows there are; any number from ``enough`` up means that many or more."""
+
     async def put(self, connection_id: str, client_id: str, created_at: int, ttl: int) -> None:
         """Write a row: ``created_at`` in milliseconds, ``ttl`` in seconds since 1970."""
 

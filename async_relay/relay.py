@@ -25,11 +25,11 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from .broadcaster import Broadcaster
-from .errors import QueueUnavailable, UnreadableJob
+from .errors import QueueUnavailable, StoreUnavailable, UnreadableJob
 from .jobs import MAX_BODY_BYTES, DeadLetter, Job, Shard
 from .leftovers import Policy, settle
 from .messages import MAX_BODY_BYTES as MAX_MESSAGE_BYTES
-from .messages import Message
+from .messages import Message, latest
 from .protocols import Entry, Queue
 from .report import Report
 from .streams import Record, read_records
@@ -44,6 +44,7 @@ _LEAST_RESERVE = 0.3
 _LEAST_TIME = 0.5
 _LETTER_ROOM = MAX_BODY_BYTES - 6_000
 _SHARDS_AT_ONCE = 50
+_COUNT_HOLDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +97,24 @@ class Relay:
         *,
         wall_clock: Callable[[], float],
         shards: int = 8,
+        auto_clients: int | None = None,
+        coalesce: bool = False,
         measure: Measure = lambda _figures: None,
     ) -> None:
-        """``shards`` is how many the fan-out makes; ``measure`` gets the figures of each broadcast."""
+        """``shards`` is how many the fan-out makes, from ``auto_clients`` clients on (None: always).
+
+        ``coalesce`` leaves only the newest state of each incident of a batch; ``measure`` gets the figures
+        of each broadcast.
+        """
         self._broadcaster = broadcaster
         self._queues = queues
         self._policy = policy
         self._wall_clock = wall_clock
         self._shards = shards
+        self._auto_clients = auto_clients
+        self._coalesce = coalesce
+        self._many = True
+        self._counted_at = float("-inf")
         self._measure = measure
         self._reserve = _FIRST_RESERVE
 
@@ -116,6 +127,9 @@ class Relay:
         records = read_records(event)
         served = [at for at, record in enumerate(records) if record.message and not record.message.oversized]
         messages = tuple(message for at in served if (message := records[at].message))
+        if self._coalesce:
+            newest = latest(messages)
+            served, messages = [served[at] for at in newest], tuple(messages[at] for at in newest)
         back: set[int] = set()
         parcels: list[_Parcel] = []
         for at, letter in _letters(records, self._now()):
@@ -123,7 +137,7 @@ class Relay:
                 back.add(at)
             else:
                 parcels.append(_Parcel(self._queues.dead_letters, Entry(letter.encode()), -1, range(at, at + 1)))
-        if messages and self._queues.fanout is not None:
+        if messages and self._queues.fanout is not None and await self._fans_out():
             back.update(served[position] for position in await self._dispatch(messages, self._queues.fanout, end))
         elif messages:
             ((positions, more),) = await self._serve([(Job(messages, shard=Shard()), "")], end)
@@ -139,20 +153,7 @@ class Relay:
         """Serve jobs from a queue within ``seconds``; returns the messageIds of what was not settled."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        back: set[str] = set()
-        groups: dict[str, deque[_Received]] = {}
-        bad: list[tuple[str, str, _Parcel | None]] = []
-        for record in event["Records"]:
-            message_id, group = record["messageId"], record.get("attributes", {}).get("MessageGroupId", "")
-            try:
-                job = Job.decode(record["body"])
-            except UnreadableJob as error:
-                _log.error("message %s is not a job: %s", message_id, error)
-                bad.append((message_id, group, self._unreadable(record["body"], str(error), len(bad))))
-                continue
-            groups.setdefault(group or message_id, deque()).append(_Received(message_id, group, job))
-        lost = {parcel.owner for parcel in await self._send([each for *_, each in bad if each], end)}
-        back.update(message_id for at, (message_id, _, parcel) in enumerate(bad) if parcel is None or at in lost)
+        groups, back = await self._read_jobs(event["Records"], end)
         while groups and end - loop.time() > _LEAST_TIME:
             runs = {name: _next_run(waiting) for name, waiting in groups.items()}
             served = await self._serve([(run.job, run.received[0].group) for run in runs.values()], end)
@@ -170,6 +171,26 @@ class Relay:
         if back:
             _log.warning("%d of %d jobs handed back", len(back), len(event["Records"]))
         return _failures(record["messageId"] for record in event["Records"] if record["messageId"] in back)
+
+    async def _read_jobs(self, records: Sequence[Any], end: float) -> tuple[dict[str, deque[_Received]], set[str]]:
+        """The jobs by group, each standard one a group of its own, and the messageIds of what is none and stays."""
+        groups: dict[str, deque[_Received]] = {}
+        back: set[str] = set()
+        letters: list[_Parcel] = []
+        for at, record in enumerate(records):
+            message_id, group = record["messageId"], record.get("attributes", {}).get("MessageGroupId", "")
+            try:
+                received = _Received(message_id, group, Job.decode(record["body"]))
+                groups.setdefault(group or message_id, deque()).append(received)
+            except UnreadableJob as error:
+                _log.error("message %s is not a job: %s", message_id, error)
+                letter = DeadLetter("unreadable_job", str(error), record["body"], self._now())
+                if self._queues.dead_letters is None:
+                    back.add(message_id)
+                else:
+                    letters += self._bury(letter, at, range(1))
+        back.update(records[parcel.owner]["messageId"] for parcel in await self._send(letters, end))
+        return groups, back
 
     async def _serve(self, jobs: Sequence[tuple[Job, str]], end: float) -> list[tuple[set[int], list[_Parcel]]]:
         """Broadcast; for each job the positions that go back already, and what is to be sent."""
@@ -212,11 +233,17 @@ class Relay:
             entry = Entry(replace(letter, content=content).encode())
             yield _Parcel(self._queues.dead_letters, entry, owner, positions)
 
-    def _unreadable(self, body: str, problem: str, owner: int) -> _Parcel | None:
-        if self._queues.dead_letters is None:
-            return None
-        letter = DeadLetter("unreadable_job", problem, body, self._now())
-        return _Parcel(self._queues.dead_letters, Entry(letter.encode()), owner, range(1))
+    async def _fans_out(self) -> bool:
+        """Whether there are many clients: counted once a minute, and fewer again only at half as many."""
+        now = asyncio.get_running_loop().time()
+        if self._auto_clients is not None and now - self._counted_at > _COUNT_HOLDS:
+            enough = self._auto_clients // 2 if self._many and self._counted_at > 0 else self._auto_clients
+            try:
+                self._many = await self._broadcaster.store.count(enough) >= enough
+                self._counted_at = now
+            except StoreUnavailable as error:
+                _log.warning("the clients cannot be counted: %s", error)
+        return self._auto_clients is None or self._many
 
     async def _dispatch(self, messages: tuple[Message, ...], queue: Queue, end: float) -> set[int]:
         """One job a shard; returns the positions of what the queue did not take.

@@ -102,7 +102,7 @@ class Sandbox:
             queues = Queues(
                 retry=await self._queue(settings.retry_queue_url),
                 dead_letters=await self._queue(settings.dead_letter_queue_url),
-                fanout=await self._queue(settings.fanout_queue_url),
+                fanout=await self._queue(settings.fanout_queue_url if settings.fanout_mode != "direct" else None),
             )
             limits = Limits(settings.max_concurrency, settings.post_timeout_seconds, queues.retry is None)
             rate = Rate(settings.max_posts_per_second)
@@ -117,6 +117,8 @@ class Sandbox:
                 ),
                 wall_clock=self._wall_clock,
                 shards=settings.fanout_shards,
+                auto_clients=settings.fanout_auto_clients if settings.fanout_mode == "auto" else None,
+                coalesce=settings.coalesce,
                 measure=self._measure,
             )
         return self._relay
@@ -129,7 +131,11 @@ class Sandbox:
             self._aws = self._aws or Aws()
             settings = self._settings
             self._store = await DynamoStore.open(
-                self._aws, settings.connections_table, index=settings.connections_index, shards=settings.fanout_shards
+                self._aws,
+                settings.connections_table,
+                index=settings.connections_index,
+                shards=settings.fanout_shards,
+                sweep=settings.connections_index_sweep,
             )
         return self._store
 

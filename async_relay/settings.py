@@ -37,6 +37,10 @@ class Settings:
     dead_letter_queue_url: str | None = None
     fanout_queue_url: str | None = None
     fanout_shards: int = 8
+    fanout_mode: str = "fanout"
+    fanout_auto_clients: int = 5_000
+    connections_index_sweep: bool = True
+    coalesce: bool = False
     transport: str = "direct"
     incident_table: str | None = None
     ttl_hours: float = 24.0
@@ -72,7 +76,11 @@ class Settings:
             dead_letter_queue_url=read("DEAD_LETTER_QUEUE_URL", _standard_queue, None),
             fanout_queue_url=read("FANOUT_QUEUE_URL", _fifo_queue, None),
             fanout_shards=read("FANOUT_SHARDS", _whole(1, 1_000), 8),
-            transport=read("TRANSPORT", _transport, "direct"),
+            fanout_mode=read("FANOUT_MODE", _one_of("direct", "fanout", "auto"), "fanout"),
+            fanout_auto_clients=read("FANOUT_AUTO_CLIENTS", _whole(1, 1_000_000), 5_000),
+            connections_index_sweep=read("CONNECTIONS_INDEX_SWEEP", _one_of("on", "off"), "on") == "on",
+            coalesce=read("COALESCE", _one_of("off", "latest"), "off") == "latest",
+            transport=read("TRANSPORT", _one_of("direct", "sdk"), "direct"),
             incident_table=read("INCIDENT_TABLE", _table, None),
             ttl_hours=read("TTL_HOURS", _number(0.01, 8_760), 24.0),
         )
@@ -120,10 +128,13 @@ def _fifo_queue(text: str) -> str:
     return text
 
 
-def _transport(text: str) -> str:
-    if text not in ("direct", "sdk"):
-        raise ValueError("direct or sdk")
-    return text
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{', '.join(words[:-1])} or {words[-1]}")
+        return text
+
+    return parse
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:

@@ -1,0 +1,104 @@
+"""The transport that posts through the SDK: a task a post, one try a post, a pool as large as the bound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiobotocore.config import AioConfig
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ProxyConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+from botocore.parsers import ResponseParserError
+
+from ..errors import Disconnected, PostError, ServerError, TimedOut, Unreachable, post_error
+from ..messages import Message
+from .session import Aws
+
+#: What botocore raises for a post that has no answer. The first that fits counts.
+_POST_FAILURES: tuple[tuple[type[Exception], type[PostError]], ...] = (
+    (EndpointConnectionError, Unreachable),
+    (ConnectTimeoutError, Unreachable),
+    (ProxyConnectionError, Unreachable),
+    (SSLError, Unreachable),
+    (ReadTimeoutError, TimedOut),
+    (TimeoutError, TimedOut),
+    (ResponseParserError, ServerError),
+    (BotoCoreError, Disconnected),
+)
+
+
+class SdkTransport:
+    """The Management API through aioboto3: a task a post, one try a post, a pool as large as the bound."""
+
+    def __init__(self, client: Any, timeout: float) -> None:
+        self._client = client
+        self._timeout = timeout
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def open(
+        cls, aws: Aws, endpoint: str, *, region: str, max_sockets: int = 100, timeout: float = 3.0
+    ) -> SdkTransport:
+        """A transport with a client of its own; ``timeout`` in seconds."""
+        one_try: Any = {"total_max_attempts": 1}
+        config = AioConfig(
+            retries=one_try,
+            max_pool_connections=max_sockets,
+            connect_timeout=timeout,
+            read_timeout=timeout,
+        )
+        options = {"endpoint_url": endpoint, "region_name": region}
+        return cls(await aws.client("apigatewaymanagementapi", config, **options), timeout)
+
+    def __repr__(self) -> str:
+        """A sentence for logs and tests."""
+        return f"<{len(self._tasks)} busy>"
+
+    async def begin(self) -> None:
+        """Nothing: the SDK asks for credentials itself."""
+
+    def send(self, lane: Any, message: Message, done: Callable[[Any, PostError | None], None]) -> None:
+        """Post in a task of its own."""
+        task = asyncio.get_running_loop().create_task(self._post(lane, message, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _post(self, lane: Any, message: Message, done: Callable[[Any, PostError | None], None]) -> None:
+        error: PostError | None = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._client.post_to_connection(ConnectionId=lane.connection_id, Data=message.body)
+        except ClientError as refusal:
+            answer = refusal.response
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+            error = post_error(status, str(answer.get("Error", {}).get("Code", "")))
+        except (BotoCoreError, TimeoutError) as failure:
+            error = _post_failure(failure)
+        done(lane, error)
+
+    def stop(self) -> None:
+        """Cancel every post in flight."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def end(self) -> None:
+        """Stop, and wait for the tasks."""
+        self.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """The client closes with its session."""
+        await self.end()
+
+
+def _post_failure(failure: Exception) -> PostError:
+    ours = next(ours for theirs, ours in _POST_FAILURES if isinstance(failure, theirs))
+    return ours(str(failure) or type(failure).__name__)

@@ -1,0 +1,57 @@
+"""An aioboto3 session, and the clients made from it."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aioboto3
+from aiobotocore.config import AioConfig
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ..errors import Unavailable
+from ..sigv4 import Credentials
+
+#: What a call of the SDK raises when it fails.
+FAILURES = (BotoCoreError, ClientError)
+
+
+def patient() -> AioConfig:
+    """For calls that everybody waits for: three tries, and no wait so long that it would eat the deadline."""
+    retries: Any = {"max_attempts": 3, "mode": "standard"}
+    return AioConfig(retries=retries, connect_timeout=2, read_timeout=5, tcp_keepalive=True)
+
+
+class Aws:
+    """An aioboto3 session and the clients made from it, closed together."""
+
+    def __init__(self, session: aioboto3.Session | None = None) -> None:
+        self._session = session or aioboto3.Session()
+        self._stack = AsyncExitStack()
+
+    @property
+    def region(self) -> str | None:
+        """The session's Region: AWS_REGION, AWS_DEFAULT_REGION or the profile's."""
+        region: str | None = self._session.region_name
+        return region
+
+    async def credentials(self) -> Credentials:
+        """The credentials of now, refreshed if they have to be; raises ``Unavailable``."""
+        try:
+            session: Any = self._session
+            provider = await session.get_credentials()
+            if provider is None:
+                raise Unavailable("no AWS credentials were found; give the function a role, or set AWS_ACCESS_KEY_ID")
+            frozen = await provider.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise Unavailable(f"no AWS credentials: {error}") from error
+        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+
+    async def client(self, service: str, config: AioConfig, **options: Any) -> Any:
+        """A client that lives as long as the session."""
+        make: Any = self._session.client
+        return await self._stack.enter_async_context(make(service, config=config, **options))
+
+    async def close(self) -> None:
+        """Close every client."""
+        await self._stack.aclose()
