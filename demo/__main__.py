@@ -40,7 +40,7 @@ def main() -> None:
         console.print("Stopped; nothing is left running.")
         sys.exit(0 if not options.once else _STOPPED)
     if problems:
-        sys.exit("\n".join(["The round failed:", *problems]))
+        sys.exit("\n".join(["The round failed; what the functions said is in .demo/functions.log:", *problems]))
 
 
 def _options() -> argparse.Namespace:
@@ -118,7 +118,9 @@ async def _play(options: argparse.Namespace, console: Console) -> list[str]:
             problems = await show.one_round()
         if options.capture:
             save_picture(view, options.capture)
-        if not problems:
+        if problems:
+            _save_logs(options.home / "functions.log", await deployment.what_functions_said(aws))
+        else:
             console.print(f"[green]✓[/] {in_one_sentence(view)}", highlight=False)
         return problems
 
@@ -131,9 +133,14 @@ async def _prepare(options: argparse.Namespace, console: Console) -> Path:
     if options.zip is not None:
         return Path(options.zip)
     zip_file = Path(options.home, "relay.zip")
-    with step(console, "Building the Lambda zip"):
-        await deployment.build(zip_file)
+    if not deployment.is_built(zip_file):
+        with step(console, "Building the Lambda zip (about 10 seconds, whenever the code has changed)"):
+            await deployment.build(zip_file)
     return zip_file
+
+
+def _save_logs(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 if __name__ == "__main__":

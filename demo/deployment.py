@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,34 @@ class Stack:
     connections_table: str
 
 
+def is_built(zip_file: Path) -> bool:
+    """True where the zip was made of these sources, for this interpreter."""
+    stamp = _stamp(zip_file)
+    return zip_file.is_file() and stamp.is_file() and stamp.read_text() == _fingerprint()
+
+
 async def build(zip_file: Path) -> None:
-    """Make the Lambda zip for the interpreter the local AWS runs on."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    """Make the zip for this interpreter, which is the local AWS's too; ``DemoError`` where it cannot be made."""
+    wanted = _fingerprint()
     script = str(ROOT / "packaging" / "build.py")
-    options = ("--python-version", version, "--arch", "native", "--output", str(zip_file))
-    status, output = await run(sys.executable, script, *options)
+    status, output = await run(sys.executable, script, "--arch", "native", "--output", str(zip_file))
     if status:
-        raise DemoError(f"The Lambda zip could not be built: {last_error(output)}")
+        raise DemoError(last_error(output))
+    _stamp(zip_file).write_text(wanted)
+
+
+def _stamp(zip_file: Path) -> Path:
+    return zip_file.with_suffix(".made-of")
+
+
+def _fingerprint() -> str:
+    """Changes with whatever the zip is made of."""
+    sources = [ROOT / "handler.py", ROOT / "pyproject.toml", ROOT / "packaging" / "build.py"]
+    sources += sorted((ROOT / "async_relay").rglob("*.py"))
+    digest = sha256(sys.version.encode())
+    for source in sources:
+        digest.update(str(source.relative_to(ROOT)).encode() + b"\0" + source.read_bytes())
+    return digest.hexdigest()
 
 
 async def deploy(aws: LocalAws, template: str, zip_file: Path) -> Stack:
@@ -83,6 +104,17 @@ async def _until_created(cloudformation: Any) -> dict[str, str]:
             raise DemoError(f"The template was not deployed: {_first_failure(events) or stack['StackStatus']}")
         await asyncio.sleep(0.2)
     raise DemoError(f"The template was not deployed within {_DEPLOY_SECONDS} seconds")
+
+
+async def what_functions_said(aws: LocalAws) -> str:
+    """The logs of all functions."""
+    lines = []
+    async with aws.client("logs") as logs:
+        for group in (await logs.describe_log_groups())["logGroups"]:
+            lines.append(f"==== {group['logGroupName']}")
+            events = logs.get_paginator("filter_log_events").paginate(logGroupName=group["logGroupName"])
+            lines += [event["message"].rstrip() async for page in events for event in page["events"]]
+    return "\n".join(lines)
 
 
 def _first_failure(events: Iterable[Mapping[str, Any]]) -> str:

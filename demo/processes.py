@@ -1,7 +1,9 @@
 """Child processes that never outlive us.
 
-Rule: every child leads a process group of its own, so that killing the group takes its children
-along, and Ctrl-C at the terminal reaches nobody but us.
+Rules
+- Every child leads a process group of its own, so that killing the group takes its children along,
+  and Ctrl-C at the terminal reaches nobody but us.
+- What one that was killed leaves in its TMPDIR goes with it.
 """
 
 from __future__ import annotations
@@ -9,25 +11,26 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+import tempfile
 from contextlib import suppress
 
 
-async def run(*command: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+async def run(*command: str) -> tuple[int, str]:
     """Run ``command`` to its end; its exit status and everything it said. Cancelling kills its group."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env=env,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        output, _ = await process.communicate()
-    except asyncio.CancelledError:
-        await kill_group(process)
-        raise
+    with tempfile.TemporaryDirectory(prefix="async-relay-demo-") as scratch:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=os.environ | {"TMPDIR": scratch},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            output, _ = await process.communicate()
+        except asyncio.CancelledError:
+            await kill_group(process)
+            raise
     assert process.returncode is not None  # communicate() waited for it
     return process.returncode, output.decode(errors="replace")
 

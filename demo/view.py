@@ -56,14 +56,14 @@ class View:
             _figure("posts", posts_in_words(self.posts)),
         )
         grid.add_row(
-            Text("from the write to the table until the client has it", "dim"),
+            Text("from table write to client", "dim"),
             *(_figure(name, value) for name, value in latencies_in_words(self.ledger).items()),
         )
         return Panel(grid, title="[bold]async-relay[/] on a local AWS", box=box.ROUNDED, border_style="blue")
 
     def _writes(self) -> RenderableType:
         table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
-        for heading in ("written", "what", "status"):
+        for heading in ("written (UTC)", "what", "status"):
             table.add_column(heading, no_wrap=True, overflow="ellipsis", ratio=1 if heading == "what" else None)
         for heading in ("clients", "first", "last"):
             table.add_column(heading, justify="right", no_wrap=True)
@@ -106,7 +106,7 @@ def in_one_sentence(view: View) -> str:
     ledger, times = view.ledger, latencies_in_words(view.ledger)
     return (
         f"Every message reached every dashboard, once and in order: {len(ledger.writes)} changes, "
-        f"{len(ledger.received)} dashboards, {ledger.deliveries:,} deliveries, {posts_in_words(view.posts)} posts; "
+        f"{len(ledger.received)} dashboards, {ledger.deliveries:,} deliveries, posts: {posts_in_words(view.posts)}; "
         f"write to client p50 {times['p50']}, p95 {times['p95']}"
     )
 
@@ -186,11 +186,10 @@ def _row(write: Write) -> tuple[str, Text, Text, str, str, str]:
     item, took = write.change.item, write.took.values()
     if "incident_id" in item:
         resource = item.get("arn") or item.get("resource") or item.get("sg", "")
-        what = Text.assemble(
-            (item["incident_id"], "bold"), f"  {item['event_type'].split('/')[-1]}  ", (resource, "dim")
-        )
+        what = Text.assemble((item["incident_id"], "bold"), "  ", _end(item["event_type"], "/"))
+        what.append(f"  {_end(resource, ':')}", "dim")
     else:
-        what = Text.assemble((item["action"], "magenta"), "  ", (item["target"], "dim"))
+        what = Text.assemble((item["action"], "magenta"), ("  " + _end(item["target"], ":"), "dim"))
     return (
         write.change.marker.time[11:19],
         what,
@@ -199,6 +198,11 @@ def _row(write: Write) -> tuple[str, Text, Text, str, str, str]:
         _milliseconds(min(took, default=None)),
         _milliseconds(max(took, default=None)),
     )
+
+
+def _end(name: str, separator: str) -> str:
+    """The part of a long name that tells it apart."""
+    return name.rsplit(separator, 1)[-1]
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -223,7 +223,7 @@ def test_one_round_on_the_deployed_template_reaches_everybody(tmp_path: Path) ->
     round_ = start(tmp_path, "--once", "--clients", "12", "--capture", str(tmp_path / "demo.svg"))
     output, _ = round_.communicate()
     assert round_.returncode == 0, output
-    assert "Every message reached every dashboard, once and in order: 48 changes, 12 dashboards, 528" in output
+    assert "Every message reached every dashboard, once and in order: 49 changes, 12 dashboards, 538" in output
     assert "1 x 410" in output
     assert "The connections table has 10 rows" in output
     assert left_behind(tmp_path) == [str(tmp_path / "demo.svg")]
