@@ -24,7 +24,7 @@ from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
 from async_relay import cli
-from async_relay.cli import dead_letters, queues, screen
+from async_relay.cli import chosen, queues, refusals, screen
 from async_relay.cli.app import app
 from async_relay.cli.choice import Choice, check_ids, id_length, parse_age, parse_time
 from async_relay.cli.failure import CommandError
@@ -549,7 +549,7 @@ class TestList:
             assert shop.held()[1] > 0
             raise CommandError("half way")
 
-        monkeypatch.setattr(dead_letters, "read_letter", broken)
+        monkeypatch.setattr(chosen, "read_letter", broken)
         assert run("list").err == "Error: half way\n"
         assert shop.held() == (10, 0)
 
@@ -695,7 +695,7 @@ class TestRedriveCommand:
                 shop.sqs.delete_message(QueueUrl=shop.dead, ReceiptHandle=handle)
 
         monkeypatch.setattr(queues, "_received", noted)
-        monkeypatch.setattr(dead_letters, "_confirm", think)
+        monkeypatch.setattr(chosen, "_confirm", think)
         answer = run("redrive", "--all")
         assert answer.code == 1
         assert answer.out.count("failed: it was held too long and is no longer ours") == 2
@@ -786,7 +786,7 @@ class TestEnding:
             signal.raise_signal(ending)
             raise AssertionError("the signal came too late")
 
-        monkeypatch.setattr(dead_letters, "read_letter", pressed)
+        monkeypatch.setattr(chosen, "read_letter", pressed)
         answer = run("list")
         assert (answer.code, answer.out, answer.err) == (130, "", "Interrupted.\n")
         assert shop.held() == (10, 0)
@@ -891,12 +891,12 @@ class TestBadInput:
     )
     def test_refusals(self, code: str, operation: str, words: str) -> None:
         """What SQS refuses becomes a sentence about the queue."""
-        with pytest.raises(CommandError, match=words), queues.speaking_of("http://q"):
+        with pytest.raises(CommandError, match=words), refusals.speaking_of("http://q"):
             raise ClientError({"Error": {"Code": code, "Message": "because"}}, operation)
 
     def test_forgiven(self) -> None:
         """To be forbidden to ask about the retry queue is no reason not to send to it."""
-        with queues.speaking_of("http://q", forgiven="AccessDenied"):
+        with refusals.speaking_of("http://q", forgiven="AccessDenied"):
             raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "GetQueueAttributes")
 
 

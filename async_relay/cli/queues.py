@@ -6,7 +6,6 @@ loop to share, and botocore is there anyway, below aioboto3.
 Rules
 - A message that was read is held: invisible to others for ``HOLD_SECONDS``. On the way out of the
   ``with`` block whatever was not deleted is made visible again, after an error, Ctrl-C or SIGTERM too.
-- botocore's errors end here, as a sentence that names the queue.
 """
 
 from __future__ import annotations
@@ -24,19 +23,9 @@ from typing import Any, NamedTuple, Self
 
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,  # noqa: A004 - botocore's own: no endpoint, TLS, a proxy
-    HTTPClientError,
-    InvalidRegionError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
 
-from .failure import FAILED, USAGE, CommandError
+from .failure import USAGE, CommandError
+from .refusals import speaking_of
 
 #: How long a message stays ours while we read and ask. SQS gives it back by itself after that.
 HOLD_SECONDS = 600
@@ -242,60 +231,3 @@ def on_ending(react: Callable[[], None]) -> Iterator[None]:
     finally:
         for each, handler in before:
             signal.signal(each, handler)
-
-
-@contextmanager
-def speaking_of(url: str, *, forgiven: str = "") -> Iterator[None]:
-    """Errors of botocore as a ``CommandError`` about this queue; a code that starts with ``forgiven`` is none."""
-    try:
-        yield
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        if forgiven and code.startswith(forgiven):
-            return
-        raise CommandError(_refused(code, error, url)) from None
-    except (BotoCoreError, OSError, ValueError) as error:
-        raise CommandError(_failed(error, url), USAGE if isinstance(error, NoRegionError) else FAILED) from None
-
-
-#: Error codes of SQS and of its signatures, without the prefix AWS.SimpleQueueService.
-_CODES = {
-    "NonExistentQueue": "there is no queue {url}: check the URL, the account and the region",
-    "QueueDoesNotExist": "there is no queue {url}: check the URL, the account and the region",
-    "InvalidAddress": "{url} is not a queue of this region or endpoint: check the URL, AWS_REGION and AWS_ENDPOINT_URL",
-    "AccessDenied": "the credentials may not use {url}: allow sqs:{operation} on it",
-    "AccessDeniedException": "the credentials may not use {url}: allow sqs:{operation} on it",
-    "InvalidClientTokenId": "AWS does not know the access key: check the credentials",
-    "UnrecognizedClientException": "AWS does not know the access key or session token: check the credentials",
-    "SignatureDoesNotMatch": "AWS refuses the signature: check the secret access key and the clock",
-    "ExpiredToken": "the credentials have expired: sign in again",
-    "ExpiredTokenException": "the credentials have expired: sign in again",
-    "RequestExpired": "the request came too late: check the clock",
-}
-
-#: What SQS says of a message that has become visible, or another's, since it was received.
-_LOST = ("MessageNotInflight", "ReceiptHandleIsInvalid", "InvalidParameterValue")
-
-
-def _refused(code: str, error: ClientError, url: str) -> str:
-    code = code.removeprefix("AWS.SimpleQueueService.")
-    if error.operation_name == "ChangeMessageVisibility" and code in _LOST:
-        return "it was held too long and is no longer ours: run the command again"
-    sentence = _CODES.get(code)
-    if sentence is None:
-        return f"{url} refused {error.operation_name}: {code} {error.response.get('Error', {}).get('Message', '')}"
-    return sentence.format(url=url, operation=error.operation_name)
-
-
-def _failed(error: Exception, url: str) -> str:
-    match error:
-        case NoCredentialsError() | PartialCredentialsError():
-            return f"no AWS credentials for {url}: sign in, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
-        case NoRegionError():
-            return f"no AWS region for {url}: set AWS_REGION"
-        case InvalidRegionError() | ProfileNotFound():
-            return f"{str(error).rstrip('.')}: check AWS_REGION and AWS_PROFILE"
-        case ConnectionError() | HTTPClientError():
-            return f"no answer for {url}: {error} (check the network, AWS_ENDPOINT_URL and AWS_CA_BUNDLE)"
-        case _:
-            return f"{url} cannot be used: {error} (check AWS_ENDPOINT_URL and the AWS configuration)"
