@@ -79,7 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for architecture in options.arch:
             output = options.output or ROOT / "build" / f"async-relay-{architecture}.zip"
-            _tell(output, build(_target(architecture, options.python_version), output))
+            target = _target(architecture, options.python_version)
+            unpacked = build(target, output)
+            bytecode = "" if target.interpreter else ", without bytecode"
+            print(f"{output.name}: {output.stat().st_size / 1e6:.1f} MB, unpacked {unpacked / 1e6:.1f} MB{bytecode}")
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
@@ -236,10 +239,6 @@ def write_zip(tree: Path, output: Path) -> None:
         raise BuildError(f"{output} could not be written: {error.strerror}.") from error
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _tell(output: Path, unpacked: int) -> None:
-    print(f"{output.name}: {output.stat().st_size / 1e6:.1f} MB, unpacked {unpacked / 1e6:.1f} MB")
 
 
 def _run(*command: str) -> tuple[int, str]:

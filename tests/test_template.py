@@ -30,7 +30,7 @@ ABSENT = object()
 
 STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/Incident/stream/2026-01-01T00:00:00.000"
 EXISTING = {"IncidentStreamArn": STREAM, "ConnectionsTableName": "WebSocketConnections", "WebSocketApiId": "kote8jrryb"}
-FANOUT = {"Fanout": "true", "ConnectionsIndex": "by-shard"}
+FANOUT = {"FanoutMode": "fanout", "ConnectionsIndex": "by-shard"}
 LOGS = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
 TABLE_OF_STACK = "ConnectionsTable.Arn"
 BROADCAST = {
@@ -39,7 +39,10 @@ BROADCAST = {
         "arn:aws:execute-api:eu-west-1:123456789012:WebSocketApi/prod/POST/@connections/*"
     ],
 }
-QUERY = {("dynamodb:Query",): [f"{TABLE_OF_STACK}/index/by-shard"]}
+QUERY = {
+    ("dynamodb:Query",): [f"{TABLE_OF_STACK}/index/by-shard"],
+    ("dynamodb:DescribeTable",): [TABLE_OF_STACK],
+}
 RECEIVE = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
 
 
@@ -222,6 +225,8 @@ def test_the_roles_of_the_fanout() -> None:
         ("sqs:SendMessage",): ["FanoutQueue.Arn", "RetryQueue.Arn", "DeadLetterQueue.Arn"],
     }
     assert stack.statements("DeliverRole").items() >= QUERY.items()
+    assert ("dynamodb:DescribeTable",) in stack.statements("ConnectRole")
+    assert ("dynamodb:DescribeTable",) not in stack.statements("DisconnectRole")
 
 
 @pytest.mark.parametrize("parameters", [{}, FANOUT, EXISTING, EXISTING | FANOUT], ids=["new", "fanout", "old", "both"])
@@ -356,7 +361,8 @@ def test_the_settings_of_every_function_are_accepted(parameters: dict[str, str])
         assert settings.connections_table == "ConnectionsTable"
         assert settings.retry_queue_url
         assert settings.dead_letter_queue_url
-        assert settings.connections_index == (parameters.get("ConnectionsIndex") or None)
+        index = parameters.get("ConnectionsIndex") if name != "DisconnectFunction" else None
+        assert settings.connections_index == index, name
         fans_out = bool(parameters) and name in {"RelayFunction", "FanoutFunction"}
         assert bool(settings.fanout_queue_url) == fans_out, name
 
@@ -372,11 +378,18 @@ def test_parameters_reach_the_settings() -> None:
         Transport="sdk",
         TtlHours="3",
         AccountPostsPerSecond="2500",
+        Coalesce="latest",
+        FanoutMode="auto",
+        FanoutAutoClients="9",
+        ConnectionsIndexSweep="off",
     )
     settings = Settings.from_env(stack.functions()["RelayFunction"]["Environment"])
     assert (settings.max_concurrency, settings.post_timeout_seconds, settings.transport) == (7, 1.5, "sdk")
     assert (settings.retry_backoff_seconds, settings.max_delivery_attempts) == (0, 3)
     assert (settings.fanout_shards, settings.ttl_hours, settings.max_posts_per_second) == (64, 3, 2500)
+    assert (settings.fanout_mode, settings.fanout_auto_clients, settings.coalesce) == ("auto", 9, True)
+    assert settings.connections_index_sweep is False
+    assert settings.fanout_queue_url
 
 
 def test_the_workers_together_stay_within_the_quota() -> None:
@@ -384,7 +397,7 @@ def test_the_workers_together_stay_within_the_quota() -> None:
     parameters = template()["Parameters"]
     for quota in parameters["AccountPostsPerSecond"]["AllowedValues"]:
         for workers in parameters["FanoutWorkers"]["AllowedValues"]:
-            stack = Stack(Fanout="true", AccountPostsPerSecond=str(quota), FanoutWorkers=str(workers))
+            stack = Stack(FanoutMode="fanout", AccountPostsPerSecond=str(quota), FanoutWorkers=str(workers))
             share = Settings.from_env(stack.functions()["FanoutFunction"]["Environment"]).max_posts_per_second
             assert share is not None
             assert quota - workers < share * workers <= quota

@@ -1,0 +1,285 @@
+"""The Lambda zip: what is in it, that it works with nothing else, and what the script says when it cannot."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "packaging" / "build.py"
+SERVICES = {"apigatewaymanagementapi", "dynamodb", "sqs", "sts"}
+AARCH64 = 183
+
+# What runs from the zip. A server of its own answers as AWS would.
+INSIDE = """
+import asyncio, json, os, sys, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+tree = sys.argv[1]
+sys.path.insert(0, tree)
+
+class Aws(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        target = self.headers.get("X-Amz-Target", "")
+        status, error = {
+            "DynamoDB_20120810.PutItem": (200, None),
+            "DynamoDB_20120810.Scan": (400, "ResourceNotFoundException"),
+            "AmazonSQS.SendMessage": (400, "com.amazonaws.sqs#QueueDoesNotExist"),
+        }.get(target, (410, "GoneException"))
+        body = json.dumps({"__type": error} if error else {}).encode()
+        self.send_response(status)
+        if error:
+            self.send_header("x-amzn-ErrorType", error)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Aws)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+endpoint = f"http://127.0.0.1:{server.server_port}"
+os.environ.update(
+    AWS_ENDPOINT_URL=endpoint, AWS_REGION="eu-west-1", AWS_DEFAULT_REGION="eu-west-1",
+    AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b", WS_ENDPOINT=endpoint + "/prod", CONNECTIONS_TABLE="Connections",
+)
+
+import handler
+answer = handler.connect_handler({"requestContext": {"connectionId": "abc="}})
+assert answer == {"statusCode": 200}, answer
+import async_relay.http, async_relay.relay
+
+import aioboto3
+async def refused(call, error):
+    try:
+        await call
+    except error:
+        return
+    raise AssertionError(f"not {error}")
+
+async def use():
+    session = aioboto3.Session()
+    async with session.client("dynamodb") as dynamodb, session.client("sqs") as sqs, session.client("sts") as sts, \\
+            session.client("apigatewaymanagementapi", endpoint_url=endpoint) as gateway:
+        await refused(dynamodb.scan(TableName="Connections"), dynamodb.exceptions.ResourceNotFoundException)
+        await refused(sqs.send_message(QueueUrl=endpoint + "/1/q", MessageBody="x"), sqs.exceptions.QueueDoesNotExist)
+        await refused(gateway.post_to_connection(ConnectionId="a=", Data=b"x"), gateway.exceptions.GoneException)
+        assert sts.meta.service_model.operation_model("AssumeRoleWithWebIdentity")
+        assert dynamodb.get_paginator("scan") and dynamodb.get_paginator("query")
+        assert dynamodb.get_waiter("table_exists")
+        assert sqs.get_paginator("list_queues")
+asyncio.run(use())
+
+files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+print(json.dumps({name: file for name, file in files.items() if file}))
+"""
+
+
+def load_build() -> ModuleType:
+    """The packaging script as a module."""
+    spec = importlib.util.spec_from_file_location("build_script", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+build = load_build()
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 our own words, no shell
+        [sys.executable, SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zip for this machine, built once for all workers of pytest-xdist."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    output = shared / "native.zip"
+    with (shared / "native.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not output.exists():
+            done = run("--arch", "native", "--output", output)
+            assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="module")
+def tree(native: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zip unpacked."""
+    directory = tmp_path_factory.mktemp("tree")
+    with zipfile.ZipFile(native) as archive:
+        archive.extractall(directory)
+    return directory
+
+
+def test_the_zip_works_with_nothing_else(tree: Path) -> None:
+    """From the zip alone the handler connects a client, and every AWS client calls, raises its errors, pages, waits."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
+    done = subprocess.run(  # noqa: S603 our own words, no shell
+        [sys.executable, "-I", "-S", "-c", INSIDE, tree],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    library = Path(os.__file__).parent
+    strangers = {
+        name
+        for name, file in loaded.items()
+        if not (Path(file).is_relative_to(tree) or (Path(file).is_relative_to(library) and "-packages" not in file))
+    }
+    assert not strangers
+    assert {"handler", "async_relay.http", "aioboto3", "uvloop", "httptools"} <= loaded.keys()
+
+
+def test_the_zip_holds_no_ballast(native: Path) -> None:
+    """Of botocore's data only the four services are there; no tests, stubs, C, tools or parts for operators."""
+    names = zipfile.ZipFile(native).namelist()
+    data = [name.split("/") for name in names if name.startswith("botocore/data/")]
+    assert {parts[2] for parts in data if len(parts) > 3} == SERVICES
+    files = {parts[2] for parts in data if len(parts) == 3}
+    assert files >= {"endpoints.json", "partitions.json", "sdk-default-configuration.json", "_retry.json"}
+    assert not [name for name in names if name.endswith((".pyi", ".pyx", ".pxd", ".c", ".h"))]
+    assert not [name for name in names if "/tests/" in name or name.startswith(("bin/", "boto3/data/", "pip/"))]
+    assert not [name for name in names if name.startswith(("async_relay/testing", "async_relay/cli"))]
+    assert not [name for name in names if name.startswith(("demo", "tests", "benchmarks", "moto", "pytest"))]
+    assert {"handler.py", "async_relay/__init__.py"} <= set(names)
+
+
+def test_licences_and_versions_go_along(native: Path) -> None:
+    """Every dependency keeps its METADATA, and the licences stay in."""
+    names = zipfile.ZipFile(native).namelist()
+    distributions = {name.split("/")[0] for name in names if ".dist-info/" in name}
+    assert {name.split("-")[0] for name in distributions} >= {"aioboto3", "botocore", "httptools", "uvloop"}
+    assert {f"{name}/METADATA" for name in distributions} <= set(names)
+    assert [name for name in names if name.startswith("botocore-") and "LICENSE" in name]
+
+
+def test_the_zip_stays_small(native: Path) -> None:
+    """It is under 10 MB, and under 30 MB unpacked; Lambda's limits are 50 and 250."""
+    assert native.stat().st_size < 10_000_000
+    assert sum(entry.file_size for entry in zipfile.ZipFile(native).infolist()) < 30_000_000
+
+
+def test_bytecode_is_never_checked_against_the_source(tree: Path) -> None:
+    """Every module has bytecode of this interpreter, used whatever time the unpacked source has."""
+    for source in tree.rglob("*.py"):
+        header = Path(importlib.util.cache_from_source(str(source))).read_bytes()[:8]
+        assert header == importlib.util.MAGIC_NUMBER + struct.pack("<I", 0b01), source
+
+
+def test_the_same_files_give_the_same_bytes(native: Path, tree: Path, tmp_path: Path) -> None:
+    """Compiled and packed again at another time in another place, the zip is the same to the last byte."""
+    again = tmp_path / "again"
+    shutil.copytree(tree, again, ignore=shutil.ignore_patterns("__pycache__"))
+    build.add_bytecode(again, sys.executable)
+    build.write_zip(again, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == native.read_bytes()
+
+
+def test_a_zip_for_another_processor(tmp_path: Path) -> None:
+    """For arm64 and Python 3.13, whatever this machine is, every shared object is an AArch64 one of CPython 3.13."""
+    output = tmp_path / "arm64.zip"
+    done = run("--arch", "arm64", "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("arm64.zip: ")
+    archive = zipfile.ZipFile(output)
+    libraries = [name for name in archive.namelist() if name.endswith(".so")]
+    assert libraries
+    for name in libraries:
+        assert "cpython-313-aarch64" in name
+        assert struct.unpack_from("<H", archive.read(name), 18) == (AARCH64,)
+    assert any(name.endswith(".cpython-313.pyc") for name in archive.namelist()) != bool(done.stderr)
+
+
+def test_a_failed_download_is_one_sentence(tmp_path: Path) -> None:
+    """Where nothing can be downloaded, it says so in one sentence, and leaves an earlier zip as it was."""
+    output = tmp_path / "relay.zip"
+    output.write_text("earlier")
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    done = run("--arch", "native", "--output", output, **offline)
+    assert done.returncode == 1
+    [sentence] = done.stderr.splitlines()
+    assert sentence.startswith("The dependencies for native and Python 3.")
+    assert "could not be downloaded: No matching distribution found for" in sentence
+    assert [each.name for each in tmp_path.iterdir()] == ["relay.zip"]
+    assert output.read_text() == "earlier"
+
+
+def test_a_missing_interpreter_is_one_sentence() -> None:
+    """A native zip for a Python that is not here is refused before anything is downloaded."""
+    done = run("--arch", "native", "--python-version", "3.2")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "There is no Python 3.2 here to build for this machine with.\n"
+
+
+def test_without_the_interpreter_there_is_no_bytecode_and_it_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zip for a Python that is not here is still made, with one sentence about what it lacks."""
+    monkeypatch.setenv("PATH", "")
+    target = build._target("arm64", "3.99")
+    assert target.interpreter is None
+    assert capsys.readouterr().err == (
+        "There is no python3.99 here to compile with: the zip has no bytecode, and cold starts are slower.\n"
+    )
+
+
+def test_a_stand_in_is_no_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A python3.99 on PATH that cannot run, or is another version, does not count."""
+    stand_in = tmp_path / "python3.99"
+    stand_in.write_text("#!/bin/sh\necho 3.98\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert build.find_interpreter("3.99") is None
+
+
+def test_an_output_for_two_processors_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """One --output cannot hold two zips."""
+    with pytest.raises(SystemExit):
+        build.main(["--output", "relay.zip"])
+    assert "--output is for one --arch" in capsys.readouterr().err
+
+
+def test_what_is_no_shared_object_is_left_as_it_is() -> None:
+    """Only 64-bit little-endian ELF files are cut."""
+    for content in (b"", b"\x7fELF", b"\x7fELF\x01\x01" + bytes(100), b"\xcf\xfa\xed\xfe" + bytes(100)):
+        assert build.stripped(content) == content
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    """A directory in the zip's place is a sentence, and no half zip stays behind."""
+    files = tmp_path / "files"
+    files.mkdir()
+    (tmp_path / "relay.zip").mkdir()
+    with pytest.raises(build.BuildError, match=r"relay\.zip could not be written: Is a directory\."):
+        build.write_zip(files, tmp_path / "relay.zip")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["files", "relay.zip"]
