@@ -648,6 +648,14 @@ class TestRedriveCommand:
         assert shop.held() == (10, 0)
         assert shop.bodies(shop.retry) == []
 
+    def test_progress(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a terminal a bar runs on stderr, and the results still go to stdout."""
+        shop.put(*ALL)
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        answer = run("redrive", "--all", "--yes")
+        assert "4/4" in answer.err
+        assert answer.out.endswith("Sent 4, failed 0, not tried 0, 6 cannot be sent.\n")
+
     def test_nothing_matches(self, shop: Shop) -> None:
         """Where nothing matches, nothing is asked and nothing fails."""
         shop.put(*ALL)

@@ -162,30 +162,29 @@ def _act(found: Found, ids: list[str], act: Callable[[str], None], title: str, w
         tally.interrupted = True
         found.queue.stop()
 
-    with _progress() as progress, on_ending(interrupted):
-        task = progress.add_task(title, total=len(ids))
+    with _progress(title, len(ids)) as advance, on_ending(interrupted):
         for message_id, error in found.queue.each(ids, act):
             tally.left -= 1
             tally.done += error is None
             tally.failed += error is not None
-            progress.advance(task)
+            advance()
             screen.say(f"{found.short(message_id)}  {f'failed: {error}' if error else words(message_id)}")
             if tally.failed >= _HOPELESS and not tally.done:
                 found.queue.stop()
     return tally
 
 
-def _progress() -> Progress:
-    """A bar on stderr, where that is a terminal; results must still reach a stdout that is not."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+@contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """What moves a bar on stderr on by one; where that is no terminal, nothing."""
     console = screen.stderr()
-    return Progress(
-        *columns,
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),
-    )
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Results move above the bar, but must still reach a stdout that is no terminal.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as progress:
+        yield partial(progress.advance, progress.add_task(title, total=total))
 
 
 def _save(path: Path, letters: Sequence[Letter]) -> None:
