@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -27,18 +28,18 @@ _STOPPED = 130  # as a shell says it of what Ctrl-C ended
 
 def main() -> None:
     """Parse, play, and leave with 0 only where all went well."""
-    options = _options()
     console = Console()
     _forget_the_outer_aws()
     try:
+        options = _options()
         problems = asyncio.run(_until_signalled(options, console))
-    except DemoError as error:
+    except (DemoError, OSError) as error:
         sys.exit(f"The demo cannot go on. {error}")
     except (BotoCoreError, ClientError) as error:
         sys.exit(f"The demo cannot go on. The local AWS failed: {error}")
     except asyncio.CancelledError:
         console.print("Stopped; nothing is left running.")
-        sys.exit(0 if not options.once else _STOPPED)
+        sys.exit(_STOPPED if options.once else 0)
     if problems:
         sys.exit("\n".join(["The round failed; what the functions said is in .demo/functions.log:", *problems]))
 
@@ -57,16 +58,16 @@ def _options() -> argparse.Namespace:
 
 
 def _clients(text: str) -> int:
-    return _between(text, 4, 50)
+    return _between("CLIENTS", text, 4, 50)
 
 
 def _port(text: str) -> int:
-    return _between(text, 1, 65535)
+    return _between("PORT", text, 1, 65535)
 
 
-def _between(text: str, low: int, high: int) -> int:
-    if not text.isdecimal() or not low <= int(text) <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+def _between(name: str, text: str, low: int, high: int) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or not low <= int(text) <= high:
+        raise DemoError(f"{name} is {text!r}; it must be a whole number from {low} to {high}")
     return int(text)
 
 

@@ -41,7 +41,13 @@ async def install(home: Path) -> None:
         shutil.rmtree(home / "ministack", ignore_errors=True)
         await _checked("The environment for the local AWS could not be made", "-m", "venv", str(home / "ministack"))
         pip = ("-m", "pip", "--disable-pip-version-check", "--no-input", "-qq", "install", "--retries", "2")
-        await _checked("The local AWS could not be downloaded", *pip, "-r", str(PINS), python=str(interpreter(home)))
+        await _checked(
+            "The local AWS could not be downloaded; is the package index within reach? pip says",
+            *pip,
+            "-r",
+            str(PINS),
+            python=str(interpreter(home)),
+        )
         _stamp(home).write_text(_wanted())
 
 

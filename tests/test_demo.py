@@ -17,6 +17,7 @@ import pytest
 
 from async_relay.messages import format_item
 from demo import page
+from demo.__main__ import main
 from demo.errors import DemoError
 from demo.feed import Change, Clock, Marker, changes
 from demo.installation import last_error
@@ -178,6 +179,16 @@ def test_a_busy_port_is_one_sentence() -> None:
         port = busy.getsockname()[1]
         with pytest.raises(DemoError, match=f"The page cannot be served at port {port} .*PORT=8081"):
             page.check_port(port)
+
+
+@pytest.mark.parametrize(
+    "option", ["--port=http", "--port=0", "--port=65536", "--clients=3", "--clients=51", "--port=²"]
+)
+def test_a_wrong_option_is_one_sentence(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["demo", option])
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    with pytest.raises(SystemExit, match=r"^The demo cannot go on\. \w+ is '.*'; it must be a whole number from"):
+        main()
 
 
 def test_of_pips_output_the_error_is_shown() -> None:
