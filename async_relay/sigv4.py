@@ -5,6 +5,7 @@ hashed before, and the HMAC of the signing key is copied, not keyed anew.
 
 Rules (AWS General Reference, "Create a signed AWS API request")
 - The wire path carries the id percent-encoded once; the canonical path encodes that again.
+- A canonical path has no dot segments: an id that looks like one is percent-encoded whole.
 - The signed headers are host, x-amz-date and, where there is one, x-amz-security-token.
 - The signing key is good for a day; a signature for five minutes from its date.
 """
@@ -23,6 +24,7 @@ SERVICE = "execute-api"
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 _HASH_BLOCK = 64
+_DOT_SEGMENTS = (".", "..")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Credentials:
 
 def quote_id(connection_id: str) -> str:
     """A connection id as it stands in the wire path."""
+    if connection_id in _DOT_SEGMENTS:
+        return connection_id.replace(".", "%2E")
     return quote(connection_id, safe="-._~")
 
 

@@ -15,6 +15,8 @@ from async_relay.errors import QueueUnavailable, StoreUnavailable, Unavailable
 from async_relay.jobs import Client, Shard
 from async_relay.memory import MemoryStore
 from async_relay.protocols import ConnectionStore, Entry
+from async_relay.testing.gateway import Gateway
+from async_relay.testing.trust import Tls
 
 MakeStore = Callable[[], Awaitable[ConnectionStore]]
 
@@ -148,6 +150,20 @@ async def test_an_unreachable_table_is_unavailable_within_seconds(monkeypatch: p
             await store.read(Shard(), None)
     finally:
         await aws.close()
+
+
+async def test_a_table_behind_the_wrong_certificate_is_not_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK's clients check the host name too."""
+    async with Gateway(tls=Tls(certificate="wrong host")) as gateway:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", gateway.endpoint)
+        monkeypatch.setenv("AWS_CA_BUNDLE", gateway.ca_file)
+        aws = Aws()
+        try:
+            with pytest.raises(StoreUnavailable, match="SSL"):
+                await (await DynamoStore.open(aws, "connections")).read(Shard(), None)
+        finally:
+            await aws.close()
+        assert gateway.counters().statuses == {}
 
 
 async def test_entries_arrive_with_their_delay_in_more_than_one_batch(aws: Aws, moto_url: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiobotocore.config import AioConfig
+from aiohttp import ClientConnectorError
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -20,11 +21,10 @@ from botocore.parsers import ResponseParserError
 
 from ..errors import Disconnected, PostError, ServerError, TimedOut, Unreachable, post_error
 from ..messages import Message
-from .session import Aws
+from .session import Aws, VerifyingSession
 
 #: What botocore raises for a post that has no answer. The first that fits counts.
 _POST_FAILURES: tuple[tuple[type[Exception], type[PostError]], ...] = (
-    (EndpointConnectionError, Unreachable),
     (ConnectTimeoutError, Unreachable),
     (ProxyConnectionError, Unreachable),
     (SSLError, Unreachable),
@@ -45,17 +45,25 @@ class SdkTransport:
 
     @classmethod
     async def open(
-        cls, aws: Aws, endpoint: str, *, region: str, max_sockets: int = 100, timeout: float = 3.0
+        cls,
+        aws: Aws,
+        endpoint: str,
+        *,
+        region: str,
+        max_sockets: int = 100,
+        timeout: float = 3.0,
+        ca_file: str | None = None,
     ) -> SdkTransport:
-        """A transport with a client of its own; ``timeout`` in seconds."""
+        """A transport with a client of its own; ``timeout`` in seconds, ``ca_file`` instead of AWS_CA_BUNDLE."""
         one_try: Any = {"total_max_attempts": 1}
         config = AioConfig(
             retries=one_try,
             max_pool_connections=max_sockets,
             connect_timeout=timeout,
             read_timeout=timeout,
+            http_session_cls=VerifyingSession,
         )
-        options = {"endpoint_url": endpoint, "region_name": region}
+        options = {"endpoint_url": endpoint, "region_name": region, "verify": ca_file}
         return cls(await aws.client("apigatewaymanagementapi", config, **options), timeout)
 
     def __repr__(self) -> str:
@@ -75,7 +83,10 @@ class SdkTransport:
         error: PostError | None = None
         try:
             async with asyncio.timeout(self._timeout):
-                await self._client.post_to_connection(ConnectionId=lane.connection_id, Data=message.body)
+                answer = await self._client.post_to_connection(ConnectionId=lane.connection_id, Data=message.body)
+            status = answer["ResponseMetadata"]["HTTPStatusCode"]
+            if status != 200:
+                error = post_error(status)
         except ClientError as refusal:
             answer = refusal.response
             status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
@@ -100,5 +111,9 @@ class SdkTransport:
 
 
 def _post_failure(failure: Exception) -> PostError:
+    if isinstance(failure, EndpointConnectionError):
+        # aiobotocore says so of a reset too, when the connection was there before.
+        opened = not isinstance(failure.kwargs.get("error"), ClientConnectorError)
+        return (Disconnected if opened else Unreachable)(str(failure))
     ours = next(ours for theirs, ours in _POST_FAILURES if isinstance(failure, theirs))
     return ours(str(failure) or type(failure).__name__)

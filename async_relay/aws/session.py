@@ -1,12 +1,19 @@
-"""An aioboto3 session, and the clients made from it."""
+"""An aioboto3 session, and the clients made from it.
+
+Rule: the host name in a certificate counts. botocore makes its TLS contexts for urllib3, which checks
+names by itself; aiohttp leaves that to the context, so aiobotocore alone would take any host's
+certificate of a trusted CA for the right one.
+"""
 
 from __future__ import annotations
 
+import ssl
 from contextlib import AsyncExitStack
 from typing import Any
 
 import aioboto3
 from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ..errors import Unavailable
@@ -16,10 +23,21 @@ from ..sigv4 import Credentials
 FAILURES = (BotoCoreError, ClientError)
 
 
+class VerifyingSession(AIOHTTPSession):
+    """aiobotocore's HTTP session, with host names checked."""
+
+    def _get_ssl_context(self) -> ssl.SSLContext:
+        context: ssl.SSLContext = super()._get_ssl_context()  # type: ignore[misc]  # the stubs leave it out
+        context.check_hostname = True
+        return context
+
+
 def patient() -> AioConfig:
     """For calls that everybody waits for: three tries, and no wait so long that it would eat the deadline."""
     retries: Any = {"max_attempts": 3, "mode": "standard"}
-    return AioConfig(retries=retries, connect_timeout=2, read_timeout=5, tcp_keepalive=True)
+    return AioConfig(
+        retries=retries, connect_timeout=2, read_timeout=5, tcp_keepalive=True, http_session_cls=VerifyingSession
+    )
 
 
 class Aws:

@@ -1,0 +1,206 @@
+"""Both transports do the same for every answer of the gateway, over TLS, with signatures that botocore approves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from transports import CREDENTIALS, KINDS, To, opened, post, post_all, raw_message
+
+from async_relay.errors import (
+    Disconnected,
+    Forbidden,
+    Gone,
+    PostError,
+    Refused,
+    ServerError,
+    Throttled,
+    TimedOut,
+    TooLarge,
+)
+from async_relay.http import DirectTransport
+from async_relay.protocols import Transport
+from async_relay.sigv4 import Credentials
+from async_relay.testing.gateway import Gateway
+from async_relay.testing.scripts import Answer, Cut, Hang
+
+HOSTILE = ["Zx1abc=", "a/b+c==", "100%", "a b", "ü€𐍈", "..", "~._-", "@connections", "%3D", "a?b#c&d"]
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    async with Gateway(tls=True, credentials=CREDENTIALS) as gateway:
+        yield gateway
+
+
+@pytest.fixture(params=KINDS)
+async def transport(request: pytest.FixtureRequest, gateway: Gateway) -> AsyncIterator[Transport]:
+    async with opened(request.param, gateway.endpoint, gateway.ca_file) as transport:
+        yield transport
+
+
+@pytest.mark.parametrize("connection_id", HOSTILE)
+async def test_any_connection_id_arrives_signed(gateway: Gateway, transport: Transport, connection_id: str) -> None:
+    """Whatever is in an id, the signature is right and the message is that client's."""
+    assert await post(transport, connection_id, "ünï".encode()) is None
+    assert gateway.received == {connection_id: ["ünï".encode()]}
+    assert gateway.bad_signatures == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, Refused),
+        (403, Forbidden),
+        (404, Refused),
+        (408, TimedOut),
+        (410, Gone),
+        (413, TooLarge),
+        (429, Throttled),
+        (500, ServerError),
+        (502, ServerError),
+        (503, ServerError),
+    ],
+)
+async def test_each_status_is_its_error(
+    gateway: Gateway, transport: Transport, status: int, kind: type[PostError]
+) -> None:
+    """A status that is not 200 is the error that stands for it, and the next post is served."""
+    gateway.play([status, 200], "a=")
+    assert type(await post(transport, "a=")) is kind
+    assert await post(transport, "a=") is None
+
+
+async def test_a_wrong_key_is_forbidden(gateway: Gateway, transport: Transport) -> None:
+    """Credentials the gateway does not know are a 403."""
+    gateway.rotate(Credentials("AKIDEXAMPLE", "another"))
+    assert isinstance(await post(transport, "a="), Forbidden)
+    assert gateway.bad_signatures == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(chunked=True, body=b"a body in more than one chunk"),
+        Answer(segments=40),
+        Answer(informational=(100,)),
+        Answer(informational=(102, 103)),
+        Answer(body=b"x" * 20_000),
+    ],
+    ids=["chunked", "in pieces", "100 continue", "other 1xx", "with a body"],
+)
+async def test_an_answer_may_come_in_any_shape(
+    gateway: Gateway, transport: Transport, answer: Answer, request: pytest.FixtureRequest
+) -> None:
+    """Chunked, in pieces or after a 1xx, a 200 is a 200, and the socket serves the next post."""
+    if isinstance(transport, DirectTransport) or "1xx" not in request.node.name:
+        gateway.play(answer)
+        for _ in range(3):
+            assert await post(transport, "a=") is None
+        assert gateway.sockets_opened == 1
+
+
+async def test_connection_close_is_honoured(gateway: Gateway, transport: Transport) -> None:
+    """After ``Connection: close`` the next post has a new socket, and loses nothing."""
+    gateway.play(Answer(close=True))
+    for _ in range(3):
+        assert await post(transport, "a=") is None
+    assert gateway.sockets_opened == 3
+    assert gateway.posts["a="] == 3
+
+
+async def test_sockets_are_reused(gateway: Gateway, transport: Transport) -> None:
+    """A hundred posts, ten at a time, open ten sockets at most."""
+    for _ in range(10):
+        answers = await post_all(transport, [(f"{n}=", b"{}") for n in range(10)])
+        assert answers == [None] * 10
+    assert gateway.sockets_opened <= 10
+
+
+async def test_more_posts_than_sockets_wait_for_one(gateway: Gateway, transport: Transport) -> None:
+    """Fifty posts over ten sockets are all answered, ten in flight at most."""
+    gateway.latency = 0.01
+    answers = await post_all(transport, [(f"{n}=", b"{}") for n in range(50)])
+    assert answers == [None] * 50
+    assert gateway.most_in_flight <= 10
+
+
+async def test_a_large_body_goes_through_whole(gateway: Gateway, transport: Transport) -> None:
+    """128 KB arrive as they are."""
+    body = b"x" * 131_072
+    assert await post(transport, "a=", body) is None
+    assert gateway.received["a="] == [body]
+
+
+async def test_after_stop_no_answer_comes(gateway: Gateway, transport: Transport) -> None:
+    """Posts in flight are cut, their callbacks are never called, and the transport serves again."""
+    gateway.play(Hang(), "slow=")
+    called: list[object] = []
+    for _ in range(3):
+        transport.send(To("slow="), raw_message(b"{}"), lambda _to, error: called.append(error))
+    await asyncio.sleep(0.1)
+    await transport.end()
+    assert await post(transport, "a=") is None
+    assert called == []
+
+
+@pytest.mark.parametrize("ending", ["close_idle", "reset_idle"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_sockets_that_died_between_invocations_lose_nothing(gateway: Gateway, kind: str, ending: str) -> None:
+    """The server closes or resets every idle socket; the next invocation does not notice."""
+    async with opened(kind, gateway.endpoint, gateway.ca_file, max_sockets=5) as transport:
+        await post_all(transport, [(f"{n}=", b"{}") for n in range(5)])
+        await transport.end()
+        assert await getattr(gateway, ending)() == 5
+        await transport.begin()
+        if kind == "direct":
+            assert await post_all(transport, [(f"{n}=", b"{}") for n in range(5)]) == [None] * 5
+        else:
+            await asyncio.sleep(0.05)
+            assert await post_all(transport, [(f"{n}=", b"{}") for n in range(5)]) == [None] * 5
+
+
+async def test_a_socket_that_dies_under_the_first_post_of_an_invocation_costs_nothing(gateway: Gateway) -> None:
+    """The server ends an idle socket just as the post leaves: it goes again on a new one."""
+    async with opened("direct", gateway.endpoint, gateway.ca_file, max_sockets=1) as transport:
+        gateway.play([200, Cut(), 200, Cut(), 200], "a=")
+        assert await post(transport, "a=") is None
+        await transport.end()
+        await transport.begin()
+        assert await post(transport, "a=") is None
+        assert gateway.sockets_opened == 2
+        assert isinstance(await post(transport, "a="), Disconnected), "once used, a socket is not called stale"
+
+
+async def test_a_second_invocation_opens_no_sockets(gateway: Gateway, transport: Transport) -> None:
+    """Sockets live on from one invocation to the next."""
+    await post_all(transport, [(f"{n}=", b"{}") for n in range(10)])
+    await transport.end()
+    opened_before = gateway.sockets_opened
+    await transport.begin()
+    await post_all(transport, [(f"{n}=", b"{}") for n in range(10)])
+    assert gateway.sockets_opened - opened_before <= 3
+
+
+async def test_new_credentials_are_used_from_the_next_invocation_on(gateway: Gateway) -> None:
+    """Refreshed credentials sign the posts of the invocation that found them."""
+    current = [CREDENTIALS]
+
+    async def credentials() -> Credentials:
+        return current[0]
+
+    async with opened("direct", gateway.endpoint, gateway.ca_file, credentials=credentials) as transport:
+        assert await post(transport, "a=") is None
+        current[0] = Credentials("AKIDOTHER", "another", "another token")
+        gateway.rotate(current[0])
+        await transport.end()
+        await transport.begin()
+        assert await post(transport, "a=") is None
+
+
+async def test_the_pool_says_what_it_does(gateway: Gateway) -> None:
+    """Its repr is a sentence."""
+    async with opened("direct", gateway.endpoint, gateway.ca_file) as transport:
+        await post(transport, "a=")
+        assert repr(transport).endswith("0 busy, 1 idle, 0 opening, 0 waiting>")
