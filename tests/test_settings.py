@@ -1,0 +1,205 @@
+"""Every environment variable: its default, its good values, and one clear sentence for each bad one."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from async_relay.errors import SettingsError
+from async_relay.settings import Settings
+
+ENDPOINT = "https://abc.execute-api.eu-west-1.amazonaws.com/prod"
+LEAST = {"WS_ENDPOINT": ENDPOINT, "CONNECTIONS_TABLE": "Connections"}
+QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/retries"
+FIFO = f"{QUEUE}.fifo"
+TABLE_ARN = "arn:aws:dynamodb:eu-west-1:123456789012:table/Connections"
+
+AN_ENDPOINT = "an http:// or https:// URL with the stage, like https://abc.execute-api.eu-west-1.amazonaws.com/prod"
+A_TABLE = "a DynamoDB table's name or ARN"
+AN_INDEX = "the name of a global secondary index"
+A_QUEUE = "the URL of an SQS queue"
+A_STANDARD_QUEUE = "a standard SQS queue, since a FIFO queue cannot delay one message"
+A_FIFO_QUEUE = "the URL of a FIFO queue, which ends in .fifo"
+
+DEFAULTS: dict[str, Any] = {
+    "CONNECTIONS_INDEX": None,
+    "CONNECTIONS_INDEX_SWEEP": True,
+    "MAX_CONCURRENCY": 100,
+    "MAX_POSTS_PER_SECOND": None,
+    "POST_TIMEOUT_SECONDS": 3.0,
+    "RETRY_QUEUE_URL": None,
+    "RETRY_BACKOFF_SECONDS": 5.0,
+    "MAX_DELIVERY_ATTEMPTS": 6,
+    "DEAD_LETTER_QUEUE_URL": None,
+    "FANOUT_QUEUE_URL": None,
+    "FANOUT_SHARDS": 8,
+    "FANOUT_MODE": "fanout",
+    "FANOUT_AUTO_CLIENTS": 5_000,
+    "COALESCE": False,
+    "TRANSPORT": "direct",
+    "INCIDENT_TABLE": None,
+    "TTL_HOURS": 24.0,
+}
+
+GOOD: list[tuple[str, str, Any]] = [
+    ("WS_ENDPOINT", ENDPOINT, ENDPOINT),
+    ("WS_ENDPOINT", f"{ENDPOINT}/", ENDPOINT),
+    ("WS_ENDPOINT", f" {ENDPOINT}//\n", ENDPOINT),
+    (
+        "WS_ENDPOINT",
+        "http://localhost:4566/_aws/execute-api/abc/prod",
+        "http://localhost:4566/_aws/execute-api/abc/prod",
+    ),
+    ("WS_ENDPOINT", "HTTPS://[::1]:8443/dev", "HTTPS://[::1]:8443/dev"),
+    ("CONNECTIONS_TABLE", "a-b_c.9", "a-b_c.9"),
+    ("CONNECTIONS_TABLE", "abc", "abc"),
+    ("CONNECTIONS_TABLE", "t" * 255, "t" * 255),
+    ("CONNECTIONS_TABLE", TABLE_ARN, TABLE_ARN),
+    ("CONNECTIONS_INDEX", "by-shard", "by-shard"),
+    ("CONNECTIONS_INDEX_SWEEP", "on", True),
+    ("CONNECTIONS_INDEX_SWEEP", "off", False),
+    ("MAX_CONCURRENCY", "1", 1),
+    ("MAX_CONCURRENCY", " 10000 ", 10_000),
+    ("MAX_POSTS_PER_SECOND", "0.1", 0.1),
+    ("MAX_POSTS_PER_SECOND", "1000000", 1_000_000.0),
+    ("POST_TIMEOUT_SECONDS", "0.05", 0.05),
+    ("POST_TIMEOUT_SECONDS", ".5", 0.5),
+    ("POST_TIMEOUT_SECONDS", "60", 60.0),
+    ("RETRY_QUEUE_URL", QUEUE, QUEUE),
+    ("RETRY_QUEUE_URL", "http://localhost:4566/000000000000/q", "http://localhost:4566/000000000000/q"),
+    ("RETRY_BACKOFF_SECONDS", "0", 0.0),
+    ("RETRY_BACKOFF_SECONDS", "900", 900.0),
+    ("MAX_DELIVERY_ATTEMPTS", "1", 1),
+    ("MAX_DELIVERY_ATTEMPTS", "1000", 1_000),
+    ("DEAD_LETTER_QUEUE_URL", QUEUE, QUEUE),
+    ("FANOUT_QUEUE_URL", FIFO, FIFO),
+    ("FANOUT_SHARDS", "1", 1),
+    ("FANOUT_SHARDS", "1000", 1_000),
+    ("FANOUT_MODE", "direct", "direct"),
+    ("FANOUT_MODE", "fanout", "fanout"),
+    ("FANOUT_MODE", "auto", "auto"),
+    ("FANOUT_AUTO_CLIENTS", "1", 1),
+    ("FANOUT_AUTO_CLIENTS", "1000000", 1_000_000),
+    ("COALESCE", "off", False),
+    ("COALESCE", "latest", True),
+    ("TRANSPORT", "direct", "direct"),
+    ("TRANSPORT", "sdk", "sdk"),
+    ("INCIDENT_TABLE", "Incident", "Incident"),
+    ("TTL_HOURS", "0.01", 0.01),
+    ("TTL_HOURS", "8760", 8_760.0),
+]
+
+
+def refused(name: str, expected: str, *values: str) -> list[tuple[str, str, str]]:
+    return [(name, value, expected) for value in values]
+
+
+BAD = [
+    *refused(
+        "WS_ENDPOINT", AN_ENDPOINT, "wss://abc.execute-api.eu-west-1.amazonaws.com/prod", "ftp://a/b", "abc.com/x"
+    ),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, "https://abc.com", "https://abc.com//", "https:///prod", "https://", "prod"),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, f"{ENDPOINT}?x=1", f"{ENDPOINT}#top", "https://user:word@abc.com/prod"),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, "https://abc.com:0/prod", "https://abc.com:99999/p", "https://abc.com:x/p"),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, "https://[::1/prod", "https://abc.com/a b", "https://abc.com/a\r\nHost: evil"),
+    *refused("CONNECTIONS_TABLE", A_TABLE, "ab", "t" * 256, "a b c", "table/x", "täble", f"{TABLE_ARN}/index/x"),
+    *refused("INCIDENT_TABLE", A_TABLE, "x", "arn:aws:s3:::bucket", "a\nb\nc"),
+    *refused("CONNECTIONS_INDEX", AN_INDEX, "ab", "i" * 256, TABLE_ARN),
+    *refused("CONNECTIONS_INDEX_SWEEP", "on or off", "yes", "ON", "1"),
+    *refused(
+        "MAX_CONCURRENCY", "a whole number from 1 to 10,000", "0", "10001", "-1", "1.5", "ten", "1e3", "+5", "1_0"
+    ),
+    *refused("MAX_CONCURRENCY", "a whole number from 1 to 10,000", "9" * 5_000, "\u0661"),
+    *refused("MAX_POSTS_PER_SECOND", "a number from 0.1 to 1e+06", "0", "0.09", "1000001", "-5", "nan", "inf", "fast"),
+    *refused("POST_TIMEOUT_SECONDS", "a number from 0.05 to 60", "0", "0.049", "60.1", "3s", "1e1", "1.", "\u0663"),
+    *refused(
+        "RETRY_QUEUE_URL", A_QUEUE, "retries", "arn:aws:sqs:eu-west-1:1:q", "ftp://a/b", "https://host", "https://h/"
+    ),
+    *refused("RETRY_QUEUE_URL", A_QUEUE, "https://h/a b", "https:///q"),
+    *refused("RETRY_QUEUE_URL", A_STANDARD_QUEUE, FIFO),
+    *refused("RETRY_BACKOFF_SECONDS", "a number from 0 to 900", "-1", "901", "soon"),
+    *refused("MAX_DELIVERY_ATTEMPTS", "a whole number from 1 to 1,000", "0", "1001", "6.0"),
+    *refused("DEAD_LETTER_QUEUE_URL", A_QUEUE, "q"),
+    *refused("DEAD_LETTER_QUEUE_URL", A_STANDARD_QUEUE, FIFO),
+    *refused("FANOUT_QUEUE_URL", A_QUEUE, "q.fifo"),
+    *refused("FANOUT_QUEUE_URL", A_FIFO_QUEUE, QUEUE),
+    *refused("FANOUT_SHARDS", "a whole number from 1 to 1,000", "0", "1001", "all"),
+    *refused("FANOUT_MODE", "direct, fanout or auto", "Auto", "none"),
+    *refused("FANOUT_AUTO_CLIENTS", "a whole number from 1 to 1,000,000", "0", "1000001"),
+    *refused("COALESCE", "off or latest", "on", "Latest"),
+    *refused("TRANSPORT", "direct or sdk", "Direct", "boto3", "direct,sdk"),
+    *refused("TTL_HOURS", "a number from 0.01 to 8,760", "0", "0.009", "8761", "-24", "day"),
+]
+
+
+def value_of(name: str, environ: dict[str, str]) -> Any:
+    return getattr(Settings.from_env(environ), name.lower())
+
+
+def test_two_variables_are_enough() -> None:
+    """With the endpoint and the table alone, every other variable has the default that is documented."""
+    found = Settings.from_env(LEAST)
+    assert {name: getattr(found, name.lower()) for name in DEFAULTS} == DEFAULTS
+    assert (found.ws_endpoint, found.connections_table) == (ENDPOINT, "Connections")
+    assert {field.name.upper() for field in fields(Settings)} == {*DEFAULTS, *LEAST}
+    assert Settings(ENDPOINT, "Connections") == found
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\n"])
+@pytest.mark.parametrize("name", list(DEFAULTS))
+def test_an_empty_variable_counts_as_unset(name: str, blank: str) -> None:
+    """A blank value, as a template leaves it for a parameter not given, means the default."""
+    assert value_of(name, LEAST | {name: blank}) == DEFAULTS[name]
+
+
+@pytest.mark.parametrize(("name", "text", "value"), GOOD)
+def test_a_good_value_is_taken(name: str, text: str, value: Any) -> None:
+    """A good value, white space around it or not, becomes the setting of that name and type."""
+    found = value_of(name, LEAST | {name: text})
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), BAD)
+def test_a_bad_value_is_refused_in_one_sentence(name: str, text: str, expected: str) -> None:
+    """The sentence names the variable, shows what it found and says what it expects."""
+    with pytest.raises(SettingsError) as error:
+        Settings.from_env(LEAST | {name: text})
+    assert str(error.value) == f"{name} is {text!r}; it must be {expected}"
+    assert "\n" not in str(error.value)
+    assert error.value.__suppress_context__
+
+
+@pytest.mark.parametrize("blank", [None, "", "  "])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("WS_ENDPOINT", AN_ENDPOINT), ("CONNECTIONS_TABLE", "a DynamoDB table's name")]
+)
+def test_a_required_variable_is_missed(name: str, expected: str, blank: str | None) -> None:
+    """Without the endpoint or the table nothing starts, and the sentence says what to set."""
+    environ = {key: value for key, value in LEAST.items() if key != name}
+    if blank is not None:
+        environ[name] = blank
+    with pytest.raises(SettingsError) as error:
+        Settings.from_env(environ)
+    assert str(error.value) == f"{name} is not set; it must be {expected}"
+
+
+def test_every_variable_has_a_bad_value_here() -> None:
+    """No variable is left without a test of what it refuses."""
+    assert {name for name, _, _ in BAD} == {*DEFAULTS, *LEAST}
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.sampled_from([*DEFAULTS, *LEAST]), st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=30)
+)
+def test_any_text_is_taken_or_refused(name: str, text: str) -> None:
+    """Whatever an environment holds, it is a setting or the sentence that names it."""
+    try:
+        Settings.from_env(LEAST | {name: text})
+    except SettingsError as error:
+        assert str(error).startswith(f"{name} is ")  # noqa: PT017 - both outcomes are right
