@@ -60,13 +60,17 @@ _MALFORMED = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What happened so far; ``statuses[0]`` counts posts that got no whole answer."""
+    """What happened so far.
+
+    ``statuses[0]`` counts posts that got no whole answer, ``misdirected`` requests to no connection at all.
+    """
 
     posts: int = 0
     arrived: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
     bad_signatures: int = 0
+    misdirected: int = 0
     sockets_opened: int = 0
     sockets_open: int = 0
     failed_handshakes: int = 0
@@ -103,6 +107,7 @@ class Gateway:
         self.posts: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
         self.bad_signatures = 0
+        self.misdirected = 0
         self.in_flight = 0
         self.most_in_flight = 0
         self.sockets_opened = 0
@@ -119,7 +124,8 @@ class Gateway:
         self._keep = keep
         self._max_body = max_body
         self._stage = stage
-        self._prefixes = (f"/{stage}/@connections/".encode(), f"/{stage}/%40connections/".encode())
+        self._prefix = f"/{stage}/@connections/".encode()
+        self._quoted_prefix = f"/{stage}/%40connections/".encode()
         self._tls = Tls() if tls is True else tls if isinstance(tls, Tls) else None
         self._certificates: Certificates | None = None
         self._port = 0
@@ -182,6 +188,7 @@ class Gateway:
             in_flight=self.in_flight,
             most_in_flight=self.most_in_flight,
             bad_signatures=self.bad_signatures,
+            misdirected=self.misdirected,
             sockets_opened=self.sockets_opened,
             sockets_open=len(self._sockets) + len(self._admissions),
             failed_handshakes=self.failed_handshakes,
@@ -193,7 +200,7 @@ class Gateway:
         """Forget what was counted and recorded; scripts, and posts in flight, go on."""
         for each in (self.received, self.arrivals, self.posts, self.statuses):
             each.clear()
-        self.bad_signatures = self.sockets_opened = self.failed_handshakes = 0
+        self.bad_signatures = self.misdirected = self.sockets_opened = self.failed_handshakes = 0
         self.most_in_flight = self.in_flight
 
     async def close_idle(self) -> int:
@@ -253,15 +260,17 @@ class Gateway:
     def judge(self, request: Request) -> tuple[str, Plan]:
         """Who the request is for, and what becomes of it."""
         target = request.target
-        prefix = next((each for each in self._prefixes if target.startswith(each)), None)
-        if prefix is None:
+        if target.startswith(self._prefix):
+            quoted = target[len(self._prefix) :]
+        elif target.startswith(self._quoted_prefix):
+            quoted = target[len(self._quoted_prefix) :]
+        else:
             return "", self._elsewhere(request)
         try:
-            name = _connection_id(target[len(prefix) :])
+            name = _connection_id(quoted)
         except ValueError:
+            self.misdirected += 1
             return "", Answer(400).plan()
-        if not name:
-            return "", Answer(403).plan()
         if request.method == b"POST":
             self.posts[name] += 1
         refusal = self._check.refusal(request) if self._check is not None else None
@@ -302,6 +311,7 @@ class Gateway:
     def _elsewhere(self, request: Request) -> Plan:
         if request.method == b"GET" and request.target == b"/_counters":
             return Answer(body=json.dumps(asdict(self.counters())).encode()).plan()
+        self.misdirected += 1
         return Answer(403).plan()
 
     async def _end_idle(self, end: Callable[[_Socket], None]) -> int:
@@ -649,7 +659,7 @@ async def _obey(pipe: Pipe) -> None:
 def _connection_id(quoted: bytes) -> str:
     """The id as its owner writes it; raises ``ValueError`` where it is malformed."""
     name = quoted.partition(b"?")[0].replace(b"%3D", b"=")
-    if b"/" in name or _MALFORMED(name):
+    if not name or b"/" in name or _MALFORMED(name):
         raise ValueError("not one percent-encoded segment")
     return unquote(name.decode("ascii"), errors="strict") if b"%" in name else name.decode("ascii")
 

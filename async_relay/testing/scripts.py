@@ -275,7 +275,7 @@ class Casting:
         """Give ``choice`` to these clients, from its beginning, or to everybody without one of their own."""
         if not connection_ids:
             self._everybody = choice
-            self._turns.clear()
+            self._turns = Counter({name: turn for name, turn in self._turns.items() if name in self._own})
         for connection_id in connection_ids:
             self._own[connection_id] = choice
             self._turns.pop(connection_id, None)

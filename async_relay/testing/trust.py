@@ -138,7 +138,9 @@ def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 def _verify_names(names: list[str], headers: dict[str, str]) -> None:
     needed = {"host"} | {name for name in headers if name.startswith("x-amz-")}
     if not needed <= set(names) <= set(headers):
-        raise _Untrusted("IncompleteSignatureException", f"Signed headers must be among the sent, and hold {needed}.")
+        raise _Untrusted(
+            "IncompleteSignatureException", f"Sent and signed must be {', '.join(sorted(needed))}; signed: {names}."
+        )
 
 
 @dataclass(frozen=True, slots=True)
