@@ -52,8 +52,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="which incidents happen (1)")
     parser.add_argument("--capture", type=Path, metavar="FILE", help="save the terminal's last view there, as SVG")
     parser.add_argument("--home", type=Path, default=deployment.ROOT / ".demo", help=argparse.SUPPRESS)
-    parser.add_argument("--template", type=Path, default=deployment.ROOT / "template.yaml", help=argparse.SUPPRESS)
-    parser.add_argument("--zip", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -98,7 +96,7 @@ async def _until_signalled(options: argparse.Namespace, console: Console) -> lis
 async def _play(options: argparse.Namespace, console: Console) -> list[str]:
     if options.port is not None:
         page.check_port(options.port)
-    template = options.template.read_text()
+    template = deployment.TEMPLATE.read_text()
     zip_file = await _prepare(options, console)
     async with AsyncExitStack() as stage:
         with step(console, "Starting the local AWS"):
@@ -122,21 +120,20 @@ async def _play(options: argparse.Namespace, console: Console) -> list[str]:
         if problems:
             _save_logs(options.home / "functions.log", await deployment.what_functions_said(aws))
         else:
-            console.print(f"[green]✓[/] {in_one_sentence(view)}", highlight=False)
+            console.print(f"[green]✓[/] {in_one_sentence(view)}", highlight=False, soft_wrap=True)
         return problems
 
 
 async def _prepare(options: argparse.Namespace, console: Console) -> Path:
     """Install and build, as far as that was not done before; the zip."""
-    if not installation.is_installed(options.home):
-        with step(console, "Installing the local AWS into .demo (about 15 seconds, once)"):
-            await installation.install(options.home)
-    if options.zip is not None:
-        return Path(options.zip)
     zip_file = Path(options.home, "relay.zip")
-    if not deployment.is_built(zip_file):
-        with step(console, "Building the Lambda zip (about 10 seconds, whenever the code has changed)"):
-            await deployment.build(zip_file)
+    async with installation.alone(options.home):
+        if not installation.is_installed(options.home):
+            with step(console, "Installing the local AWS into .demo (about 15 seconds, once)"):
+                await installation.install(options.home)
+        if not deployment.is_built(zip_file):
+            with step(console, "Building the Lambda zip (about 10 seconds, whenever the code has changed)"):
+                await deployment.build(zip_file)
     return zip_file
 
 

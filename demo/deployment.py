@@ -24,6 +24,7 @@ from .local_aws import LocalAws
 from .processes import run
 
 ROOT = Path(__file__).parent.parent
+TEMPLATE = ROOT / "template.yaml"
 _STACK = "async-relay-demo"
 _BUCKET = "async-relay-demo"
 _CODE = re.compile(r"^(\s*)CodeUri:\s*\S+[ \t]*$", re.MULTILINE)

@@ -2,7 +2,7 @@
 
 Rules
 - The stamp is written last: an installation that failed or was interrupted counts as none.
-- Two at once wait for each other.
+- Two at once must wait for each other: ``alone`` sees to that.
 """
 
 from __future__ import annotations
@@ -35,20 +35,17 @@ def is_installed(home: Path) -> bool:
 
 async def install(home: Path) -> None:
     """Make the environment in ``home``; ``DemoError`` says what kept it from being made."""
-    async with _alone(home):
-        if is_installed(home):
-            return
-        shutil.rmtree(home / "ministack", ignore_errors=True)
-        await _checked("The environment for the local AWS could not be made", "-m", "venv", str(home / "ministack"))
-        pip = ("-m", "pip", "--disable-pip-version-check", "--no-input", "-qq", "install", "--retries", "2")
-        await _checked(
-            "The local AWS could not be downloaded; is the package index within reach? pip says",
-            *pip,
-            "-r",
-            str(PINS),
-            python=str(interpreter(home)),
-        )
-        _stamp(home).write_text(_wanted())
+    shutil.rmtree(home / "ministack", ignore_errors=True)
+    await _checked("The environment for the local AWS could not be made", "-m", "venv", str(home / "ministack"))
+    pip = ("-m", "pip", "--disable-pip-version-check", "--no-input", "-qq", "install", "--retries", "2")
+    await _checked(
+        "The local AWS could not be downloaded; is the package index within reach? pip says",
+        *pip,
+        "-r",
+        str(PINS),
+        python=str(interpreter(home)),
+    )
+    _stamp(home).write_text(_wanted())
 
 
 async def _checked(problem: str, *arguments: str, python: str = sys.executable) -> None:
@@ -73,7 +70,8 @@ def _wanted() -> str:
 
 
 @asynccontextmanager
-async def _alone(home: Path) -> AsyncIterator[None]:
+async def alone(home: Path) -> AsyncIterator[None]:
+    """Make ``home`` and keep every other demo on this machine waiting for it."""
     with _lock_file(home) as lock:
         # Polled, not waited for: a thread stuck in flock() could not be cancelled by Ctrl-C.
         while not _locked(lock):  # noqa: ASYNC110 - the other one is another process

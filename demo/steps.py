@@ -19,6 +19,8 @@ def step(console: Console, text: str) -> Iterator[None]:
         with console.status(text):
             yield
     else:
-        console.print(f"  {text} ...", highlight=False)
+        console.print(f"  {text} ...", highlight=False, soft_wrap=True)
         yield
-    console.print(f"[green]✓[/] {text} [dim]({time.perf_counter() - started:.1f} s)[/]", highlight=False)
+    console.print(
+        f"[green]✓[/] {text} [dim]({time.perf_counter() - started:.1f} s)[/]", highlight=False, soft_wrap=True
+    )
