@@ -35,7 +35,12 @@ from .messages import Message
 MAX_BODY_BYTES = 262_144
 _TRUNCATED_BYTES = 100_000
 _MESSAGES_BYTES = 140_000
+_KEYS_BYTES = 20_000
+# DynamoDB nests 32 levels; what nests more than this could be read here and not be written again.
+_MAX_DEPTH = 150
+_MAX_COUNT = 2**63
 _NOT_IN_SQS = re.compile("[\ud800-\udfff\ufffe\uffff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Cursor = Mapping[str, Any]
 
@@ -113,9 +118,11 @@ class Job:
         messages = tuple(map(_read_message, _list(fields, "messages")))
         if not messages or (shard is None and not clients):
             raise UnreadableJob("the job has no messages or nobody to send them to")
+        if any(client.skip >= len(messages) for client in clients):
+            raise UnreadableJob("a client is to skip every message")
         cursor = fields.get("cursor")
-        if cursor is not None and not isinstance(cursor, dict):
-            raise UnreadableJob("cursor is not a map")
+        if cursor is not None and not (isinstance(cursor, dict) and _shallow(cursor)):
+            raise UnreadableJob("cursor is not a map, or nests too deep")
         reason = fields.get("reason", "")
         return cls(
             messages,
@@ -172,8 +179,8 @@ class DeadLetter:
         letter = {
             "reason": self.reason,
             "detail": self.detail[:2_000],
-            "eventID": self.event_id,
-            "sequence": self.sequence,
+            "eventID": self.event_id[:200],
+            "sequence": self.sequence[:200],
             "lastAt": self.last_at,
         }
         match self.content:
@@ -187,7 +194,8 @@ class DeadLetter:
         if len(body.encode()) <= MAX_BODY_BYTES:
             return body
         head = _dump(content).encode()[:_TRUNCATED_BYTES].decode(errors="ignore")
-        return _dump({"deadLetter": letter | {"keys": dict(self.keys)}, "truncated": True, "head": head})
+        keys = dict(self.keys) if len(_dump(self.keys).encode()) <= _KEYS_BYTES else {}
+        return _dump({"deadLetter": letter | {"keys": keys}, "truncated": True, "head": head})
 
 
 def _client_fields(client: Client) -> dict[str, Any]:
@@ -209,10 +217,11 @@ def _runs(messages: tuple[Message, ...]) -> Iterator[tuple[int, tuple[Message, .
     """Consecutive messages, as many as fit beside the clients, each run with its position."""
     start, size = 0, 0
     for at, message in enumerate(messages):
-        if at > start and size + len(message.body) > _MESSAGES_BYTES:
+        need = len(_dump(message.payload).encode()) + 1
+        if at > start and size + need > _MESSAGES_BYTES:
             yield start, messages[start:at]
             start, size = at, 0
-        size += len(message.body) + 1
+        size += need
     yield start, messages[start:]
 
 
@@ -240,16 +249,21 @@ def _list(fields: dict[str, Any], key: str) -> list[Any]:
 
 def _count(fields: dict[str, Any], key: str, default: int = 0) -> int:
     value = fields.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _MAX_COUNT:
         raise UnreadableJob(f"{key} is not a whole number from 0 up")
     return value
 
 
 def _read_client(fields: Any) -> Client:
-    if not isinstance(fields, dict) or not isinstance(fields.get("connectionId"), str):
+    name = fields.get("connectionId") if isinstance(fields, dict) else None
+    if not isinstance(name, str) or not name or _SURROGATE.search(name):
         raise UnreadableJob("a client has no connectionId")
-    created_at = _count(fields, "createdAt") if fields.get("createdAt") is not None else None
-    return Client(fields["connectionId"], created_at, _count(fields, "skip"))
+    return Client(name, _created_at(fields.get("createdAt")), _count(fields, "skip"))
+
+
+def _created_at(value: Any) -> int | None:
+    """A client without a sensible time counts as old, as its row does."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MAX_COUNT else None
 
 
 def _read_shard(fields: Any) -> Shard:
@@ -264,7 +278,15 @@ def _read_shard(fields: Any) -> Shard:
 def _read_message(payload: Any) -> Message:
     if not isinstance(payload, dict):
         raise UnreadableJob("a message is not a map")
+    if not _shallow(payload):
+        raise UnreadableJob(f"a message nests deeper than {_MAX_DEPTH} levels")
     try:
         return Message.encode(payload)
     except ValueError:
         raise UnreadableJob("a message does not fit in UTF-8 JSON") from None
+
+
+def _shallow(value: Any, levels: int = _MAX_DEPTH) -> bool:
+    """Whether lists and maps nest no deeper than ``levels``."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_shallow(each, levels - 1) for each in inner)
