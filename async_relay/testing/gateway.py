@@ -55,6 +55,7 @@ _RESET = struct.pack("ii", 1, 0)
 _HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
 _SHUTDOWN = 1.0
 _PATIENCE = 10.0
+_CONNECTED = b'{"connectedAt":"2026-01-01T00:00:00.000Z","identity":{"sourceIp":"127.0.0.1"}}'
 _MALFORMED = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
 
 
@@ -234,8 +235,6 @@ class Gateway:
     def opened(self, new: _Socket | _Door) -> None:
         """A connection can be talked on; called by it."""
         self._sockets.add(new)
-        if self._closing:
-            new.transport.abort()
 
     def closed(self, old: _Socket | _Door) -> None:
         """The connection has gone; called by it."""
@@ -295,18 +294,14 @@ class Gateway:
 
     def _manage(self, method: bytes, name: str) -> Plan:
         """GET and DELETE @connections/{id}."""
-        gone = self._casting.peek(name).status == 410
         if method not in (b"GET", b"DELETE"):
             return Answer(403).plan()
-        if gone:
+        if self._casting.peek(name).status == 410:
             return Answer(410).plan()
         if method == b"DELETE":
             self.play(410, name)
             return Answer(204).plan()
-        identity = {"sourceIp": "127.0.0.1", "userAgent": "scripted"}
-        return Answer(
-            body=json.dumps({"connectedAt": "2026-01-01T00:00:00.000Z", "identity": identity}).encode()
-        ).plan()
+        return Answer(body=_CONNECTED).plan()
 
     def _elsewhere(self, request: Request) -> Plan:
         if request.method == b"GET" and request.target == b"/_counters":
@@ -333,10 +328,8 @@ class Gateway:
                 task.add_done_callback(self._admissions.discard)
 
     async def _admit(self, connection: socket.socket) -> None:
-        """Bring one connection through its handshake, or to where its handshake is to end.
-
-        A server of asyncio's own would keep connections in their handshake to itself, beyond the reach of our end.
-        """
+        """Bring one connection through its handshake, or to where its handshake is to end."""
+        # asyncio.Server keeps connections in their handshake to itself: they would outlive the gateway.
         connection.settimeout(0)
         loop = asyncio.get_running_loop()
         try:
@@ -428,6 +421,8 @@ class _Socket(asyncio.Protocol):
 
     def _serve(self, request: Request, keep: bool) -> None:  # noqa: FBT001 - the parser's answer, passed on
         gateway = self._gateway
+        if self._timer is not None:
+            self._timer.cancel()
         name, plan = gateway.judge(request)
         self._keep = keep
         self._counted = bool(name) and request.method == b"POST"
