@@ -1,8 +1,8 @@
 """The direct transport: signed posts over keep-alive HTTP/1.1 sockets of our own.
 
 No lane is bound to a socket: a free socket takes the next post, the one used last first, so the
-others may grow old and be closed. A post without a free socket waits for one, and a new one is
-opened, a few at a time, since a TLS handshake costs as much CPU as fifty posts.
+others may grow old and be closed. A post without a free socket waits for one, and as many are opened
+as were wanted at once, a few at a time, since a TLS handshake costs as much CPU as fifty posts.
 
 Rules
 - A post is signed when it gets its socket: a signature is good for five minutes, a queue is not.
@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -32,6 +32,7 @@ from .messages import Message
 from .sigv4 import Credentials, Signer, quote_id
 
 _HANDSHAKES = 16
+_LAST_HANDSHAKES = 0.05
 _SWEEP = 0.1
 _SIGNED_FOR = 20.0
 _MAX_ANSWER = 65_536
@@ -78,8 +79,8 @@ class _Socket(asyncio.Protocol):
         self._detail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports do what asyncio's do without descending from them.
+        self.transport = cast("asyncio.Transport", transport)
         self.alive = True
 
     def carry(self, post: _Post, invocation: int) -> None:
@@ -168,6 +169,7 @@ class DirectTransport:
         self._sweep: asyncio.TimerHandle | None = None
         self._sweeps = 0
         self._refused_at = -1
+        self._wanted = 0
         self._invocation = 0
         self._message: Message | None = None
         self._start = f"POST {self._prefix}".encode()
@@ -190,6 +192,7 @@ class DirectTransport:
             self._signer = Signer(self._netloc, self._prefix, self._region, credentials)
         self._resign()
         self._invocation += 1
+        self._wanted = 0
         for _ in range(3):
             await asyncio.sleep(0)
         self._idle = [socket for socket in self._idle if socket.alive]
@@ -221,7 +224,10 @@ class DirectTransport:
             self._sweep = None
 
     async def end(self) -> None:
-        """Stop, and wait until nothing of it is left but idle sockets."""
+        """Stop, and leave nothing but idle sockets; a handshake under way may finish, for the next invocation."""
+        self._wanted = 0
+        if self._connecting and not self._busy and not self._pending:
+            await asyncio.wait(self._connecting, timeout=_LAST_HANDSHAKES)
         self.stop()
         await asyncio.gather(*self._connecting, return_exceptions=True)
 
@@ -286,11 +292,12 @@ class DirectTransport:
         self._grow()
 
     def _grow(self) -> None:
+        self._wanted = max(self._wanted, min(self._max_sockets, len(self._busy) + len(self._pending)))
         if self._refused_at == self._sweeps and (self._busy or self._idle):
             return
         while (
-            len(self._connecting) < min(_HANDSHAKES, len(self._pending))
-            and len(self._connecting) + len(self._busy) + len(self._idle) < self._max_sockets
+            len(self._connecting) < _HANDSHAKES
+            and len(self._connecting) + len(self._busy) + len(self._idle) < self._wanted
         ):
             task = asyncio.get_running_loop().create_task(self._connect())
             self._connecting.add(task)
@@ -325,6 +332,7 @@ class DirectTransport:
     def _unreachable(self, error: OSError) -> None:
         """While other sockets serve, what waits may wait for them; else somebody has to be told."""
         self._refused_at = self._sweeps
+        self._wanted = 0
         if self._pending and not self._busy and not self._idle:
             post = self._pending.popleft()
             reason = str(error) or type(error).__name__
