@@ -125,11 +125,11 @@ def _rejections(outcome: Outcome, now: int) -> Iterator[tuple[int, DeadLetter]]:
         groups.setdefault((rejected.position, rejected.error.reason), []).append(rejected)
     for (position, reason), group in groups.items():
         everybody = reason == TooLarge.reason and (position in outcome.blocked or not outcome.delivered[position])
-        named = outcome.job.clients if everybody else [each.client for each in group]
+        named = _wanted_by(outcome, position) if everybody else [each.client for each in group]
         job = replace(
             outcome.job,
             messages=(outcome.job.messages[position],),
-            clients=tuple(client._replace(skip=0) for client in named if client.skip <= position),
+            clients=tuple(client._replace(skip=0) for client in named),
             shard=outcome.job.shard if everybody else None,
             cursor=None,
             first_at=outcome.job.first_at or now,
@@ -137,3 +137,14 @@ def _rejections(outcome: Outcome, now: int) -> Iterator[tuple[int, DeadLetter]]:
         )
         detail = f"{'everybody' if everybody else f'{len(group)} clients'} answered {group[0].error}"
         yield position, DeadLetter(reason, detail, job, now, job.messages[0].event_id, job.messages[0].sequence)
+
+
+def _wanted_by(outcome: Outcome, position: int) -> list[Client]:
+    """The job's clients that were to get the message, without those left over or refused in a letter of their own."""
+    elsewhere = {client.connection_id for client, _ in outcome.leftovers if client.skip <= position}
+    elsewhere |= {
+        each.client.connection_id
+        for each in outcome.rejected
+        if each.position == position and each.error.reason != TooLarge.reason
+    }
+    return [each for each in outcome.job.clients if each.skip <= position and each.connection_id not in elsewhere]
