@@ -122,13 +122,16 @@ class Rate:
             return
         accepted = max(0, answers - self._refused) / max(0.01, now - self._round_at)
         known = accepted if self.limit is None else min(self.limit, max(accepted, self.limit / 2))
-        self.limit = max(_LEAST, _CUT * known)
+        self.limit = self._under_ceiling(max(_LEAST, _CUT * known))
         self._tokens, self._filled_at, self._cut_at = 0.0, now, now
 
     def _creep(self, now: float) -> None:
         assert self.limit is not None
         grown = self.limit + _CREEP * sqrt(self.limit) * min(5.0, (now - self._round_at) / ROUND)
-        self.limit = grown if self.ceiling is None else min(self.ceiling, grown)
+        self.limit = self._under_ceiling(grown)
+
+    def _under_ceiling(self, limit: float) -> float:
+        return limit if self.ceiling is None else min(self.ceiling, limit)
 
     def _start_round(self, now: float, answers: int) -> None:
         self._round_at = now
