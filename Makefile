@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARCHITECTURE ?= arm64
 SHIPPED := pyproject.toml handler.py packaging/build.py $(shell find async_relay -name '*.py')
-CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.13")'
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TOO_OLD := Python 3.11 or newer is needed. Name one with: make PYTHON=python3.13
+CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(TOO_OLD)"; exit 1; }
+FAILED_INSTALL := echo "The installation failed: see the lines above, then run make again."
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help test lint types unit demo build clean
@@ -17,7 +19,14 @@ $(VENV)/.installed: pyproject.toml
 	@$(CHECK_PYTHON)
 	@echo "Installing into $(VENV) (about a minute, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --editable '.[dev]' || { echo "The installation failed: see the lines above, then run make again."; exit 1; }
+	@$(PIP) install --editable '.[dev]' || { $(FAILED_INSTALL); exit 1; }
+	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-demo: pyproject.toml
+	@$(CHECK_PYTHON)
+	@echo "Installing into $(VENV) (about 10 seconds, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --editable '.[demo]' || { $(FAILED_INSTALL); exit 1; }
 	@touch $@
 
 test: lint types unit ## Lint, types and every test
@@ -33,7 +42,7 @@ types: $(VENV)/.installed ## mypy, strict
 unit: $(VENV)/.installed ## The tests, with coverage
 	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term
 
-demo: $(VENV)/.installed ## The whole relay on this machine, until Ctrl-C; ONCE=1 for one checked round, PORT=8081, CLIENTS=50
+demo: $(VENV)/.installed-demo ## The whole relay on this machine, until Ctrl-C; ONCE=1 for one checked round, PORT=8081, CLIENTS=50
 	@exec $(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port '$(PORT)') $(if $(CLIENTS),--clients '$(CLIENTS)') $(DEMO)
 
 build: build/async-relay-arm64.zip build/async-relay-x86_64.zip ## The Lambda zips
