@@ -10,7 +10,7 @@ FAILED_INSTALL := echo "The installation failed: see the lines above, then run m
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint types unit demo build clean
+.PHONY: help test lint types unit fuzz demo build clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ types: $(VENV)/.installed ## mypy, strict
 
 unit: $(VENV)/.installed ## The tests, with coverage
 	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+fuzz: $(VENV)/.installed ## Foreign input at random for SECONDS=60; TARGETS='records jobs letters answers'
+	@$(BIN)/python benchmarks/fuzz.py $(or $(SECONDS),60) $(TARGETS)
 
 demo: $(VENV)/.installed-demo ## The whole relay on this machine, until Ctrl-C; ONCE=1 for one checked round, PORT=8081, CLIENTS=50
 	@exec $(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port '$(PORT)') $(if $(CLIENTS),--clients '$(CLIENTS)') $(DEMO)
