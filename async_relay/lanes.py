@@ -143,7 +143,7 @@ class Judge:
 
     def _nobody_home(self, lane: Lane) -> bool:
         self._unreachable += 1
-        return not self._reached and (self._unreachable >= CROWD or lane.tries > 0)
+        return not (self._reached or self.served) and (self._unreachable >= CROWD or lane.tries > 0)
 
     def _nobody_allowed(self, lane: Lane) -> bool:
         self._forbidden += lane.tries == 0 and not _judged_before(lane.outcome)
