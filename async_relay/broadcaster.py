@@ -128,9 +128,10 @@ class _Broadcast:
             if outcome.job.shard is None:
                 self._ready.extend(Lane(client, outcome) for client in outcome.job.clients)
             else:
+                # Not in the task: it may be cancelled before its first step.
+                outcome.unread, outcome.cursor = True, outcome.job.cursor
                 self._spawn(self._read(outcome, outcome.job.shard))
         self._pump()
-        self._check()
 
     def _spawn(self, reading: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(reading)
@@ -147,7 +148,6 @@ class _Broadcast:
         self._check()
 
     async def _read(self, outcome: Outcome, shard: Shard) -> None:
-        outcome.unread, outcome.cursor = True, outcome.job.cursor
         while outcome.unread:
             page = await self._store.read(shard, outcome.cursor)
             outcome.unread, outcome.cursor = page.cursor is not None, page.cursor
@@ -172,6 +172,8 @@ class _Broadcast:
         self._most = max(self._most, len(in_flight))
         if len(ready) <= _READ_AHEAD:
             self._room.set()
+        if not in_flight:
+            self._check()
 
     def _paused(self) -> bool:
         if self._pause is not None:
@@ -199,8 +201,6 @@ class _Broadcast:
             step, wait = self._judge.judge(lane, error, self._loop.time())
             self._take(step, lane, wait)
         self._pump()
-        if not self._in_flight:
-            self._check()
 
     def _delivered(self, lane: Lane) -> None:
         self._judge.served += 1
@@ -254,8 +254,8 @@ class _Broadcast:
         outcome, position = lane.outcome, lane.position
         outcome.rejected.append(Rejected(lane.client, position, lane.error))
         if isinstance(lane.error, TooLarge) and not outcome.delivered[position]:
-            refusals = sum(other.position == position for other in outcome.rejected[-CROWD:])
-            if refusals >= CROWD:
+            outcome.too_large[position] += 1
+            if outcome.too_large[position] >= CROWD:
                 self._blocked = True
                 outcome.blocked.add(position)
         self._advance(lane)
@@ -313,6 +313,8 @@ class _Broadcast:
             self._over.set_result(None)
 
     async def _release(self) -> None:
+        # Answers still come in while the readers end: they must start nothing new.
+        self._stopping = True
         for timer in (*self._timers, *self._waiting.values(), *([self._pause] if self._pause else ())):
             timer.cancel()
         readers = tuple(self._readers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -28,8 +29,9 @@ class Rejected(NamedTuple):
 class Outcome:
     """What came of one job.
 
-    ``delivered`` counts the 200s of each message. ``blocked`` are the positions of messages that are
-    too large for everybody. ``unread`` says that the table was read only as far as ``cursor``.
+    ``delivered`` counts the 200s of each message, ``too_large`` the 413s of one that nobody got yet.
+    ``blocked`` are the positions of messages that are too large for everybody. ``unread`` says that
+    the table was read only as far as ``cursor``.
     """
 
     job: Job
@@ -37,6 +39,7 @@ class Outcome:
     gone: int = 0
     leftovers: list[Leftover] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    too_large: Counter[int] = field(default_factory=Counter)
     blocked: set[int] = field(default_factory=set)
     unread: bool = False
     cursor: Cursor | None = None
