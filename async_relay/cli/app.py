@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .dead_letters import app as dead_letters
+from .plan import show as plan
 
 # Plain help and errors: a boxed and wrapped sentence cannot be searched for.
 app = typer.Typer(
@@ -16,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(dead_letters, name="dead-letters")
+app.command("plan")(plan)
 
 
 @app.callback()

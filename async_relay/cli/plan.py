@@ -1,0 +1,257 @@
+"""``async-relay plan``: how far a relay goes, what binds first, and what it costs, without an AWS account."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from math import inf, isfinite
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from async_relay.planning import quantities
+from async_relay.planning.advice import advise
+from async_relay.planning.costs import alternatives
+from async_relay.planning.model import plan
+from async_relay.planning.plot import draw
+from async_relay.planning.prices import DATED, PRICES, REGION
+from async_relay.planning.scenario import Scenario, Simulated
+from async_relay.planning.simulation import simulate
+from async_relay.planning.values import DIRECT, FANOUT, Advice, Plan, Setup, Traffic
+
+from . import screen
+from .failure import USAGE, CommandError
+
+T = TypeVar("T")
+
+_SIMULATED_BURSTS = 20
+_SIMULATED_POSTS = 20_000_000
+_MODES = (DIRECT, FANOUT)
+
+
+def _option(name: str, help_: str) -> Any:
+    return typer.Option(name, help=help_)
+
+
+@screen.one_sentence
+def show(
+    *,
+    clients: Annotated[str, _option("--clients", "How many are connected: 25000, 25k, 1M.")],
+    messages: Annotated[str, _option("--messages-per-second", "On average, day and night.")] = "0.1",
+    burst: Annotated[str, _option("--burst", "Messages that come at once.")] = "1",
+    payload: Annotated[str, _option("--payload", "Bytes of one message.")] = "600",
+    latency: Annotated[str, _option("--latency", "One post, in the middle; measure yours.")] = "20ms",
+    session: Annotated[str, _option("--session", "How long a client stays connected.")] = "2h",
+    quota: Annotated[str, _option("--quota", "The account's API Gateway quota, requests a second.")] = "10000",
+    others: Annotated[str, _option("--others", "What other APIs use of it.")] = "0",
+    shards: Annotated[str, _option("--shards", "FanoutShards.")] = "8",
+    workers: Annotated[str, _option("--workers", "FanoutWorkers.")] = "8",
+    concurrency: Annotated[str, _option("--concurrency", "MaxConcurrency: posts in flight in a function.")] = "100",
+    cpu: Annotated[str, _option("--cpu-per-post", "CPU of one post.")] = "25us",
+    stream_shards: Annotated[str, _option("--stream-shards", "Shards of the Incident table's stream.")] = "1",
+    lambdas: Annotated[str, _option("--lambda-concurrency", "The account's Lambda quota.")] = "1000",
+    groups: Annotated[str, _option("--groups-per-batch", "Shards that Lambda hands to one worker at a time.")] = "1",
+    index: Annotated[bool, typer.Option("--index/--no-index", help="CONNECTIONS_INDEX is set.")] = False,
+    sweep: Annotated[bool, typer.Option("--sweep/--no-sweep", help="CONNECTIONS_INDEX_SWEEP.")] = True,
+    simulated: Annotated[bool, typer.Option("--simulate", help="Simulate it as well.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of the simulation.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw 1,000 to 1,000,000 clients into this SVG.")] = None,
+) -> None:
+    """Say how fast a broadcast is, which limit binds first, and what a month costs."""
+    traffic = Traffic(
+        _whole("--clients", clients, 1, 100_000_000),
+        _number("--messages-per-second", messages, 0.000001, 100_000),
+        _whole("--burst", burst, 1, 100_000),
+        _read("--payload", payload, lambda text: quantities.size(text, 1, 131_072)),
+        _time("--latency", latency, 0.0001, 60),
+        _time("--session", session, 1, 7_200),
+    )
+    setup = Setup(
+        _number("--quota", quota, 1, 10_000_000),
+        _number("--others", others, 0, 10_000_000),
+        _whole("--shards", shards, 1, 1_000),
+        _whole("--workers", workers, 2, 1_000),
+        _whole("--concurrency", concurrency, 1, 10_000),
+        _time("--cpu-per-post", cpu, 0.000001, 1),
+        index=index,
+        sweep=sweep,
+        stream_shards=_whole("--stream-shards", stream_shards, 1, 10_000),
+        lambda_concurrency=_whole("--lambda-concurrency", lambdas, 1, 1_000_000),
+        groups_per_batch=_whole("--groups-per-batch", groups, 1, 10),
+    )
+    if setup.others >= setup.quota:
+        raise CommandError(f"--others is {others}; it must leave something of the quota of {quota}", USAGE)
+    if plot is not None:
+        _plot(plot, traffic, setup, seed if simulated else None)
+    plans = {mode: plan(traffic, setup, mode) for mode in _MODES}
+    runs = {mode: _simulate(traffic, setup, mode, seed) for mode in _MODES if simulated}
+    if as_json:
+        print(json.dumps(_fields(plans, advise(traffic, setup), runs), indent=2, allow_nan=False))
+    else:
+        _print(plans, advise(traffic, setup), runs)
+
+
+def _read(name: str, text: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(text)
+    except ValueError as expected:
+        raise CommandError(f"{name} is {text!r}; it must be {expected}", USAGE) from None
+
+
+def _whole(name: str, text: str, low: int, high: int) -> int:
+    return _read(name, text, lambda text: quantities.whole(text, low, high))
+
+
+def _number(name: str, text: str, low: float, high: float) -> float:
+    return _read(name, text, lambda text: quantities.number(text, low, high))
+
+
+def _time(name: str, text: str, low: float, high: float) -> float:
+    return _read(name, text, lambda text: quantities.seconds(text, low, high))
+
+
+def _simulate(traffic: Traffic, setup: Setup, mode: str, seed: int) -> Simulated:
+    """As many bursts as take no more than seconds."""
+    bursts = max(1, min(_SIMULATED_BURSTS, _SIMULATED_POSTS // (traffic.clients * traffic.burst)))
+    return simulate(Scenario(traffic, setup, mode, bursts=bursts, seed=seed))
+
+
+def _plot(path: Path, traffic: Traffic, setup: Setup, seed: int | None) -> None:
+    if path.suffix.lower() != ".svg":
+        raise CommandError(f"--plot is {str(path)!r}; it must be the name of an SVG file", USAGE)
+    simulator = None if seed is None else lambda there, mode: _simulate(there, setup, mode, seed)
+    try:
+        draw(path, traffic, setup, simulator)
+    except ImportError:
+        raise CommandError("--plot needs matplotlib: install it with: pip install 'async-relay[plots]'") from None
+    except OSError as error:
+        raise CommandError(f"--plot {path} cannot be written: {error.strerror or error}") from None
+
+
+def _fields(plans: dict[str, Plan], advice: Advice, runs: dict[str, Simulated]) -> dict[str, Any]:
+    some = plans[DIRECT]
+    return {
+        "traffic": asdict(some.traffic) | {"posts_per_second": some.traffic.posts_per_second},
+        "setup": asdict(some.setup),
+        "advice": asdict(advice),
+        "modes": {mode: _mode_fields(each, runs.get(mode)) for mode, each in plans.items()},
+        "alternatives": {
+            name: {"costs": parts, "total": sum(parts.values())} for name, parts in alternatives(some.traffic).items()
+        },
+        "prices": {
+            "dated": DATED,
+            "region": REGION,
+            "currency": "USD",
+            "table": {
+                name: {
+                    "unit": price.unit,
+                    "tiers": [[_finite(end), dollars] for end, dollars in price.tiers],
+                    "source": price.source,
+                    "checked": price.checked,
+                }
+                for name, price in PRICES.items()
+            },
+        },
+    }
+
+
+def _mode_fields(one: Plan, run: Simulated | None) -> dict[str, Any]:
+    pace = {name: _finite(value) for name, value in asdict(one.speed).items()}
+    fields = {
+        "speed": pace | {"p50": one.speed.until(0.5), "p99": one.speed.until(0.99), "keeps_up": one.keeps_up},
+        "load": asdict(one.load),
+        "limits": [asdict(limit) | {"share": limit.share} for limit in one.limits],
+        "first_limit": one.first.name,
+        "costs": dict(one.costs),
+        "total": sum(one.costs.values()),
+    }
+    if run is not None:
+        figures = {name: value for name, value in asdict(run).items() if name not in ("times", "lasts")}
+        times = {"p50": run.until(0.5), "p99": run.until(0.99), "last": run.last, "worst": run.worst}
+        fields["simulated"] = figures | times | {"bursts": len(run.lasts)}
+    return fields
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity."""
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _print(plans: dict[str, Plan], advice: Advice, runs: dict[str, Simulated]) -> None:
+    some = plans[DIRECT]
+    traffic = some.traffic
+    console = screen.stdout()
+    screen.say(f"{traffic.posts_per_second:,.1f} posts a second needed, of {some.setup.allowed:,.0f} there are")
+    console.print(_table("", *_MODES, rows=_rows(plans, runs)))
+    console.print(_table("dollars a month", *_MODES, rows=_cost_rows(plans)))
+    console.print(_table("the same traffic elsewhere, dollars a month", "", rows=_other_rows(traffic)))
+    screen.say(f"Recommended: {advice.mode}: {advice.why}.")
+    screen.say(f"Next: {advice.next}.")
+    screen.say(f"Prices of {DATED} for {REGION}, without free tiers; those marked in docs/scaling.md are not verified.")
+
+
+def _table(*titles: str, rows: Iterator[tuple[str, ...]]) -> Table:
+    table = Table(pad_edge=False)
+    for at, title in enumerate(titles):
+        table.add_column(Text(title), justify="right" if at else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _rows(plans: dict[str, Plan], runs: dict[str, Simulated]) -> Iterator[tuple[str, ...]]:
+    def row(title: str, cell: Callable[[Plan], str]) -> tuple[str, ...]:
+        return (title, *(cell(plans[mode]) for mode in _MODES))
+
+    yield row("functions that post", lambda one: f"{one.speed.functions}")
+    yield row("posts a second, at most", lambda one: f"{one.speed.rate:,.0f}")
+    yield row("what sets that pace", lambda one: one.speed.pace)
+    yield row("half of the clients have it after", lambda one: _seconds(one.speed.until(0.5)))
+    yield row("99 % of them", lambda one: _seconds(one.speed.until(0.99)))
+    yield row("the last one", lambda one: _seconds(one.speed.last))
+    yield row("and behind earlier bursts, on average", lambda one: _seconds(one.speed.wait))
+    if runs:
+        yield from _simulated_rows(runs)
+    yield row("Lambdas busy, on average", lambda one: f"{one.load.function_seconds:,.2f}")
+    yield row("SQS requests a second", lambda one: f"{one.load.sqs_requests:,.2f}")
+    yield row("DynamoDB requests a second", lambda one: f"{one.load.dynamodb_requests:,.2f}")
+    yield row("DynamoDB read units a second", lambda one: f"{one.load.dynamodb_read_units:,.1f}")
+    for limit in plans[FANOUT].limits:
+        used = {mode: _share(plans[mode], limit.name) for mode in _MODES}
+        yield (f"limit: {limit.name}", *(used[mode] for mode in _MODES))
+    yield row("binds first", lambda one: one.first.name)
+
+
+def _simulated_rows(runs: dict[str, Simulated]) -> Iterator[tuple[str, ...]]:
+    for part, title in ((0.5, "simulated: half"), (0.99, "simulated: 99 %")):
+        yield (title, *(_seconds(runs[mode].until(part)) for mode in _MODES))
+    yield ("simulated: the last, in the middle of all bursts", *(_seconds(runs[mode].last) for mode in _MODES))
+    yield ("simulated: the last, worst burst", *(_seconds(runs[mode].worst) for mode in _MODES))
+    yield ("simulated: refused posts (429)", *(f"{runs[mode].refused:,}" for mode in _MODES))
+    yield ("simulated: continued past a deadline", *(f"{runs[mode].continuations:,}" for mode in _MODES))
+
+
+def _share(one: Plan, name: str) -> str:
+    return next((f"{limit.share:,.1%}" for limit in one.limits if limit.name == name), "")
+
+
+def _cost_rows(plans: dict[str, Plan]) -> Iterator[tuple[str, ...]]:
+    for service in plans[DIRECT].costs:
+        yield (service, *(f"{plans[mode].costs[service]:,.2f}" for mode in _MODES))
+    yield ("all", *(f"{sum(plans[mode].costs.values()):,.2f}" for mode in _MODES))
+
+
+def _other_rows(traffic: Traffic) -> Iterator[tuple[str, ...]]:
+    for name, parts in alternatives(traffic).items():
+        yield (f"{name}: {', '.join(parts)}", f"{sum(parts.values()):,.2f}")
+
+
+def _seconds(value: float) -> str:
+    if value == inf:
+        return "never catches up"
+    return f"{value * 1000:,.0f} ms" if value < 1 else f"{value:,.1f} s"

@@ -1,0 +1,151 @@
+"""The real Broadcaster over the memory transport, on the machine's own clock, beside the simulation.
+
+    python -m async_relay.planning.measurement --clients 1000 --clients 10000 --clients 100000
+
+What a post costs here is measured first, without a limit, and given to the simulation; then each size is
+served without a limit by one function, by one function at half of what it can do, and by eight that share it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp
+from random import Random
+from typing import Any
+
+from ..broadcaster import Broadcaster, Limits
+from ..jobs import Job, Shard
+from ..memory import MemoryStore, MemoryTransport, Reply
+from ..messages import Message
+from ..rate import Rate
+from .scenario import Delays, Scenario, percentile
+from .simulation import simulate
+from .values import DIRECT, FANOUT, SIGMA, Setup, Traffic
+
+#: Short pages: the doubles filter the whole page for each shard, which DynamoDB does for us.
+_ROWS = 1_000
+_HALF = 0.5
+_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Seconds until half, 99 % and all of the clients had the message."""
+
+    half: float
+    most: float
+    last: float
+
+    def errors(self, simulated: Figures) -> tuple[float, float, float]:
+        """How far the simulation is off, as a part of what was measured."""
+        return (
+            simulated.half / self.half - 1,
+            simulated.most / self.most - 1,
+            simulated.last / self.last - 1,
+        )
+
+
+class _Timed(MemoryTransport):
+    """Says when each client was answered."""
+
+    def __init__(self, latency: float, seed: int) -> None:
+        super().__init__(self._reply, keep=False, timeout=60.0)
+        self._median = latency
+        self._random = Random(seed)
+        self.answered: list[float] = []
+
+    def _reply(self, _id: str, _message: Message) -> Reply:
+        return Reply(200, self._median * exp(self._random.gauss(0.0, SIGMA)))
+
+    def _answer(self, lane: Any, error: Any, done: Any) -> None:
+        self.answered.append(time.perf_counter())
+        super()._answer(lane, error, done)
+
+
+def measure(clients: int, latency: float, places: int, ceiling: float | None, workers: int, seed: int = 1) -> Figures:
+    """Serve one message to all, ``workers`` broadcasters in one process, each at ``ceiling`` posts a second."""
+    return asyncio.run(_measure(clients, latency, places, ceiling, workers, seed))
+
+
+async def _measure(
+    clients: int, latency: float, places: int, ceiling: float | None, workers: int, seed: int
+) -> Figures:
+    message = Message.encode({"kind": "incident_update", "incident_id": "i-1", "event_id": "e", "sequence": "1"})
+    transports = [_Timed(latency, seed + worker) for worker in range(workers)]
+    broadcasts = []
+    for worker, transport in enumerate(transports):
+        store = MemoryStore([f"c{at}=" for at in range(worker, clients, workers)], page_size=_ROWS)
+        limits = Limits(places, 60.0)
+        broadcaster = Broadcaster(transport, store, limits, Rate(ceiling), Random(seed), time.time)
+        broadcasts.append(broadcaster.broadcast([Job((message,), shard=Shard())], 600.0))
+    began = time.perf_counter()
+    await asyncio.gather(*broadcasts)
+    answered = [(each - began, 1) for transport in transports for each in transport.answered]
+    assert len(answered) == clients
+    return Figures(percentile(answered, 0.5), percentile(answered, 0.99), max(answered)[0])
+
+
+def simulated(clients: int, latency: float, places: int, ceiling: float | None, workers: int, cpu: float) -> Figures:
+    """The same in the simulation, without what only AWS has."""
+    quota = 1e9 if ceiling is None else ceiling * workers
+    setup = Setup(quota, concurrency=places, cpu_per_post=cpu, shards=workers, workers=workers)
+    delays = Delays(poll=0.0, invoke=0.0, page=0.0, rows=_ROWS, send=0.0, hop=0.0, cold=0.0, usable=600.0)
+    mode = FANOUT if workers > 1 else DIRECT
+    traffic = Traffic(clients, latency=latency, session=1e9)
+    scenario = Scenario(traffic, setup, mode, bursts=1, account_burst=1e9, ceilings=ceiling is not None, delays=delays)
+    out = simulate(scenario)
+    return Figures(out.until(0.5), out.until(0.99), out.last)
+
+
+def cpu_per_post(clients: int = 20_000) -> float:
+    """Seconds of CPU a post costs here: answers come at once, so nothing else takes time."""
+    best = min(measure(clients, 1e-6, 100, None, 1).last for _ in range(3))
+    return best / clients
+
+
+def compare(sizes: Sequence[int], latency: float, places: int) -> list[dict[str, object]]:
+    """Measured, simulated and the error, for each size and way."""
+    rows: list[dict[str, object]] = []
+    for clients in sizes:
+        cpu = cpu_per_post()
+        free = measure(clients, latency, places, None, 1)
+        rate = _HALF * min(1 / cpu, clients / free.last)
+        for way, ceiling, workers in (
+            ("one, no limit", None, 1),
+            ("one, limited", rate, 1),
+            ("eight, limited", rate / _WORKERS, _WORKERS),
+        ):
+            found = free if ceiling is None else measure(clients, latency, places, ceiling, workers)
+            model = simulated(clients, latency, places, ceiling, workers, cpu)
+            errors = found.errors(model)
+            rows.append(
+                {
+                    "clients": clients,
+                    "way": way,
+                    "cpu_us": round(cpu * 1e6, 1),
+                    "measured": [round(each, 3) for each in (found.half, found.most, found.last)],
+                    "simulated": [round(each, 3) for each in (model.half, model.most, model.last)],
+                    "error": [round(each, 3) for each in errors],
+                }
+            )
+    return rows
+
+
+def main() -> None:
+    """Print one JSON line a comparison."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--clients", type=int, action="append", help="may be repeated; 1000, 10000 and 100000")
+    parser.add_argument("--latency", type=float, default=0.02, help="the median of a post, in seconds")
+    parser.add_argument("--concurrency", type=int, default=100, help="posts in flight")
+    options = parser.parse_args()
+    for row in compare(options.clients or (1_000, 10_000, 100_000), options.latency, options.concurrency):
+        print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""From traffic and a setup to a plan: formulas only.
+
+Rules
+- A function posts at the least of its share of the account's quota, what its places in flight allow
+  (Little's law) and what one vCPU can do; the last two meet softly (mean value analysis).
+- Messages that come together (a burst) go to a client one after another, to different clients at once.
+- The times are those of one burst into an idle relay; ``wait`` is what earlier bursts add on average
+  (an M/D/1 queue).
+- Nothing fails: no 429, no slow client, no cold start. The simulation has what the formulas leave out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import ceil, exp, inf
+
+from .costs import costs
+from .values import (
+    CONNECT_SECONDS,
+    DIRECT,
+    FANOUT,
+    FIFO_CALLS,
+    HOP_SECONDS,
+    INDEX_ROW_BYTES,
+    INVOKE_SECONDS,
+    JOB_BYTES,
+    NEW_CONNECTIONS,
+    PAGE_BYTES,
+    PAGE_SECONDS,
+    PARTITION_READS,
+    POLL,
+    QUEUE_BATCH,
+    READ_UNIT_BYTES,
+    RETRY_WORKERS,
+    ROW_BYTES,
+    SEND_SECONDS,
+    SIGMA,
+    SQS_CHUNK,
+    STREAM_BATCH,
+    TABLE_READS,
+    USABLE,
+    Limit,
+    Load,
+    Plan,
+    Setup,
+    Speed,
+    Traffic,
+)
+
+
+def closed_rate(places: int, latency: float, cpu: float) -> float:
+    """Posts a second with so many places in flight, answers after ``latency``, and one CPU for ``cpu`` a post.
+
+    Mean value analysis of a closed network (Reiser and Lavenberg, 1980): never above
+    places / latency nor 1 / cpu, and a little below where the two meet.
+    """
+    rate, queued = 0.0, 0.0
+    for place in range(1, places + 1):
+        stay = cpu * (1 + queued)
+        rate = place / (latency + stay)
+        queued = rate * stay
+    return rate
+
+
+def engine_rate(traffic: Traffic, setup: Setup, clients: float) -> float:
+    """What one function can do that serves so many clients, were there no quota."""
+    places = max(1, min(setup.concurrency, ceil(clients)))
+    return closed_rate(places, mean_latency(traffic.latency), setup.cpu_per_post)
+
+
+def mean_latency(median: float) -> float:
+    """The mean of a log-normal latency."""
+    return median * exp(SIGMA**2 / 2)
+
+
+def speed(traffic: Traffic, setup: Setup, mode: str) -> Speed:
+    """How fast ``mode`` is, DIRECT or FANOUT."""
+    functions = setup.functions if mode == FANOUT else 1
+    share = setup.quota / setup.workers if mode == FANOUT else setup.quota
+    engine = engine_rate(traffic, setup, traffic.clients / functions)
+    each = min(engine, share, setup.allowed / functions)
+    rate = each * functions
+    work = traffic.clients * traffic.burst / rate
+    hops = ceil(work / USABLE) - 1
+    start = POLL / 2 + INVOKE_SECONDS + page_seconds(traffic, setup, mode)
+    start += dispatch_seconds(setup) + HOP_SECONDS if mode == FANOUT else 0.0
+    together = rate * (setup.stream_shards if mode == DIRECT else 1)
+    busy = traffic.posts_per_second / min(together, setup.allowed)
+    occupied = work + page_seconds(traffic, setup, mode) + INVOKE_SECONDS
+    return Speed(
+        mode,
+        functions,
+        each,
+        rate,
+        _pace(traffic, setup, engine, each, functions),
+        start,
+        first=min(work, traffic.burst * mean_latency(traffic.latency)),
+        work=work,
+        hops=hops,
+        utilisation=busy,
+        wait=inf if busy >= 1 else busy * occupied / (2 * (1 - busy)),
+        last=start + work + hops * HOP_SECONDS + traffic.latency * (exp(SIGMA * _TAIL) - 1),
+    )
+
+
+def _pace(traffic: Traffic, setup: Setup, engine: float, each: float, functions: int) -> str:
+    if each < engine:
+        return "account quota" if setup.allowed / functions <= each else "share of the quota"
+    places = min(setup.concurrency, traffic.clients / functions)
+    in_flight = places / mean_latency(traffic.latency)
+    return "one vCPU" if setup.cpu_per_post * in_flight > 1 else "posts in flight"
+
+
+def page_seconds(traffic: Traffic, setup: Setup, mode: str) -> float:
+    """Until the first page of the table is there: a short one comes sooner."""
+    rows = traffic.clients / (setup.shards if mode == FANOUT else 1)
+    return PAGE_SECONDS * (0.2 + 0.8 * min(1.0, rows * ROW_BYTES / PAGE_BYTES))
+
+
+def dispatch_seconds(setup: Setup) -> float:
+    """One job a shard, ten to a call, call after call."""
+    return ceil(setup.shards / QUEUE_BATCH) * SEND_SECONDS
+
+
+def load(traffic: Traffic, setup: Setup, pace: Speed) -> Load:
+    """What the services get; bursts that come while others are served share a read of the table."""
+    fans_out = pace.mode == FANOUT
+    passes = _passes(traffic, setup, pace)
+    dispatched = min(traffic.bursts_per_second, max(1 / dispatch_seconds(setup), traffic.messages_per_second / 100))
+    parts = ceil(traffic.burst * traffic.payload / JOB_BYTES)
+    jobs = dispatched * setup.shards * parts if fans_out else 0.0
+    workers = passes * setup.shards / setup.groups_per_batch if fans_out else passes
+    connects = traffic.connects_per_second
+    readers = setup.shards if fans_out else 1
+    requests, units = reads(traffic, setup, readers)
+    if setup.auto_clients is not None:
+        units += min(traffic.clients, setup.auto_clients) * ROW_BYTES / READ_UNIT_BYTES / 2 / 60 / max(passes, 1 / 60)
+    own = INVOKE_SECONDS + page_seconds(traffic, setup, pace.mode)
+    served = min(traffic.posts_per_second, pace.rate if fans_out else pace.rate * setup.stream_shards)
+    return Load(
+        passes=passes,
+        jobs=jobs,
+        invocations=workers + (dispatched if fans_out else 0.0),
+        function_seconds=served / pace.each
+        + workers * own
+        + (dispatched * (dispatch_seconds(setup) + INVOKE_SECONDS) if fans_out else 0.0),
+        sqs_requests=_sqs(traffic, setup, jobs, workers) if fans_out else 0.0,
+        dynamodb_requests=passes * requests + 2 * connects,
+        dynamodb_read_units=passes * units,
+        dynamodb_write_units=connects * (4 if setup.index else 2),
+    )
+
+
+def _passes(traffic: Traffic, setup: Setup, pace: Speed) -> float:
+    """Reads of the whole table a second: one a burst, fewer where bursts wait for each other."""
+    own = INVOKE_SECONDS + page_seconds(traffic, setup, pace.mode)
+    most = QUEUE_BATCH * traffic.burst if pace.mode == FANOUT else STREAM_BATCH
+    idle = (1 - min(1.0, pace.utilisation)) / own
+    served = traffic.messages_per_second / max(1.0, pace.utilisation)
+    return min(traffic.bursts_per_second, max(idle, served / most))
+
+
+def reads(traffic: Traffic, setup: Setup, readers: int) -> tuple[float, float]:
+    """Requests and read units of one pass over the table: eventually consistent, half a unit each 4 KB."""
+    ways = [INDEX_ROW_BYTES] if setup.index and readers > 1 else [ROW_BYTES]
+    if setup.index and setup.sweep and readers > 1:
+        ways.append(ROW_BYTES)
+    requests = units = 0.0
+    for row in ways:
+        each = traffic.clients * row / readers
+        requests += readers * max(1, ceil(each / PAGE_BYTES))
+        units += readers * max(1, ceil(each / READ_UNIT_BYTES)) / 2
+    return requests, units
+
+
+def _sqs(traffic: Traffic, setup: Setup, jobs: float, workers: float) -> float:
+    """Requests as they are billed: each 64 KB is one; ten jobs to a send; a receive and a delete an invocation."""
+    body = min(JOB_BYTES, traffic.burst * traffic.payload)
+    sends = max(jobs / min(QUEUE_BATCH, setup.shards), jobs * body / SQS_CHUNK)
+    return sends + max(workers, jobs * body / SQS_CHUNK) + workers + 5 / 20
+
+
+def limits(traffic: Traffic, setup: Setup, pace: Speed, sent: Load) -> tuple[Limit, ...]:
+    """Every limit, used and available."""
+    posters = pace.functions if pace.mode == FANOUT else setup.stream_shards
+    each = traffic.posts_per_second / posters
+    more = "FanoutWorkers and FanoutShards" if pace.mode == FANOUT else "FanoutMode=fanout"
+    busy = posters + setup.stream_shards + RETRY_WORKERS + traffic.connects_per_second * CONNECT_SECONDS
+    found = [
+        Limit(
+            "account quota",
+            traffic.posts_per_second,
+            setup.allowed,
+            "posts/s",
+            "the API Gateway quota (Service Quotas, throttle rate), or send less: Coalesce=latest, smaller audiences",
+        ),
+        Limit("one vCPU", each, 1 / setup.cpu_per_post, "posts/s a function", more),
+        Limit(
+            "posts in flight",
+            each * mean_latency(traffic.latency),
+            setup.concurrency,
+            "in flight a function",
+            f"MaxConcurrency (costs memory and sockets), or {more}",
+        ),
+        Limit("Lambda concurrency", busy, setup.lambda_concurrency, "functions", "the Lambda quota"),
+        Limit("one invocation", pace.work, USABLE, "s a burst", f"the quota or {more}: until then continuations"),
+        Limit("new connections", traffic.connects_per_second, NEW_CONNECTIONS, "a second", "the API Gateway quota"),
+        Limit("stream shards", *_stream(traffic, setup, pace), "records/s", "bursts into larger batches; see docs"),
+        Limit("DynamoDB table", sent.dynamodb_read_units, TABLE_READS, "read units/s", "the table's read quota"),
+    ]
+    if pace.mode == FANOUT:
+        found.append(
+            Limit("FIFO group", sent.jobs / setup.shards, FIFO_CALLS, "jobs/s a group", "larger bursts: fewer jobs")
+        )
+        if setup.index:
+            hot = sent.passes * reads(traffic, replace(setup, sweep=False), setup.shards)[1] / setup.shards
+            found.append(Limit("index partition", hot, PARTITION_READS, "read units/s", "FanoutShards"))
+    return tuple(found)
+
+
+def _stream(traffic: Traffic, setup: Setup, pace: Speed) -> tuple[float, float]:
+    """Records a second, and how many all shards could hand on, posting aside: one batch at a time each."""
+    work = dispatch_seconds(setup) if pace.mode == FANOUT else page_seconds(traffic, setup, DIRECT)
+    batch = INVOKE_SECONDS + work
+    return traffic.messages_per_second, setup.stream_shards * STREAM_BATCH / batch
+
+
+def plan(traffic: Traffic, setup: Setup, mode: str) -> Plan:
+    """Everything about one mode, DIRECT or FANOUT."""
+    pace = speed(traffic, setup, mode)
+    sent = load(traffic, setup, pace)
+    return Plan(traffic, setup, pace, sent, limits(traffic, setup, pace, sent), costs(traffic, setup, sent))

@@ -1,0 +1,192 @@
+"""What goes into a plan and what comes out of it, and the numbers it takes for granted. Plain data.
+
+Times are seconds, sizes bytes. A constant without a source is an assumption, and docs/scaling.md says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+DIRECT, FANOUT, AUTO = "direct", "fanout", "auto"
+
+#: Lambda asks a stream's shard for records four times a second (Lambda Developer Guide, DynamoDB Streams).
+POLL = 0.25
+#: The template's BatchSize of the stream and of the fan-out queue.
+STREAM_BATCH = 100
+QUEUE_BATCH = 10
+#: The template's Timeout, less what the relay keeps for its queues and the last posts.
+INVOCATION = 60.0
+USABLE = 56.0
+MEMORY_GB = 1769 / 1024
+RETRY_WORKERS = 5
+#: SendMessageBatch and its ten entries, a job from the queue to its function, an invocation's own time.
+SEND_SECONDS = 0.015
+HOP_SECONDS = 0.06
+INVOKE_SECONDS = 0.02
+#: Scan and Query read up to 1 MB a page, counted before projection; sizes of a connection's row.
+PAGE_BYTES = 1_000_000
+PAGE_SECONDS = 0.06
+ROW_BYTES = 100
+INDEX_ROW_BYTES = 60
+READ_UNIT_BYTES = 4096
+#: Fanning out is another queue and another function: it should save the last client this much.
+WORTH = 1.0
+#: The spread of one post's latency around its median (log-normal).
+SIGMA = 0.5
+_TAIL = 2.3
+
+JOB_BYTES = 262_144
+SQS_CHUNK = 65_536
+POST_CHUNK = 32_768
+SMALL_CHUNK = 5_120
+FRAME_BYTES = 60
+LOG_BYTES = 1_200
+CONNECT_SECONDS = 0.03
+CONNECT_GB = 0.5
+
+#: Defaults of the account (API Gateway, Lambda, SQS and DynamoDB quotas; the table's from memory).
+NEW_CONNECTIONS = 500.0
+FIFO_CALLS = 300.0
+TABLE_READS = 40_000.0
+PARTITION_READS = 3_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What is to be sent: ``burst`` messages come at once, ``messages_per_second`` on average."""
+
+    clients: int
+    messages_per_second: float = 1.0
+    burst: int = 1
+    payload: int = 600
+    latency: float = 0.02
+    session: float = 7200.0
+
+    @property
+    def posts_per_second(self) -> float:
+        """Every message to every client."""
+        return self.clients * self.messages_per_second
+
+    @property
+    def bursts_per_second(self) -> float:
+        """How often messages come."""
+        return self.messages_per_second / self.burst
+
+    @property
+    def connects_per_second(self) -> float:
+        """Each connection ends after ``session`` seconds and is made again."""
+        return self.clients / self.session
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """The account and the stack; ``others`` is what of the quota other APIs use."""
+
+    quota: float = 10_000.0
+    others: float = 0.0
+    shards: int = 8
+    workers: int = 8
+    concurrency: int = 100
+    cpu_per_post: float = 25e-6
+    index: bool = False
+    sweep: bool = True
+    auto_clients: int | None = None
+    stream_shards: int = 1
+    lambda_concurrency: int = 1_000
+    groups_per_batch: int = 1
+
+    @property
+    def allowed(self) -> float:
+        """Posts a second the account leaves us."""
+        return max(1.0, self.quota - self.others)
+
+    @property
+    def functions(self) -> int:
+        """Workers that post at once: a shard is served by one, and one may be handed several."""
+        return min(self.workers, ceil(self.shards / self.groups_per_batch))
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a mode is: ``functions`` at ``each`` posts a second, ``rate`` together, and what sets that pace."""
+
+    mode: str
+    functions: int
+    each: float
+    rate: float
+    pace: str
+    start: float
+    first: float
+    work: float
+    hops: int
+    utilisation: float
+    wait: float
+    last: float
+
+    def until(self, part: float) -> float:
+        """Seconds until this part of the clients has a burst, into an idle relay."""
+        return self.start + self.first + part * (self.work - self.first) + self.hops * part * HOP_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit: how much of it is used, and what to raise."""
+
+    name: str
+    used: float
+    available: float
+    unit: str
+    advice: str
+
+    @property
+    def share(self) -> float:
+        """1 is all of it."""
+        return self.used / self.available
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the services get, a second."""
+
+    passes: float
+    jobs: float
+    invocations: float
+    function_seconds: float
+    sqs_requests: float
+    dynamodb_requests: float
+    dynamodb_read_units: float
+    dynamodb_write_units: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything about one mode."""
+
+    traffic: Traffic
+    setup: Setup
+    speed: Speed
+    load: Load
+    limits: tuple[Limit, ...]
+    costs: Mapping[str, float]
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether what comes also goes."""
+        return self.speed.utilisation < 1
+
+    @property
+    def first(self) -> Limit:
+        """The limit that binds first."""
+        return max(self.limits, key=lambda limit: limit.share)
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Which mode, from how many clients on fanning out pays, and why."""
+
+    mode: str
+    break_even: int | None
+    why: str
+    next: str
