@@ -120,7 +120,7 @@ class Job:
             raise UnreadableJob("the job has no messages or nobody to send them to")
         if any(client.skip >= len(messages) for client in clients):
             raise UnreadableJob("a client is to skip every message")
-        cursor = fields.get("cursor")
+        cursor = fields.get("cursor") if shard else None
         if cursor is not None and not (isinstance(cursor, dict) and _shallow(cursor)):
             raise UnreadableJob("cursor is not a map, or nests too deep")
         reason = fields.get("reason", "")
@@ -132,7 +132,7 @@ class Job:
             attempt=_count(fields, "attempt"),
             first_at=_count(fields, "firstAt"),
             reason=reason if isinstance(reason, str) else "",
-            hop=_count(fields, "hop"),
+            hop=_count(fields, "hop") if shard else 0,
         )
 
     def split(self, room: int = MAX_BODY_BYTES) -> list[Job]:

@@ -15,8 +15,8 @@ from async_relay.testing.gateway import Gateway
 from async_relay.testing.scripts import Answer, Choice, Cut, Drip, Garbage, Half, Hang, SlowHeader, huge_header
 from async_relay.testing.trust import Tls
 
-TIMEOUT = 0.5
-BOUND = TIMEOUT + 1.0
+TIMEOUT = 1.0
+BOUND = TIMEOUT + 2.0
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def transport(request: pytest.FixtureRequest, gateway: Gateway) -> AsyncIt
         (SlowHeader(0.1), (None,)),
         (SlowHeader(5), (TimedOut,)),
         (Drip(0.001), (None,)),
-        (Drip(0.1), (TimedOut,)),
+        (Drip(0.2), (TimedOut,)),
         (Half(), (Disconnected,)),
         (Half(reset=False), (Disconnected, ServerError)),
         (Half(Answer(500, body=b"x" * 1000)), (Disconnected,)),
