@@ -38,6 +38,7 @@ from .values import (
     SQS_CHUNK,
     STREAM_BATCH,
     TABLE_READS,
+    TAIL,
     USABLE,
     Limit,
     Load,
@@ -99,7 +100,7 @@ def speed(traffic: Traffic, setup: Setup, mode: str) -> Speed:
         hops=hops,
         utilisation=busy,
         wait=inf if busy >= 1 else busy * occupied / (2 * (1 - busy)),
-        last=start + work + hops * HOP_SECONDS + traffic.latency * (exp(SIGMA * _TAIL) - 1),
+        last=start + work + hops * HOP_SECONDS + traffic.latency * (exp(SIGMA * TAIL) - 1),
     )
 
 

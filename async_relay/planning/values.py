@@ -35,7 +35,8 @@ READ_UNIT_BYTES = 4096
 WORTH = 1.0
 #: The spread of one post's latency around its median (log-normal).
 SIGMA = 0.5
-_TAIL = 2.3
+#: How many of those deviations the slowest of about a hundred posts lies out.
+TAIL = 2.3
 
 JOB_BYTES = 262_144
 SQS_CHUNK = 65_536
