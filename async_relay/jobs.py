@@ -289,4 +289,4 @@ def _read_message(payload: Any) -> Message:
 def _shallow(value: Any, levels: int = _MAX_DEPTH) -> bool:
     """Whether lists and maps nest no deeper than ``levels``."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels > 0 and all(_shallow(each, levels - 1) for each in inner)
+    return levels >= 0 and all(_shallow(each, levels - 1) for each in inner)

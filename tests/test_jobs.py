@@ -197,11 +197,13 @@ def nested(levels: int, innermost: str = "1") -> str:
 
 
 def test_nesting_is_bounded() -> None:
-    """What nests deeper than could be written again is no job, wherever it stands; 140 levels are one."""
+    """What nests deeper than could be written again is no job, wherever it stands; 150 levels are one."""
     clients = '"clients":[{"connectionId":"x"}]'
-    assert Job.decode(f'{{"job":1,{clients},"messages":[{nested(140)}]}}').messages[0].body == nested(140).encode()
-    assert Job.decode(f'{{"job":1,"shard":{{}},"cursor":{nested(140)},"messages":[{{}}]}}').cursor
-    for levels in (160, *range(900, 1_000)):
+    assert Job.decode(f'{{"job":1,{clients},"messages":[{nested(150)}]}}').messages[0].body == nested(150).encode()
+    assert Job.decode(f'{{"job":1,"shard":{{}},"cursor":{nested(150)},"messages":[{{}}]}}').cursor
+    with pytest.raises(UnreadableJob, match=r"^a message nests deeper than 150 levels$"):
+        Job.decode(f'{{"job":1,{clients},"messages":[{nested(151)}]}}')
+    for levels in (151, *range(900, 1_000)):
         for body in (
             f'{{"job":1,{clients},"messages":[{nested(levels)}]}}',
             f'{{"job":1,{clients},"messages":[{nested(1, "[" * levels + "]" * levels)}]}}',
@@ -299,17 +301,25 @@ def test_a_job_that_fits_stays_whole() -> None:
 
 
 def test_many_clients_need_few_queue_messages() -> None:
-    """Thousands of clients that lack one message fill their queue messages: no part but the last is half empty."""
-    clients = tuple(Client(f"{at:015d}=") for at in range(20_000))
-    parts = Job((message(1, 10_000),), clients).split()
-    assert tuple(client for part in parts for client in part.clients) == clients
-    assert min(bytes_of(part) for part in parts[:-1]) > LIMIT - 200
+    """Thousands of clients that lack one message fill their queue messages: no part but the last has room left."""
+    for count, width in [(20_000, 15), (1_000, 900)]:
+        clients = tuple(Client(f"{at:0{width}d}=") for at in range(count))
+        parts = Job((message(1, 10_000),), clients).split()
+        assert tuple(client for part in parts for client in part.clients) == clients
+        assert LIMIT - 200 - width < min(bytes_of(part) for part in parts[:-1])
+        assert max(bytes_of(part) for part in parts) <= LIMIT
 
 
 def test_many_messages_need_few_queue_messages() -> None:
     """Messages go together as long as half of the room is left to the clients."""
     parts = Job(tuple(message(at, 10_000) for at in range(60)), (Client("x"),)).split()
     assert [len(part.messages) for part in parts] == [14, 14, 14, 14, 4]
+
+
+def test_a_message_of_any_size_is_in_one_part() -> None:
+    """A message larger than any that is posted still makes one part by itself, and none without messages."""
+    job = Job((message(1, 200_000), message(2, 150_000)), (Client("x"),))
+    assert [part.messages for part in job.split()] == [job.messages[:1], job.messages[1:]]
 
 
 def test_who_has_a_parts_messages_is_not_in_it() -> None:
@@ -469,9 +479,15 @@ def test_every_letter_fits_and_holds_only_what_sqs_takes(where: str, letter: str
 
 def test_keys_that_dynamodb_could_not_have_are_left_out() -> None:
     """Keys of 20 KB are ten times what DynamoDB allows: a letter that is cut anyway does without them."""
-    letters = [DeadLetter("r", "d", "x" * LIMIT, 1, keys={"k": {"S": "v" * size}}) for size in (19_980, 20_010)]
+    letters = [DeadLetter("r", "d", "x" * LIMIT, 1, keys={"k": {"S": "v" * size}}) for size in (19_986, 19_987)]
     kept = [json.loads(letter.encode())["deadLetter"]["keys"] for letter in letters]
-    assert kept == [{"k": {"S": "v" * 19_980}}, {}]
+    assert kept == [{"k": {"S": "v" * 19_986}}, {}]
+
+
+def test_ids_that_dynamodb_could_not_have_are_cut() -> None:
+    """An eventID has 32 characters and a SequenceNumber 40 at most; 200 of what a forged record has are kept."""
+    letter = json.loads(DeadLetter("r", "d", "x", 1, event_id="e" * 201, sequence="1" * 201).encode())["deadLetter"]
+    assert (letter["eventID"], letter["sequence"]) == ("e" * 200, "1" * 200)
 
 
 def test_what_is_no_json_in_a_record_is_written_as_text() -> None:

@@ -55,6 +55,7 @@ GOOD: list[tuple[str, str, Any]] = [
         "http://localhost:4566/_aws/execute-api/abc/prod",
     ),
     ("WS_ENDPOINT", "HTTPS://[::1]:8443/dev", "HTTPS://[::1]:8443/dev"),
+    ("WS_ENDPOINT", "https://abc.com/X", "https://abc.com/X"),
     ("CONNECTIONS_TABLE", "a-b_c.9", "a-b_c.9"),
     ("CONNECTIONS_TABLE", "abc", "abc"),
     ("CONNECTIONS_TABLE", "t" * 255, "t" * 255),

@@ -191,6 +191,7 @@ def test_a_set_is_a_sorted_list(typed_set: dict[str, Any], expected: list[Any]) 
         ({"L": {}}, "attribute a.b does not hold what its type L says"),
         ({"SS": "text"}, "attribute a.b does not hold what its type SS says"),
         ({"NS": {"a": 1}}, "attribute a.b does not hold what its type NS says"),
+        ({"BS": None}, "attribute a.b does not hold what its type BS says"),
         ({"SS": [1]}, "attribute a.b does not hold what its type S says"),
         ({"NS": ["x"]}, "attribute a.b does not hold what its type N says"),
         ({"BS": ["x"]}, "attribute a.b does not hold what its type B says"),
@@ -206,6 +207,12 @@ def test_a_problem_names_the_attribute_and_what_is_wrong(value: Any, problem: st
     with pytest.raises(UndecodableRecord) as error:
         decode_item({"a": {"M": {"b": value}}})
     assert str(error.value) == problem
+
+
+def test_a_value_that_stands_alone_is_called_a_value() -> None:
+    """Without an attribute's name the problem is that of the value."""
+    with pytest.raises(UndecodableRecord, match=r"^attribute value is not a map of one type and its value$"):
+        decode_value("text")
 
 
 def test_a_problem_in_a_list_names_the_position() -> None:
@@ -300,6 +307,7 @@ def test_an_undecodable_record_says_why(raw: Any, problem: str) -> None:
     """A record that can never become a message keeps what it was, with the problem in one sentence."""
     read = read_record(raw)
     assert (read.message, read.problem, read.raw) == (None, problem, raw)
+    assert read.event_id == (raw.get("eventID", "") if isinstance(raw, dict) else "")
 
 
 def test_a_bad_attribute_is_the_records_problem() -> None:
