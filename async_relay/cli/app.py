@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from .backfill import backfill
 from .dead_letters import app as dead_letters
 from .plan import show as plan
 
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(dead_letters, name="dead-letters")
 app.command("plan")(plan)
+app.command("backfill")(backfill)
 
 
 @app.callback()
