@@ -10,7 +10,7 @@ FAILED_INSTALL := echo "The installation failed: see the lines above, then run m
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint types unit fuzz demo build clean
+.PHONY: help test lint types unit fuzz demo build bench load cold clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,15 @@ fuzz: $(VENV)/.installed ## Foreign input at random for SECONDS=60; TARGETS='rec
 
 demo: $(VENV)/.installed-demo ## The whole relay on this machine, until Ctrl-C; ONCE=1 for one checked round, PORT=8081, CLIENTS=50
 	@exec $(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port '$(PORT)') $(if $(CLIENTS),--clients '$(CLIENTS)') $(DEMO)
+
+bench: $(VENV)/.installed ## The relay and what one would use instead, side by side; BENCH='--quick', '--help'
+	@exec $(BIN)/python -m benchmarks.bench $(BENCH)
+
+load: $(VENV)/.installed ## The real handler against many mocked clients; LOAD='--clients 100000', '--help'
+	@exec $(BIN)/python -m benchmarks.load $(LOAD)
+
+cold: $(VENV)/.installed ## From the start of a process to its first post, step by step; COLD='--help'
+	@exec $(BIN)/python -m benchmarks.cold $(COLD)
 
 build: build/async-relay-arm64.zip build/async-relay-x86_64.zip ## The Lambda zips
 

@@ -1,0 +1,140 @@
+"""The benchmark's results as a table on the terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console  # noqa: TC002 - it costs nothing here
+from rich.table import Table
+
+from .figures import Goal, Results, Sample, goals, ratio
+
+_COLUMNS = ("", "CPU µs a delivery", "low to high", "times ours", "deliveries a second", "client busy", "gateway busy")
+_NOTES = """\
+CPU is the client process's own, user and system, around a broadcast: imports, clients and first handshakes come before.
+Medians over {repetitions} rounds, everybody in turn; "times ours" is the median of the rounds' own ratios.
+{clients:,} clients, {at_once} in flight, {latency:g} ms gateway latency, {body} bytes a message, TLS verified, every
+post signed (wrk neither verifies nor signs, and posts for a time instead of a count). The slow ones post to a fifth of
+the clients, which costs the same for each. A whole handler goes from the stream event to its answer and reads the
+clients from the table; the others only post. "Busy" is the share of one core: a gateway well below 100 % was not what
+anybody waited for."""
+
+
+def show(results: Results, console: Console) -> None:
+    """Everything there is, on the terminal."""
+    if results.comparison:
+        console.print(_table("Side by side", _COLUMNS, _rows(results)))
+    for title, samples in _sweeps(results):
+        console.print(_table(title, _SWEEP_COLUMNS, [_sweep_row(each) for each in samples]))
+    for name, reason in results.missing.items():
+        console.print(f"Left out: {name}: {reason}", style="yellow")
+    for goal, came_to, reached in goals(results):
+        console.print(f"{'✓' if reached else '✗'} {goal}: {came_to}", style="green" if reached else "red")
+
+
+def markdown(results: Results, pictures: Mapping[str, Path]) -> str:
+    """The same as a page; ``pictures`` are the plots beside it."""
+    return "\n".join([*_page(results, pictures), ""])
+
+
+def _page(results: Results, pictures: Mapping[str, Path]) -> Iterator[str]:
+    yield "# Benchmark results"
+    yield ""
+    yield "Made by `make bench`. " + "; ".join(f"{name}: {value}" for name, value in results.machine.items()) + "."
+    if results.interrupted:
+        yield "\nThe run was stopped before its end."
+    if results.comparison:
+        yield from [
+            "",
+            "## Side by side",
+            "",
+            *_picture(pictures, "comparison", "CPU a delivery, ours and the others'"),
+        ]
+        yield from _markdown_table(_COLUMNS, _rows(results))
+        options = results.options
+        yield "\n" + _NOTES.format(
+            repetitions=options["repetitions"],
+            clients=options["clients"],
+            at_once=options["in flight"],
+            latency=options["latency ms"],
+            body=options["body"],
+        )
+    yield from [f"\nLeft out: {name}, because {reason}." for name, reason in results.missing.items()]
+    for title, samples in _sweeps(results):
+        name = title.partition(" ")[2].partition(" ")[0]
+        yield from ["", f"## {title}", "", *_picture(pictures, name, title)]
+        yield from _markdown_table(_SWEEP_COLUMNS, [_sweep_row(each) for each in samples])
+    found = goals(results)
+    if found:
+        yield from ["", "## Goals", "", *_markdown_table(("goal", "came to", ""), [_goal_row(each) for each in found])]
+
+
+def _rows(results: Results) -> list[tuple[str, ...]]:
+    return [_row(results, each) for each in sorted(_measured(results.comparison), key=lambda one: one.cpu.median)]
+
+
+def _measured(samples: Sequence[Sample]) -> list[Sample]:
+    return [each for each in samples if each.runs]
+
+
+def _row(results: Results, sample: Sample) -> tuple[str, ...]:
+    cpu, times = sample.cpu, ratio(results, sample.name)
+    return (
+        sample.title + (" (whole handler)" if sample.whole else ""),
+        f"{cpu.median:,.1f}",
+        f"{cpu.low:,.1f} to {cpu.high:,.1f}",
+        "" if times is None else f"{times:.1f}",
+        f"{sample.rate.median:,.0f}",
+        f"{sample.busy:.0%}",
+        f"{sample.server_busy:.0%}",
+    )
+
+
+_SWEEP_COLUMNS = ("", "clients", "in flight", "latency ms", "deliveries a second", "CPU µs a delivery", "peak MB")
+
+
+def _sweeps(results: Results) -> list[tuple[str, list[Sample]]]:
+    titled = [
+        ("By concurrency, 8 ms away", results.by_concurrency),
+        ("By latency of the gateway", results.by_latency),
+        ("By clients in the table", results.by_clients),
+    ]
+    return [(title, measured) for title, samples in titled if (measured := _measured(samples))]
+
+
+def _sweep_row(sample: Sample) -> tuple[str, ...]:
+    return (
+        sample.title,
+        f"{sample.clients:,}",
+        f"{sample.concurrency}",
+        f"{sample.latency_ms:g}",
+        f"{sample.rate.median:,.0f}",
+        f"{sample.cpu.median:,.1f}",
+        f"{sample.memory:.0f}",
+    )
+
+
+def _goal_row(goal: Goal) -> tuple[str, ...]:
+    return goal.goal, goal.came_to, "reached" if goal.reached else "**not reached**"
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for at, column in enumerate(columns):
+        table.add_column(column, justify="right" if at else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"| --- |{' ---: |' * (len(columns) - 1)}"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+
+
+def _picture(pictures: Mapping[str, Path], name: str, text: str) -> Iterator[str]:
+    if name in pictures:
+        yield f"![{text}]({pictures[name].name})"
+        yield ""
