@@ -108,9 +108,9 @@ def test_the_signing_key_is_derived_once_a_day(monkeypatch: pytest.MonkeyPatch) 
     """The key is derived once a day (UTC), and the signature is botocore's on both sides of midnight."""
     derived: list[str] = []
 
-    def counting(secret_key: str, day: str, region: str, service: str) -> bytes:
+    def counting(secret_key: str, day: str, *scope: str) -> bytes:
         derived.append(day)
-        return signing_key(secret_key, day, region, service)
+        return signing_key(secret_key, day, *scope)
 
     monkeypatch.setattr(sigv4, "signing_key", counting)
     credentials = Credentials(KEY, SECRET)
