@@ -137,7 +137,7 @@ class Relay:
                 back.add(at)
             else:
                 parcels.append(_Parcel(self._queues.dead_letters, Entry(letter.encode()), -1, range(at, at + 1)))
-        if messages and self._queues.fanout is not None and await self._fans_out():
+        if messages and self._queues.fanout is not None and await self._fans_out(end):
             back.update(served[position] for position in await self._dispatch(messages, self._queues.fanout, end))
         elif messages:
             ((positions, more),) = await self._serve([(Job(messages, shard=Shard()), "")], end)
@@ -233,16 +233,17 @@ class Relay:
             entry = Entry(replace(letter, content=content).encode())
             yield _Parcel(self._queues.dead_letters, entry, owner, positions)
 
-    async def _fans_out(self) -> bool:
+    async def _fans_out(self, end: float) -> bool:
         """Whether there are many clients: counted once a minute, and fewer again only at half as many."""
         now = asyncio.get_running_loop().time()
         if self._auto_clients is not None and now - self._counted_at > _COUNT_HOLDS:
             enough = self._auto_clients // 2 if self._many and self._counted_at > 0 else self._auto_clients
             try:
-                self._many = await self._broadcaster.store.count(enough) >= enough
+                async with asyncio.timeout((end - now) / 4):
+                    self._many = await self._broadcaster.store.count(enough) >= enough
                 self._counted_at = now
-            except StoreUnavailable as error:
-                _log.warning("the clients cannot be counted: %s", error)
+            except (StoreUnavailable, TimeoutError) as error:
+                _log.warning("the clients cannot be counted: %s", str(error) or "no answer in time")
         return self._auto_clients is None or self._many
 
     async def _dispatch(self, messages: tuple[Message, ...], queue: Queue, end: float) -> set[int]:
@@ -252,7 +253,7 @@ class Relay:
         """
         back: set[int] = set()
         now = self._now()
-        parts = Job(messages, shard=Shard(), first_at=now).split()
+        parts = Job(messages, shard=Shard(self._shards - 1, self._shards), first_at=now).split()
         ends = list(accumulate(len(part.messages) for part in parts))
         open_shards = list(range(self._shards))
         for number, (part, stop) in enumerate(zip(parts, ends, strict=True)):
