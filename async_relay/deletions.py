@@ -1,6 +1,6 @@
 """Rows of gone clients, deleted in parallel while the posting goes on.
 
-A few workers at most; each takes all that has come together meanwhile, so many rows are few calls.
+One worker takes all that has come together meanwhile, so many rows are few calls of the store.
 """
 
 from __future__ import annotations
@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from .errors import StoreUnavailable
+from .errors import Unavailable
 from .protocols import ConnectionStore
 
-_WORKERS = 4
-_ROWS = 100
+_ROWS = 1_000
 
 
 class Deletions:
@@ -21,7 +20,7 @@ class Deletions:
     def __init__(self, store: ConnectionStore) -> None:
         self._store = store
         self._rows: deque[str] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._worker: asyncio.Task[None] | None = None
         self._refused = 0
         self._begun: set[str] = set()
 
@@ -37,22 +36,21 @@ class Deletions:
     def add(self, connection_id: str) -> None:
         """Delete this row soon."""
         self._rows.append(connection_id)
-        if len(self._tasks) < _WORKERS:
-            task = asyncio.get_running_loop().create_task(self._work())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.get_running_loop().create_task(self._work())
 
     async def finish(self, seconds: float) -> None:
         """Wait for what was added, at most ``seconds``."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=max(0.0, seconds))
+        if self._worker is not None:
+            await asyncio.wait([self._worker], timeout=max(0.0, seconds))
+            if self._worker.done():
+                self._worker.result()
 
     async def cancel(self) -> None:
         """Leave what is not deleted, and no task behind."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
 
     async def _work(self) -> None:
         while self._rows:
@@ -60,6 +58,6 @@ class Deletions:
             self._begun.update(rows)
             try:
                 await self._store.delete(rows)
-            except StoreUnavailable:
+            except Unavailable:
                 self._refused += len(rows)
             self._begun.difference_update(rows)

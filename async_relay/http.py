@@ -1,138 +1,24 @@
-"""The direct transport: signed posts over keep-alive HTTP/1.1 sockets of our own.
+"""The direct transport: PostToConnection on a pool of our own.
 
-No lane is bound to a socket: a free socket takes the next post, the one used last first, so the
-others may grow old and be closed. A post without a free socket waits for one, and as many are opened
-as were wanted at once, a few at a time, since a TLS handshake costs as much CPU as fifty posts.
-
-Rules
-- A post is signed when it gets its socket: a signature is good for five minutes, a queue is not.
-- The timeout runs from ``send`` to the last byte; one sweep serves all of them.
-- A socket that was closed while it lay idle costs nothing: the first post of an invocation on it
-  goes again, on another, if the socket fails before a byte of the answer.
-- If no socket is open and none can be opened, each failure is one post's: ``Unreachable``.
-- 1xx answers are stepped over; what is not HTTP is a ``ServerError`` and the end of its socket.
+Source: API Gateway Management API, ``POST /@connections/{connectionId}``.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 import ssl
-from collections import deque
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from math import ceil
-from typing import Any, NamedTuple, cast
-from urllib.parse import urlsplit
+from typing import Any
 
-import httptools
-
-from .errors import Disconnected, PostError, ServerError, TimedOut, Unreachable, post_error
 from .messages import Message
+from .pool import SignedPool
 from .sigv4 import Credentials, Signer, quote_id
 
-_HANDSHAKES = 16
-_LAST_HANDSHAKES = 0.05
-_SWEEP = 0.1
-_SIGNED_FOR = 20.0
-_MAX_ANSWER = 65_536
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]*=*").fullmatch
 
-Done = Callable[[Any, PostError | None], None]
 
-
-class _Post(NamedTuple):
-    lane: Any
-    message: Message
-    done: Done
-    expires: int
-
-
-class _Socket(asyncio.Protocol):
-    """One connection; ``post`` is what it carries, None while it is idle."""
-
-    __slots__ = (
-        "_answer",
-        "_detail",
-        "_parser",
-        "_received",
-        "_status",
-        "alive",
-        "invocation",
-        "keep",
-        "pool",
-        "post",
-        "stale",
-        "transport",
-    )
-
-    def __init__(self, pool: DirectTransport) -> None:
-        self.pool = pool
-        self.post: _Post | None = None
-        self.alive = False
-        self.stale = False
-        self.invocation = 0
-        self.keep = True
-        self._parser = httptools.HttpResponseParser(self)
-        self._status = 0
-        self._received = 0
-        self._detail = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports do what asyncio's do without descending from them.
-        self.transport = cast("asyncio.Transport", transport)
-        self.alive = True
-
-    def carry(self, post: _Post, invocation: int) -> None:
-        self.post = post
-        self.stale = self.invocation != invocation
-        self.invocation = invocation
-        self.transport.write(self.pool.request(post))
-
-    def on_body(self, body: bytes) -> None:
-        self._detail = (self._detail + body)[:200]
-
-    def on_message_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status >= 200:
-            self._status = status
-            self.keep = self._parser.should_keep_alive()
-
-    def data_received(self, data: bytes) -> None:
-        self.stale = False
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.fail(ServerError("the answer is not HTTP/1.1"))
-            return
-        status = self._status
-        if status:
-            self._status = self._received = 0
-            if status == 200:
-                self.pool.answered(self, None)
-            else:
-                detail, self._detail = self._detail.decode(errors="replace"), b""
-                self.pool.answered(self, post_error(status, detail))
-        else:
-            self._received += len(data)
-            if self._received > _MAX_ANSWER:
-                self.fail(ServerError("the answer does not end"))
-
-    def eof_received(self) -> None:
-        self.alive = False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.fail(Disconnected(f"the socket was closed{f': {exc}' if exc else ''}"))
-
-    def fail(self, error: PostError) -> None:
-        """End the socket; what it carried goes again if the socket was stale, else it failed."""
-        self.alive = False
-        self.transport.abort()
-        self.pool.lost(self, error)
-
-
-class DirectTransport:
-    """A pool of sockets to one endpoint that posts with our own signatures."""
+class DirectTransport(SignedPool):
+    """Posts messages to the connections of one API."""
 
     def __init__(
         self,
@@ -145,229 +31,23 @@ class DirectTransport:
         timeout: float = 3.0,
     ) -> None:
         """``endpoint`` is the URL with the stage; ``timeout`` in seconds, for one post or one connection."""
-        url = urlsplit(endpoint)
-        assert url.hostname is not None
-        self._host = url.hostname
-        self._port = url.port or (443 if url.scheme == "https" else 80)
-        self._netloc = url.netloc
-        self._prefix = f"{url.path.rstrip('/')}/@connections/"
+        super().__init__(endpoint, credentials=credentials, tls=tls, max_sockets=max_sockets, timeout=timeout)
         self._region = region
-        self._credentials = credentials
-        self._tls = tls if url.scheme == "https" else None
-        self._max_sockets = max_sockets
-        self._timeout = timeout
-        self._period = min(_SWEEP, timeout / 5)
-        self._patience = ceil(timeout / self._period)
-        self._signer: Signer | None = None
-        self._signed_with: Credentials | None = None
-        self._sign: Callable[[str, str], bytes] = _unsigned
-        self._resign_at = 0
-        self._idle: list[_Socket] = []
-        self._busy: set[_Socket] = set()
-        self._pending: deque[_Post] = deque()
-        self._connecting: set[asyncio.Task[None]] = set()
-        self._sweep: asyncio.TimerHandle | None = None
-        self._sweeps = 0
-        self._refused_at = -1
-        self._wanted = 0
-        self._invocation = 0
-        self._message: Message | None = None
+        self._prefix = f"{self._path}/@connections/"
         self._start = f"POST {self._prefix}".encode()
         self._middle = f" HTTP/1.1\r\nHost: {self._netloc}\r\nContent-Type: application/json\r\n".encode()
+        self._message: Message | None = None
         self._tail = b""
-        self.opened = 0
 
-    def __repr__(self) -> str:
-        """A sentence for logs and tests."""
-        return (
-            f"<{self._netloc}: {len(self._busy)} busy, {len(self._idle)} idle, "
-            f"{len(self._connecting)} opening, {len(self._pending)} waiting>"
-        )
+    def signer(self, credentials: Credentials) -> Signer:
+        """For the path of the stage's connections."""
+        return Signer(self._netloc, self._prefix, self._region, credentials)
 
-    async def begin(self) -> None:
-        """Fetch the credentials, fix the date, and let the loop notice which sockets were closed meanwhile."""
-        credentials = await self._credentials()
-        if credentials != self._signed_with:
-            self._signed_with = credentials
-            self._signer = Signer(self._netloc, self._prefix, self._region, credentials)
-        self._resign()
-        self._invocation += 1
-        self._wanted = 0
-        for _ in range(3):
-            await asyncio.sleep(0)
-        self._idle = [socket for socket in self._idle if socket.alive]
-
-    def send(self, lane: Any, message: Message, done: Done) -> None:
-        """Post ``message`` to ``lane.connection_id``; ``done(lane, error)`` follows."""
-        post = _Post(lane, message, done, self._sweeps + self._patience)
-        if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(self._period, self._sweep_up)
-        while self._idle:
-            socket = self._idle.pop()
-            if socket.alive:
-                self._busy.add(socket)
-                socket.carry(post, self._invocation)
-                return
-        self._pending.append(post)
-        self._grow()
-
-    def stop(self) -> None:
-        """Cut every post in flight, without a ``done``; idle sockets stay."""
-        self._pending.clear()
-        for task in self._connecting:
-            task.cancel()
-        for socket in tuple(self._busy):
-            socket.post = None
-            socket.fail(Disconnected("stopped"))
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-
-    async def end(self) -> None:
-        """Stop, and leave nothing but idle sockets; a handshake under way may finish, for the next invocation."""
-        self._wanted = 0
-        if self._connecting and not self._busy and not self._pending:
-            await asyncio.wait(self._connecting, timeout=_LAST_HANDSHAKES)
-        self.stop()
-        await asyncio.gather(*self._connecting, return_exceptions=True)
-
-    async def close(self) -> None:
-        """Close every socket."""
-        await self.end()
-        for socket in tuple(self._idle):
-            socket.fail(Disconnected("closed"))
-        await asyncio.sleep(0)
-
-    def request(self, post: _Post) -> bytes:
-        """The bytes of a post, signed now."""
-        message = post.message
+    def request(self, lane: Any, message: Message) -> bytes:
+        """A post to ``lane.connection_id``; what all clients of a message share is made once."""
         if message is not self._message:
             self._message = message
             self._tail = b"Content-Length: %d\r\n\r\n%b" % (len(message.body), message.body)
-        name = post.lane.connection_id
+        name = lane.connection_id
         quoted = name.replace("=", "%3D") if _PLAIN_ID(name) else quote_id(name)
         return self._start + quoted.encode() + self._middle + self._sign(quoted, message.digest) + self._tail
-
-    def answered(self, socket: _Socket, error: PostError | None) -> None:
-        """A whole answer came; called by the socket."""
-        post = socket.post
-        if post is None or not socket.keep:
-            self._drop(socket)
-        else:
-            self._busy.discard(socket)
-            socket.post = None
-            self._idle.append(socket)
-        if post is not None:
-            post.done(post.lane, error)
-        if self._pending:
-            self._serve()
-
-    def lost(self, socket: _Socket, error: PostError) -> None:
-        """The socket is of no more use; called by the socket."""
-        post, socket.post = socket.post, None
-        self._drop(socket)
-        if post is None:
-            return
-        if socket.stale:
-            self._pending.appendleft(post)
-        else:
-            post.done(post.lane, error)
-        self._serve()
-
-    def _drop(self, socket: _Socket) -> None:
-        socket.post = None
-        socket.alive = False
-        socket.transport.abort()
-        self._busy.discard(socket)
-        if socket in self._idle:
-            self._idle.remove(socket)
-
-    def _serve(self) -> None:
-        """Give idle sockets what waits, and open more if it still does."""
-        while self._pending and self._idle:
-            socket = self._idle.pop()
-            if socket.alive:
-                self._busy.add(socket)
-                socket.carry(self._pending.popleft(), self._invocation)
-        self._grow()
-
-    def _grow(self) -> None:
-        self._wanted = max(self._wanted, min(self._max_sockets, len(self._busy) + len(self._pending)))
-        if self._refused_at == self._sweeps and (self._busy or self._idle):
-            return
-        while (
-            len(self._connecting) < _HANDSHAKES
-            and len(self._connecting) + len(self._busy) + len(self._idle) < self._wanted
-        ):
-            task = asyncio.get_running_loop().create_task(self._connect())
-            self._connecting.add(task)
-            task.add_done_callback(self._connected)
-
-    async def _connect(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._timeout):
-                _, socket = await loop.create_connection(
-                    lambda: _Socket(self),
-                    self._host,
-                    self._port,
-                    ssl=self._tls,
-                    server_hostname=self._host if self._tls else None,
-                )
-        except (OSError, TimeoutError) as error:
-            # ssl.SSLError is an OSError too: an endpoint we cannot trust cannot be reached.
-            self._unreachable(error)
-            return
-        self.opened += 1
-        socket.invocation = self._invocation
-        if socket.alive:
-            self._idle.append(socket)
-
-    def _connected(self, task: asyncio.Task[None]) -> None:
-        self._connecting.discard(task)
-        if not task.cancelled():
-            task.result()
-            self._serve()
-
-    def _unreachable(self, error: OSError) -> None:
-        """While other sockets serve, what waits may wait for them; else somebody has to be told."""
-        self._refused_at = self._sweeps
-        self._wanted = 0
-        if self._pending and not self._busy and not self._idle:
-            post = self._pending.popleft()
-            reason = str(error) or type(error).__name__
-            post.done(post.lane, Unreachable(f"no connection to {self._netloc}: {reason}"))
-
-    def _resign(self) -> None:
-        assert self._signer is not None
-        self._sign = self._signer.at(datetime.now(UTC))
-        self._resign_at = self._sweeps + int(_SIGNED_FOR / self._period)
-
-    def _sweep_up(self) -> None:
-        """Count the time, and end what is out of it."""
-        self._sweeps += 1
-        self._sweep = None
-        if self._sweeps >= self._resign_at:
-            self._resign()
-        for socket in [each for each in self._busy if each.post is not None and each.post.expires < self._sweeps]:
-            socket.stale = False
-            socket.fail(TimedOut(f"no answer within {self._timeout:g} s"))
-        while self._pending and self._pending[0].expires < self._sweeps:
-            post = self._pending.popleft()
-            late = TimedOut if self._busy or self._idle else Unreachable
-            post.done(post.lane, late(f"no free socket within {self._timeout:g} s"))
-        if self._pending:
-            self._serve()
-        if self._sweep is None and (self._busy or self._pending):
-            self._sweep = asyncio.get_running_loop().call_later(self._period, self._sweep_up)
-
-
-def _unsigned(_quoted_id: str, _digest: str) -> bytes:
-    raise AssertionError("begin() comes before send()")
-
-
-def trust(ca_bundle: str | None) -> ssl.SSLContext:
-    """A verifying TLS context: the CAs of ``ca_bundle`` (PEM file), else the system's; raises ``OSError``."""
-    context = ssl.create_default_context(cafile=ca_bundle or None)
-    context.set_alpn_protocols(["http/1.1"])
-    return context

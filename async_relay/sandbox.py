@@ -132,7 +132,7 @@ class Sandbox:
             # The AWS SDK takes most of the cold start; a settings error must not wait for it.
             from .aws import Aws, DynamoStore
 
-            self._aws = self._aws or Aws()
+            self._aws = self._aws or Aws(environ=self._environ)
             settings = self._settings
             self._store = await DynamoStore.open(
                 self._aws,
@@ -145,7 +145,7 @@ class Sandbox:
 
     async def _open_transport(self) -> Transport:
         from .aws import SdkTransport
-        from .http import DirectTransport, trust
+        from .http import DirectTransport
 
         settings = self._settings
         bounds: dict[str, Any] = {
@@ -155,7 +155,7 @@ class Sandbox:
         }
         if settings.transport == "sdk":
             return await SdkTransport.open(self._aws, settings.ws_endpoint, **bounds)
-        tls = trust(self._environ.get("AWS_CA_BUNDLE")) if settings.ws_endpoint.startswith("https:") else None
+        tls = await self._aws.tls() if settings.ws_endpoint.startswith("https:") else None
         return DirectTransport(settings.ws_endpoint, credentials=self._aws.credentials, tls=tls, **bounds)
 
     async def _queue(self, url: str | None) -> Queue | None:

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 for ``POST {stage}/@connections/{id}``. Pure.
+"""AWS Signature Version 4 for many posts that differ in the end of their path and their body. Pure.
 
 What is the same for every post of a second is done once: the canonical request up to the path is
 hashed before, and the HMAC of the signing key is copied, not keyed anew.
@@ -6,7 +6,7 @@ hashed before, and the HMAC of the signing key is copied, not keyed anew.
 Rules (AWS General Reference, "Create a signed AWS API request")
 - The wire path carries the id percent-encoded once; the canonical path encodes that again.
 - A canonical path has no dot segments: an id that looks like one is percent-encoded whole.
-- The signed headers are host, x-amz-date and, where there is one, x-amz-security-token.
+- The signed headers are host, x-amz-date and, where there is one, x-amz-security-token and x-amz-target.
 - The signing key is good for a day; a signature for five minutes from its date.
 """
 
@@ -43,22 +43,37 @@ def quote_id(connection_id: str) -> str:
     return quote(connection_id, safe="-._~")
 
 
-def signing_key(secret_key: str, day: str, region: str) -> bytes:
+def signing_key(secret_key: str, day: str, region: str, service: str = SERVICE) -> bytes:
     """The key of one day (``YYYYMMDD``), Region and service."""
     first = f"AWS4{secret_key}".encode()
-    return reduce(lambda key, part: digest(key, part.encode(), "sha256"), (day, region, SERVICE, "aws4_request"), first)
+    return reduce(lambda key, part: digest(key, part.encode(), "sha256"), (day, region, service, "aws4_request"), first)
 
 
 class Signer:
     """Signs posts to one host and path prefix; ``at`` fixes the date."""
 
-    def __init__(self, host: str, prefix: str, region: str, credentials: Credentials) -> None:
-        """``host`` as in the Host header; ``prefix`` the path before the connection id, as on the wire."""
+    def __init__(
+        self,
+        host: str,
+        prefix: str,
+        region: str,
+        credentials: Credentials,
+        *,
+        service: str = SERVICE,
+        target: str = "",
+    ) -> None:
+        """``host`` as in the Host header; ``prefix`` the path before what differs, as on the wire.
+
+        ``target`` is the operation of a service of the JSON protocol, for the header X-Amz-Target.
+        """
         self._region = region
         self._credentials = credentials
         self._head = f"POST\n{quote(prefix, safe='/-._~')}"
         self._token = "" if not credentials.token else f"x-amz-security-token:{credentials.token}\n"
-        self._names = "host;x-amz-date;x-amz-security-token" if self._token else "host;x-amz-date"
+        self._target = f"x-amz-target:{target}\n" if target else ""
+        names = ("host", "x-amz-date", "x-amz-security-token" * bool(self._token), "x-amz-target" * bool(target))
+        self._names = ";".join(filter(None, names))
+        self._service = service
         self._host = host
         self._day = ""
         self._key = b""
@@ -68,10 +83,10 @@ class Signer:
         date = now.strftime("%Y%m%dT%H%M%SZ")
         if self._day != date[:8]:
             self._day = date[:8]
-            self._key = signing_key(self._credentials.secret_key, self._day, self._region)
-        scope = f"{self._day}/{self._region}/{SERVICE}/aws4_request"
+            self._key = signing_key(self._credentials.secret_key, self._day, self._region, self._service)
+        scope = f"{self._day}/{self._region}/{self._service}/aws4_request"
         start = sha256(self._head.encode())
-        rest = f"\n\nhost:{self._host}\nx-amz-date:{date}\n{self._token}\n{self._names}\n"
+        rest = f"\n\nhost:{self._host}\nx-amz-date:{date}\n{self._token}{self._target}\n{self._names}\n"
         block = self._key.ljust(_HASH_BLOCK, b"\0")
         inner = sha256(block.translate(_INNER) + f"AWS4-HMAC-SHA256\n{date}\n{scope}\n".encode())
         outer = sha256(block.translate(_OUTER))
@@ -90,6 +105,7 @@ class Signer:
 
     def _headers(self, date: str, scope: str) -> bytes:
         token = f"X-Amz-Security-Token: {self._credentials.token}\r\n" if self._token else ""
+        target = f"X-Amz-Target: {self._target.removeprefix('x-amz-target:').strip()}\r\n" if self._target else ""
         key = self._credentials.access_key
         authorization = f"AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders={self._names}, Signature="
-        return f"X-Amz-Date: {date}\r\n{token}Authorization: {authorization}".encode()
+        return f"X-Amz-Date: {date}\r\n{token}{target}Authorization: {authorization}".encode()

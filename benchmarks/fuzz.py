@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from async_relay.cli.letters import Form, read_letter
 from async_relay.errors import Disconnected, PostError, ServerError, UndecodableRecord, UnreadableJob, post_error
-from async_relay.http import _Socket
+from async_relay.pool import _Socket
 from async_relay.jobs import MAX_BODY_BYTES, DeadLetter, Job
 from async_relay.messages import Message
 from async_relay.sigv4 import quote_id
@@ -159,7 +159,10 @@ class Pool:
     def __init__(self) -> None:
         self.outcomes: list[PostError | None] = []
 
-    def request(self, _post: Any) -> bytes:
+    def refusal(self, _body: bytes) -> PostError | None:
+        return None
+
+    def request(self, _lane: Any, _message: Any) -> bytes:
         """What is written to the wire; nobody reads it."""
         return b""
 

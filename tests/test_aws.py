@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
 import boto3
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials as BotocoreCredentials
 
 from async_relay.aws import Aws, DynamoStore, SqsQueue
+from async_relay.aws.row_deletions import RowDeletions
 from async_relay.errors import QueueUnavailable, StoreUnavailable, Unavailable
 from async_relay.jobs import Client, Shard
 from async_relay.memory import MemoryStore
 from async_relay.protocols import ConnectionStore, Entry
-from async_relay.testing.gateway import Gateway
-from async_relay.testing.trust import Tls
+from async_relay.sigv4 import Credentials
+from async_relay.testing import Answer, Choice, Cut, Gateway, Tls
 
 MakeStore = Callable[[], Awaitable[ConnectionStore]]
 
@@ -220,6 +226,47 @@ async def test_a_partial_failure_names_only_what_failed() -> None:
     with pytest.raises(QueueUnavailable, match="did not take 2 of 12") as caught:
         await queue.send([Entry("no" if at in (3, 11) else "yes") for at in range(12)])
     assert caught.value.failed == frozenset({3, 11})
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(body=b'{"UnprocessedItems":{"t":[]}}'), 500, Cut()], ids=["busy", "500", "cut"]
+)
+async def test_rows_that_are_not_deleted_at_once_are_named(answer: Choice) -> None:
+    """Left unprocessed, refused or cut off: those rows are left to the SDK; the request is signed for DynamoDB."""
+
+    async def credentials() -> Credentials:
+        return Credentials("AKIDEXAMPLE", "secret", "token")
+
+    async with Gateway(answer) as gateway:
+        deletions = RowDeletions(
+            gateway.endpoint.removesuffix("/prod"),
+            "t",
+            region="eu-west-1",
+            credentials=credentials,
+            tls=None,
+            timeout=1,
+        )
+        rows = [f"{number}=" for number in range(60)]
+        assert await deletions.delete(rows) == rows
+        await deletions.close()
+
+
+async def test_the_signature_of_a_deletion_is_botocores() -> None:
+    """What DynamoDB gets is signed as botocore would sign it."""
+    key = Credentials("AKIDEXAMPLE", "secret", "token")
+    deletions = RowDeletions("http://127.0.0.1:9", "t", region="eu-west-1", credentials=None, tls=None)  # type: ignore[arg-type]
+    now = datetime.now(UTC)
+    ours = deletions.signer(key).at(now)("", sha256(b"{}").hexdigest()).decode()
+    request = AWSRequest(
+        "POST", "http://127.0.0.1:9/", data=b"{}", headers={"X-Amz-Target": "DynamoDB_20120810.BatchWriteItem"}
+    )
+    request.context["timestamp"] = now.strftime("%Y%m%dT%H%M%SZ")
+    auth = SigV4Auth(BotocoreCredentials(key.access_key, key.secret_key, key.token), "dynamodb", "eu-west-1")
+    request.headers["X-Amz-Date"] = request.context["timestamp"]
+    request.headers["X-Amz-Security-Token"] = "token"
+    signature = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
+    assert f"Signature={signature}\r\n" in ours
+    assert "SignedHeaders=host;x-amz-date;x-amz-security-token;x-amz-target," in ours
 
 
 class Busy:

@@ -7,7 +7,10 @@ certificate of a trusted CA for the right one.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import ssl
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -17,6 +20,7 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ..errors import Unavailable
+from ..pool import trust
 from ..sigv4 import Credentials
 
 #: What a call of the SDK raises when it fails.
@@ -43,8 +47,10 @@ def patient() -> AioConfig:
 class Aws:
     """An aioboto3 session and the clients made from it, closed together."""
 
-    def __init__(self, session: aioboto3.Session | None = None) -> None:
+    def __init__(self, session: aioboto3.Session | None = None, environ: Mapping[str, str] = os.environ) -> None:
         self._session = session or aioboto3.Session()
+        self._environ = environ
+        self._tls: ssl.SSLContext | None = None
         self._stack = AsyncExitStack()
 
     @property
@@ -69,6 +75,16 @@ class Aws:
         """A client that lives as long as the session."""
         make: Any = self._session.client
         return await self._stack.enter_async_context(make(service, config=config, **options))
+
+    async def tls(self) -> ssl.SSLContext:
+        """The one TLS context of our own sockets; reading the CAs takes 30 ms, so not in the loop."""
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(trust, self._environ.get("AWS_CA_BUNDLE"))
+        return self._tls
+
+    def closing(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Also call this when the session closes."""
+        self._stack.push_async_callback(close)
 
     async def close(self) -> None:
         """Close every client."""

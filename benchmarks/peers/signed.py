@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from async_relay.errors import PostError
-from async_relay.http import DirectTransport, trust
+from async_relay.http import DirectTransport
 from async_relay.messages import Message
 from async_relay.sandbox import new_event_loop
 from async_relay.sigv4 import Credentials, Signer, quote_id
@@ -53,7 +53,7 @@ class ProtocolPosts(_OnUvloop):
             self._setup.endpoint,
             region=REGION,
             credentials=credentials,
-            tls=trust(self._setup.ca_file),
+            tls=ssl.create_default_context(cafile=self._setup.ca_file),
             max_sockets=self._setup.concurrency,
         )
 
