@@ -115,6 +115,7 @@ def test_what_a_body_may_leave_out() -> None:
     assert job == Job((Message.encode({"a": 1}),), (Client("x"),))
     assert Job.decode(json.dumps(body | {"shard": {}})).shard == Shard(0, 1)
     assert Job.decode(json.dumps(body | {"shard": {}, "clients": "ignored"})).clients == ()
+    assert Job.decode(json.dumps(WHOLE | {"cursor": {"a": {"S": "x"}}, "hop": 3})) == job
     odd = {"clients": [{"connectionId": "x", "skip": 0, "createdAt": None}], "shard": None, "cursor": None, "reason": 5}
     assert Job.decode(json.dumps(body | odd)) == job
 

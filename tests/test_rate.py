@@ -128,6 +128,14 @@ def test_no_time_is_saved_up_between_invocations() -> None:
     assert [rate.wait(9_000.0) == 0.0 for _ in range(4)] == [True, True, False, False]
 
 
+def test_a_small_limit_saves_up_one_place_at_most() -> None:
+    """Below fifty a second a burst is one post, however long nobody asked."""
+    rate = Rate(5.0)
+    rate.begin(0.0)
+    assert rate.wait(60.0) == 0.0
+    assert rate.wait(60.0) == pytest.approx(0.2)
+
+
 # -- who is refused
 
 
