@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib as mpl
 
@@ -48,7 +48,7 @@ def draw(results: Results, directory: Path) -> dict[str, Path]:
 
 
 @contextmanager
-def figure(path: Path, width: float = 8.0, height: float = 4.0) -> Iterator[Any]:
+def figure(path: Path | IO[str], width: float = 8.0, height: float = 4.0) -> Iterator[Any]:
     """Axes that are saved at the end."""
     with plt.rc_context(_STYLE):
         picture, axes = plt.subplots(figsize=(width, height), layout="constrained")

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from multiprocessing.connection import Connection as Pipe
@@ -35,6 +36,7 @@ class Remote:
         )
         theirs.close()
         self._pipe = ours
+        self._lock = threading.Lock()
         self._pipe.send((module, name, dict(options)))
         try:
             self.facts: Any = self._answer()
@@ -44,8 +46,9 @@ class Remote:
 
     def call(self, method: str, *arguments: Any) -> Any:
         """What the method answers, or raises, there."""
-        self._pipe.send((method, arguments))
-        return self._answer()
+        with self._lock:
+            self._pipe.send((method, arguments))
+            return self._answer()
 
     def close(self) -> None:
         """End the process."""

@@ -10,21 +10,21 @@ from rich.table import Table
 
 from .figures import Goal, Results, Sample, goals, ratio
 
-_COLUMNS = ("", "CPU µs a delivery", "low to high", "times ours", "deliveries a second", "client busy", "gateway busy")
+_COLUMNS = ("", "CPU µs", "low to high", "times ours", "a second", "client busy", "gateway busy")
 _NOTES = """\
-CPU is the client process's own, user and system, around a broadcast: imports, clients and first handshakes come before.
+CPU µs a delivery is the client process's own, user and system, around a broadcast: imports, clients and first handshakes come before.
 Medians over {repetitions} rounds, everybody in turn; "times ours" is the median of the rounds' own ratios.
 {clients:,} clients, {at_once} in flight, {latency:g} ms gateway latency, {body} bytes a message, TLS verified, every
 post signed (wrk neither verifies nor signs, and posts for a time instead of a count). The slow ones post to a fifth of
-the clients, which costs the same for each. A whole handler goes from the stream event to its answer and reads the
+the clients, which costs the same for each. A whole handler (*) goes from the stream event to its answer and reads the
 clients from the table; the others only post. "Busy" is the share of one core: a gateway well below 100 % was not what
 anybody waited for."""
 
 
 def show(results: Results, console: Console) -> None:
     """Everything there is, on the terminal."""
-    if results.comparison:
-        console.print(_table("Side by side", _COLUMNS, _rows(results)))
+    if _measured(results.comparison):
+        console.print(_table("Side by side (* whole handler)", _COLUMNS, _rows(results)))
     for title, samples in _sweeps(results):
         console.print(_table(title, _SWEEP_COLUMNS, [_sweep_row(each) for each in samples]))
     for name, reason in results.missing.items():
@@ -44,7 +44,7 @@ def _page(results: Results, pictures: Mapping[str, Path]) -> Iterator[str]:
     yield "Made by `make bench`. " + "; ".join(f"{name}: {value}" for name, value in results.machine.items()) + "."
     if results.interrupted:
         yield "\nThe run was stopped before its end."
-    if results.comparison:
+    if _measured(results.comparison):
         yield from [
             "",
             "## Side by side",
@@ -81,7 +81,7 @@ def _measured(samples: Sequence[Sample]) -> list[Sample]:
 def _row(results: Results, sample: Sample) -> tuple[str, ...]:
     cpu, times = sample.cpu, ratio(results, sample.name)
     return (
-        sample.title + (" (whole handler)" if sample.whole else ""),
+        f"{sample.title}{' *' if sample.whole else ''}",
         f"{cpu.median:,.1f}",
         f"{cpu.low:,.1f} to {cpu.high:,.1f}",
         "" if times is None else f"{times:.1f}",
@@ -122,7 +122,7 @@ def _goal_row(goal: Goal) -> tuple[str, ...]:
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left")
     for at, column in enumerate(columns):
-        table.add_column(column, justify="right" if at else "left")
+        table.add_column(column, justify="right" if at else "left", no_wrap=not at)
     for row in rows:
         table.add_row(*row)
     return table

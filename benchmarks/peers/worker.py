@@ -80,17 +80,21 @@ def main(name: str, pipe_number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)
     with Pipe(pipe_number) as pipe:
-        module, kind = PEERS[name]
         try:
-            setup: Setup = pipe.recv()
-            peer: Peer = getattr(import_module(f"benchmarks.peers.{module}"), kind)(setup)
-            pipe.send("ready")
-            while True:
-                pipe.send(measured(peer, pipe.recv()))
-        except EOFError:
+            _obey(name, pipe)
+        except (EOFError, BrokenPipeError):
             os._exit(0)  # Without the hundred complaints about clients nobody closed.
         except Exception as error:  # noqa: BLE001 - the other side names it and leaves the peer out
             pipe.send(f"{type(error).__name__}: {error}")
+
+
+def _obey(name: str, pipe: Pipe) -> None:
+    module, kind = PEERS[name]
+    setup: Setup = pipe.recv()
+    peer: Peer = getattr(import_module(f"benchmarks.peers.{module}"), kind)(setup)
+    pipe.send("ready")
+    while True:
+        pipe.send(measured(peer, pipe.recv()))
 
 
 def measured(peer: Peer, count: int) -> Figures:

@@ -1,0 +1,159 @@
+"""The clients of a load test: what each does with a post, and what it got.
+
+    ok         takes everything, after the latency
+    gone       answers 410 and has left its row behind
+    throttled  answers 429 to the first two tries of each message: its buffer is full
+    erring     answers 500 or cuts the socket at the first two tries of each message
+    hanging    does not answer the first try of each message
+    slow       takes a second longer
+
+Rules
+- Who is what follows from the seed. Everybody but the gone gets every message in the end.
+- A client that left answers 410.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import log
+from random import Random
+
+from async_relay.testing import Answer, Choice, Cut, Gateway, Hang, RateLimit
+
+from .command import Refused
+from .ledger import Ledger, Shortfall, Tally
+from .peers.worker import connection_id
+
+KINDS = ("ok", "gone", "throttled", "erring", "hanging", "slow")
+CUT, HANGS = 0, -1
+_SLOW_SECONDS = 1.0
+_SICK_TRIES = 2
+_SPREAD = 0.5
+_SEQUENCE = b'"sequence":"'
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds from a post to its answer: ``constant`` (low), ``uniform`` (low to high), ``lognormal`` (median low)."""
+
+    shape: str
+    low: float
+    high: float = 0.0
+
+    def __call__(self, _connection_id: str, random: Random) -> float:
+        """One of them."""
+        match self.shape:
+            case "uniform":
+                return random.uniform(self.low, self.high)
+            case "lognormal":
+                return random.lognormvariate(log(self.low), _SPREAD)
+        return self.low
+
+
+def latency(text: str) -> Latency:
+    """``8``, ``uniform:2-20`` or ``lognormal:8``, in milliseconds; raises ``Refused``."""
+    number = r"([0-9]{1,5}(?:\.[0-9]{1,3})?)"
+    found = re.fullmatch(rf"(?:(constant|lognormal):)?{number}|(uniform):{number}-{number}", text)
+    if found:
+        shape = found[1] or found[3] or "constant"
+        low, high = float(found[2] or found[4]) / 1000, float(found[5] or 0) / 1000
+        if not (shape == "uniform" and high < low) and not (shape == "lognormal" and not low):
+            return Latency(shape, low, high)
+    raise Refused(f"--latency is {text!r}; it must be milliseconds, like 8, uniform:2-20 or lognormal:8")
+
+
+class Crowd:
+    """Everybody, by number."""
+
+    def __init__(self, shares: Mapping[str, float], seed: int) -> None:
+        """``shares`` of the kinds but ok, which is the rest."""
+        self.ledger = Ledger()
+        self._random = Random(seed)
+        self._shares = [shares.get(kind, 0.0) for kind in KINDS[1:]]
+        self._weights = [1.0 - sum(self._shares), *self._shares]
+        self._kinds = bytearray()
+        self._tries: dict[int, tuple[int, int]] = {}
+
+    def join(self, count: int, first: int) -> list[str]:
+        """So many more, who expect everything from message ``first`` on; their ids."""
+        numbers = self.ledger.join(count, first)
+        self._kinds += bytes(self._random.choices(range(len(KINDS)), self._weights, k=count))
+        for number in numbers:
+            if KINDS[self._kinds[number]] == "gone":
+                self.ledger.leave(number, 0)
+        return [connection_id(number) for number in numbers]
+
+    def leave(self, numbers: Iterable[int], last: int) -> None:
+        """These hang up, and need nothing after message ``last``."""
+        for number in numbers:
+            self._kinds[number] = KINDS.index("gone")
+            self.ledger.leave(number, last)
+
+    def gone(self) -> set[str]:
+        """Whose rows should not be there at the end."""
+        gone = KINDS.index("gone")
+        return {connection_id(number) for number, kind in enumerate(self._kinds) if kind == gone}
+
+    def answer(self, name: str, body: bytes) -> tuple[int, float]:
+        """The status (``CUT``, ``HANGS``) and the extra seconds of one post; what arrives is in the ledger."""
+        number, message = int(name[1:10]), sequence_of(body)
+        kind = KINDS[self._kinds[number]]
+        status, delay = (200, 0.0) if kind == "ok" else self._sick(kind, number, message)
+        if status == 200:
+            self.ledger.arrive(number, message)
+        return status, delay
+
+    def _sick(self, kind: str, number: int, message: int) -> tuple[int, float]:
+        if kind == "gone":
+            return 410, 0.0
+        if kind == "slow":
+            return 200, _SLOW_SECONDS
+        before, tries = self._tries.get(number, (0, 0))
+        tries = tries + 1 if before == message else 1
+        self._tries[number] = message, tries
+        if tries > (1 if kind == "hanging" else _SICK_TRIES):
+            return 200, 0.0
+        if kind == "erring":
+            return self._random.choice((500, CUT)), 0.0
+        return (HANGS if kind == "hanging" else 429), 0.0
+
+
+class CrowdGateway(Gateway):
+    """A gateway in front of a crowd, for a process of its own."""
+
+    def __init__(self, shares: Mapping[str, float], seed: int, lag: Latency, account_limit: float | None) -> None:
+        self._crowd = Crowd(shares, seed)
+        limit = RateLimit(account_limit, max(1.0, account_limit / 2)) if account_limit else None
+        super().__init__(self._answer, tls=True, latency=lag, rate_limit=limit, seed=seed, keep=False)
+        self.join = self._crowd.join
+        self.leave = self._crowd.leave
+        self.gone: Callable[[], set[str]] = self._crowd.gone
+
+    @property
+    def facts(self) -> tuple[str, str]:
+        """Where it is, and the file of whom to trust."""
+        return self.endpoint, self.ca_file
+
+    def tally(self) -> Tally:
+        """What came so far."""
+        return self._crowd.ledger.tally()
+
+    def shortfall(self, last: int) -> Shortfall:
+        """What is missing."""
+        return self._crowd.ledger.shortfall(last)
+
+    def _answer(self, name: str, body: bytes, _nth: int) -> Choice:
+        status, delay = self._crowd.answer(name, body)
+        if status == CUT:
+            return Cut()
+        if status == HANGS:
+            return Hang()
+        return Answer(status, delay=delay) if delay else status
+
+
+def sequence_of(body: bytes) -> int:
+    """The sequence a message carries."""
+    start = body.rindex(_SEQUENCE) + len(_SEQUENCE)
+    return int(body[start : body.index(b'"', start)])

@@ -1,0 +1,433 @@
+"""The real handler against many mocked clients, and a verdict: whether everybody got what they should have got.
+
+    make load                                              10,000 clients, 5 messages
+    make load LOAD='--clients 100000 --gone 0.05'          a twentieth has gone
+    make load LOAD='--duration 60 --churn 200'             a minute, with clients coming and going
+    python -m benchmarks.load --endpoint URL --table NAME  one's own API: it posts for real
+
+Rules
+- The code is the handler's: the sandbox, its settings from an environment, the transport, the table read by Scan.
+- The gateway and the table are processes of their own. The retry queue is here: its jobs are served when they are due,
+  as Lambda would, until it is empty.
+- What is settled is what a client got, by the gateway's own account, not by the relay's.
+- Ctrl-C: what there is so far is shown, and nothing is left running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+import logging
+import resource
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from async_relay.memory import MemoryQueue
+from async_relay.protocols import ConnectionStore, Entry, Queue, Transport
+from async_relay.sandbox import Sandbox, new_event_loop
+from async_relay.settings import Settings
+
+from . import command
+from .command import Refused, number, one_of, whole
+from .crowd import KINDS, Latency, latency
+from .ledger import Tally
+from .stage import ROOT, least_body, stream_event
+from .verdict import Ending, problems
+from .watch import Watch, WatchedTransport
+from .world import DEAD_LETTERS, RETRY, Endpoint, Memory, Servers, World, settings
+
+RESULTS = ROOT / "benchmarks" / "results"
+_INVOCATION_SECONDS = 60.0
+_JOBS_AT_ONCE = 10
+_RECEIVES = 5
+_HIDDEN_SECONDS = 1.0
+_TICK = 0.5
+_CHURN_TICK = 0.2
+_PATIENCE = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for."""
+
+    clients: int
+    messages: int
+    payload: int
+    lag: Latency
+    shares: Mapping[str, float]
+    account_limit: float | None
+    duration: float
+    churn: float
+    concurrency: int
+    transport: str
+    seed: int
+    retry_backoff: float = 1.0
+    endpoint: str = ""
+    table: str = ""
+
+
+class _Context:
+    """What Lambda hands a function."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self._end - time.monotonic()) * 1000))
+
+
+class WatchedSandbox(Sandbox):
+    """The handler's sandbox with a watch at its transport, and its queues in this process."""
+
+    def __init__(self, chosen: Settings, watch: Watch, queues: Mapping[str, Queue], world: World) -> None:
+        super().__init__(chosen, measure=self._note)
+        self._watch = watch
+        self._queues = queues
+        self._world = world
+        self.most_in_flight = 0
+
+    @property
+    def rate_limit(self) -> float | None:
+        """Posts a second the relay allows itself now; None: as fast as it goes."""
+        return self._relay._broadcaster.rate.limit if self._relay else None  # noqa: SLF001 - to be looked at only
+
+    def _note(self, figures: Mapping[str, float]) -> None:
+        self.most_in_flight = max(self.most_in_flight, int(figures["most_in_flight"]))
+
+    async def _open_store(self) -> ConnectionStore:
+        return self._world.store or await super()._open_store()
+
+    async def _open_transport(self) -> Transport:
+        return WatchedTransport(self._world.transport or await super()._open_transport(), self._watch)
+
+    async def _queue(self, url: str | None) -> Queue | None:
+        return self._queues[url] if url else None
+
+
+@dataclass(order=True, slots=True)
+class _Parked:
+    due: float
+    number: int
+    entry: Entry = field(compare=False)
+    receives: int = field(compare=False, default=0)
+
+
+class Load:
+    """One load test under way."""
+
+    def __init__(self, options: Options, world: World) -> None:
+        self.options = options
+        self.watch = Watch()
+        self.world = world
+        self._retry, self._letters = MemoryQueue(), MemoryQueue()
+        queues: dict[str, Queue] = {RETRY: self._retry, DEAD_LETTERS: self._letters}
+        chosen = {
+            "MAX_CONCURRENCY": options.concurrency,
+            "TRANSPORT": "sdk" if options.transport == "sdk" else "direct",
+            "RETRY_BACKOFF_SECONDS": f"{options.retry_backoff:g}",
+        }
+        self.sandbox = WatchedSandbox(Settings.from_env(settings(world, chosen)), self.watch, queues, world)
+        self._random = Random(options.seed)
+        self._parked: list[_Parked] = []
+        self._numbers = count()
+        self._present: list[str] = []
+        self.last = 0
+        self.settled = 0
+        self.batches = 0
+        self.handed_back = 0
+        self.letters: list[str] = []
+        self.tally: Tally | None = None
+
+    @property
+    def clients(self) -> int:
+        """How many there are now."""
+        return len(self._present)
+
+    @property
+    def parked(self) -> int:
+        """Jobs in the retry queue."""
+        return len(self._parked)
+
+    async def play(self) -> Ending:
+        """Everything, until it is quiet."""
+        options = self.options
+        loop = asyncio.get_running_loop()
+        self._present = list(await self.world.join(options.clients, 1, old=True))
+        self.watch.restart()
+        end = loop.time() + options.duration
+        churning = loop.create_task(self._churn()) if options.churn else None
+        try:
+            await self._batch()
+            while loop.time() < end:
+                await self._batch()
+            if churning:
+                churning.cancel()
+            await self._drain(loop.time() + _PATIENCE)
+        finally:
+            if churning:
+                churning.cancel()
+                await asyncio.gather(churning, return_exceptions=True)
+            await self.sandbox.close()
+        return await self.ending()
+
+    async def ending(self) -> Ending:
+        """What is known now."""
+        self.watch.finish()
+        self.tally = await self.world.tally()
+        return Ending(
+            await self.world.shortfall(self.last),
+            tuple(self.letters),
+            self.handed_back,
+            len(self._parked),
+            await self.world.ghosts(),
+            self.sandbox.most_in_flight,
+            self.options.concurrency,
+        )
+
+    async def _batch(self) -> None:
+        """One stream event; what comes back is sent again, as Lambda does."""
+        sequences = range(self.last + 1, self.last + self.options.messages + 1)
+        records = deque(stream_event(self.options.payload, sequences)["Records"])
+        self.last = sequences[-1]
+        self.watch.begin([str(each) for each in sequences])
+        for _ in range(_RECEIVES):
+            answer = await self.sandbox.on_stream({"Records": list(records)}, _Context(_INVOCATION_SECONDS))
+            self._collect()
+            if not answer["batchItemFailures"]:
+                break
+            lowest = min(int(each["itemIdentifier"]) for each in answer["batchItemFailures"])
+            while records and int(records[0]["dynamodb"]["SequenceNumber"]) < lowest:
+                records.popleft()
+        else:
+            self.handed_back += len(records)
+        self.batches += 1
+        await self._serve_due()
+        if not self._parked:
+            self.settled = self.last
+
+    def _collect(self) -> None:
+        """Take over what was parked and buried."""
+        now = asyncio.get_running_loop().time()
+        for entry in self._retry.take():
+            heapq.heappush(self._parked, _Parked(now + entry.delay, next(self._numbers), entry))
+        for entry in self._letters.take():
+            letter = json.loads(entry.body)["deadLetter"]
+            self.letters.append(f"{letter['reason']}: {letter['detail']}")
+
+    async def _serve_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._parked and self._parked[0].due <= now:
+            due: list[_Parked] = []
+            while self._parked and self._parked[0].due <= now and len(due) < _JOBS_AT_ONCE:
+                due.append(heapq.heappop(self._parked))
+            await self._serve(due)
+
+    async def _serve(self, jobs: Sequence[_Parked]) -> None:
+        records = [{"messageId": str(job.number), "body": job.entry.body, "attributes": {}} for job in jobs]
+        answer = await self.sandbox.on_jobs({"Records": records}, _Context(_INVOCATION_SECONDS))
+        back = {each["itemIdentifier"] for each in answer["batchItemFailures"]}
+        for job in jobs:
+            if str(job.number) in back:
+                self._hide(job)
+        self._collect()
+
+    def _hide(self, job: _Parked) -> None:
+        """SQS shows it again, and gives up after a few times."""
+        job.receives += 1
+        if job.receives < _RECEIVES:
+            job.due = asyncio.get_running_loop().time() + _HIDDEN_SECONDS
+            heapq.heappush(self._parked, job)
+        else:
+            self.letters.append("a job came back again and again")
+
+    async def _drain(self, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        while self._parked and loop.time() < until:
+            await asyncio.sleep(max(0.0, self._parked[0].due - loop.time()))
+            await self._serve_due()
+
+    async def _churn(self) -> None:
+        """As many leave as come."""
+        owed = 0.0
+        while True:
+            await asyncio.sleep(_CHURN_TICK)
+            owed += self.options.churn * _CHURN_TICK / 2
+            leaving = min(int(owed), len(self._present) - 1)
+            owed -= leaving
+            if leaving > 0:
+                gone = [self._present.pop(self._random.randrange(len(self._present))) for _ in range(leaving)]
+                await self.world.leave(gone, self.settled)
+                self._present += await self.world.join(leaving, self.last + 1, old=False)
+
+
+def summary(load: Load, ending: Ending | None) -> dict[str, Any]:
+    """Everything in plain values."""
+    watch = load.watch
+    seconds, cpu = watch.seconds, watch.cpu
+    options = asdict(load.options)
+    tally = load.tally
+    return {
+        "options": options,
+        "seconds": round(seconds, 3),
+        "batches": load.batches,
+        "clients": load.clients,
+        "messages": load.last,
+        "posts": watch.sent,
+        "delivered": watch.delivered,
+        "outcomes": dict(watch.outcomes),
+        "posts_a_second": round(watch.sent / seconds, 1) if seconds else 0.0,
+        "cpu_us_a_post": round(cpu / watch.sent * 1e6, 2) if watch.sent else 0.0,
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "post_seconds": dict(zip(("p50", "p95", "p99"), watch.posts.percentiles(), strict=True)),
+        "delivery_seconds": dict(zip(("p50", "p95", "p99"), watch.deliveries.percentiles(), strict=True)),
+        "arrived": asdict(tally) if tally else None,
+        "ending": asdict(ending) if ending else None,
+        "problems": problems(ending) if ending else ["the run was stopped before its end"],
+        "moments": [asdict(each) for each in watch.moments],
+    }
+
+
+def main(
+    clients: Annotated[int, typer.Option(parser=whole("--clients", 1, 1_000_000), metavar="N")] = 10_000,
+    messages: Annotated[int, typer.Option(parser=whole("--messages", 1, 1_000), metavar="N", help="a batch")] = 5,
+    payload: Annotated[int, typer.Option(parser=whole("--payload", 1, 131_072), metavar="BYTES")] = 600,
+    lag: Annotated[
+        str, typer.Option("--latency", metavar="MS", help="of an answer: 8, uniform:2-20 or lognormal:8")
+    ] = "8",
+    gone: Annotated[float, typer.Option(parser=number("--gone", 0, 1), metavar="SHARE")] = 0.0,
+    throttled: Annotated[float, typer.Option(parser=number("--throttled", 0, 1), metavar="SHARE")] = 0.0,
+    erring: Annotated[float, typer.Option(parser=number("--erring", 0, 1), metavar="SHARE")] = 0.0,
+    hanging: Annotated[float, typer.Option(parser=number("--hanging", 0, 1), metavar="SHARE")] = 0.0,
+    slow: Annotated[float, typer.Option(parser=number("--slow", 0, 1), metavar="SHARE")] = 0.0,
+    account_limit: Annotated[
+        float, typer.Option(parser=number("--account-limit", 0, 1_000_000), metavar="POSTS", help="a second; 0: none")
+    ] = 0.0,
+    duration: Annotated[
+        float, typer.Option(parser=number("--duration", 0, 86_400), metavar="SECONDS", help="batch after batch; 0: one")
+    ] = 0.0,
+    churn: Annotated[
+        float, typer.Option(parser=number("--churn", 0, 10_000), metavar="CLIENTS", help="coming and going a second")
+    ] = 0.0,
+    concurrency: Annotated[int, typer.Option(parser=whole("--concurrency", 1, 10_000), metavar="N")] = 100,
+    transport: Annotated[
+        str, typer.Option(parser=one_of("--transport", "direct", "sdk", "memory"), metavar="direct|sdk|memory")
+    ] = "direct",
+    seed: Annotated[int, typer.Option(parser=whole("--seed", 0, 999_999_999), metavar="N")] = 1,
+    endpoint: Annotated[str, typer.Option(metavar="URL", help="your own API, with the stage: it posts for real")] = "",
+    table: Annotated[str, typer.Option(metavar="NAME", help="the connections table of that API")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask before posting for real")] = False,  # noqa: FBT002
+) -> int:
+    """Broadcast to many mocked clients, and say whether everybody got everything."""
+    shares = {"gone": gone, "throttled": throttled, "erring": erring, "hanging": hanging, "slow": slow}
+    options = Options(
+        clients=clients,
+        messages=messages,
+        payload=payload,
+        lag=latency(lag),
+        shares=shares,
+        account_limit=account_limit or None,
+        duration=duration,
+        churn=churn,
+        concurrency=concurrency,
+        transport=transport,
+        seed=seed,
+        endpoint=endpoint,
+        table=table,
+    )
+    check(options)
+    console = Console()
+    if endpoint:
+        _warn(options, console)
+        if not yes:
+            typer.confirm("Post to them?", abort=True)
+    logging.getLogger("async_relay").setLevel(logging.CRITICAL)
+    return _run(options, console)
+
+
+def check(options: Options) -> None:
+    """What one option cannot know by itself; raises ``Refused``."""
+    if options.payload < least_body():
+        raise Refused(f"--payload is {options.payload}; the smallest message has {least_body()} bytes")
+    if sum(options.shares.values()) > 1:
+        raise Refused(f"--{', --'.join(KINDS[1:])} are shares of the clients; together they must be at most 1")
+    if options.transport == "memory" and options.account_limit:
+        raise Refused("--account-limit is the gateway's, and --transport memory has none")
+    if bool(options.endpoint) != bool(options.table):
+        raise Refused("--endpoint and --table belong together: whom to post to stands in the table")
+    mocked = any(options.shares.values()) or options.churn or options.account_limit
+    if options.endpoint and (mocked or options.transport == "memory"):
+        raise Refused("shares, churn, limits and memory belong to mocked clients; with --endpoint they are real")
+
+
+def _warn(options: Options, console: Console) -> None:
+    console.print(
+        f"This posts {options.messages:,} made-up incidents to every client in the table {options.table}, through "
+        f"{options.endpoint}, and deletes the rows of those that have gone. They are real, and so is the bill.",
+        style="bold yellow",
+    )
+
+
+def _world(options: Options) -> World:
+    if options.endpoint:
+        return Endpoint(options.endpoint, options.table)
+    if options.transport == "memory":
+        return Memory(options.shares, options.seed, options.lag)
+    return Servers(options.shares, options.seed, options.lag, options.account_limit)
+
+
+def _run(options: Options, console: Console) -> int:
+    from . import load_report  # Late: plots take a second to load, and an option may be wrong.
+
+    world = _world(options)
+    load = Load(options, world)
+    ending: Ending | None = None
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            try:
+                ending = runner.run(_watched(load, console))
+            except KeyboardInterrupt:
+                console.print("Stopped; what there is so far:")
+    finally:
+        load.watch.finish()
+        world.close()
+    figures = summary(load, ending)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "load.json").write_text(json.dumps(figures, indent=1))
+    (RESULTS / "load.html").write_text(load_report.page(figures))
+    load_report.show(figures, console)
+    console.print(f"Written: {Path('benchmarks/results/load.html')} and load.json beside it")
+    if ending is None:
+        return command.STOPPED
+    return command.FAILED if figures["problems"] else 0
+
+
+async def _watched(load: Load, console: Console) -> Ending:
+    """Play with the figures on the screen meanwhile."""
+    from .load_report import live
+
+    playing = asyncio.create_task(load.play())
+    with live(load, console) as update:
+        try:
+            while not playing.done():
+                await asyncio.wait([playing], timeout=_TICK)
+                load.watch.take(load.sandbox.rate_limit, load.parked, load.clients)
+                update()
+        finally:
+            playing.cancel()
+            await asyncio.gather(playing, return_exceptions=True)
+    return await playing
+
+
+if __name__ == "__main__":
+    command.run(main, sys.argv[1:])

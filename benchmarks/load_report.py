@@ -1,0 +1,164 @@
+"""A load test on the terminal while it runs, in a summary at its end, and as a page with plots that stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from html import escape
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from .watch import Moment, Watch
+
+if TYPE_CHECKING:
+    from .load import Load
+
+_STYLE = """
+:root { color-scheme: light }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222;
+  background: #fff }
+h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+table { border-collapse: collapse } td, th { padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top }
+td:last-child { font-variant-numeric: tabular-nums }
+.well { color: #00664a } .wrong { color: #a33b00 }
+svg { max-width: 100%; height: auto }
+"""
+
+
+@contextmanager
+def live(load: Load, console: Console) -> Iterator[Callable[[], None]]:
+    """What goes on, as of each call; nothing where nobody watches."""
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
+    task = progress.add_task("delivered")
+
+    def view() -> Group:
+        # How many there will be is known for one batch only, and not where the table is somebody else's.
+        known = not load.options.duration and not load.options.endpoint
+        served = load.clients * (1 - load.options.shares.get("gone", 0.0))
+        progress.update(task, completed=load.watch.delivered, total=int(served * load.last) if known else None)
+        return Group(progress, _now(load.watch))
+
+    with Live(view(), console=console, transient=True, auto_refresh=False) as screen:
+        yield lambda: screen.update(view(), refresh=True)
+
+
+def _now(watch: Watch) -> Table | Text:
+    if not watch.moments:
+        return Text("The clients are coming in", style="dim")
+    moment = watch.moments[-1]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("posts/s", "in flight", "p50", "p95", "p99", "rate limit", "parked jobs", "clients", "outcomes"):
+        table.add_column(column, justify="right")
+    outcomes = ", ".join(f"{name} {number:,}" for name, number in sorted(watch.outcomes.items())) or "all 200"
+    table.add_row(*_moment(moment), outcomes)
+    return table
+
+
+def _moment(moment: Moment) -> Iterator[str]:
+    yield f"{moment.posts_a_second:,.0f}"
+    yield str(moment.in_flight)
+    yield from map(_duration, moment.latency)
+    yield "none" if moment.rate_limit is None else f"{moment.rate_limit:,.0f}/s"
+    yield str(moment.parked)
+    yield f"{moment.clients:,}"
+
+
+def show(figures: Mapping[str, Any], console: Console) -> None:
+    """The summary, and the verdict last."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in _lines(figures):
+        table.add_row(name, value)
+    console.print(table)
+    for problem in figures["problems"]:
+        console.print(f"✗ {problem}", style="red")
+    if not figures["problems"]:
+        console.print("✓ everybody got what they should have got", style="green")
+
+
+def _lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "clients", f"{figures['clients']:,}"
+    yield "messages", f"{figures['messages']:,} in {figures['batches']:,} batches"
+    yield "delivered", f"{figures['delivered']:,} with {figures['posts']:,} posts in {figures['seconds']:.1f} s"
+    yield "posts a second", f"{figures['posts_a_second']:,.0f}"
+    outcomes = ", ".join(f"{name} {number:,}" for name, number in sorted(figures["outcomes"].items()))
+    yield "other answers", outcomes or "none"
+    yield "a post took", _percentiles(figures["post_seconds"])
+    yield "event to delivery", _percentiles(figures["delivery_seconds"])
+    if figures["arrived"]:
+        yield "came again, came late", f"{figures['arrived']['repeats']:,}, {figures['arrived']['late']:,}"
+    yield "CPU a post", f"{figures['cpu_us_a_post']:.1f} µs, of which watching takes one or two"
+    yield "peak memory", f"{figures['peak_memory_mb']:.0f} MB"
+
+
+def _percentiles(found: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {_duration(value)}" for name, value in found.items())
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
+
+
+def page(figures: Mapping[str, Any]) -> str:
+    """One HTML file with everything in it."""
+    verdict = "".join(f'<p class="wrong">✗ {escape(each)}</p>' for each in figures["problems"])
+    verdict = verdict or '<p class="well">✓ Everybody got what they should have got.</p>'
+    plots = "".join(f"<h2>{escape(title)}</h2>{picture}" for title, picture in _plots(figures))
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Load test</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style><h1>Load test</h1>{verdict}'
+        f"<h2>What came of it</h2>{_rows(_lines(figures))}{plots}"
+        f"<h2>Options</h2>{_rows((name, str(value)) for name, value in figures['options'].items())}</html>\n"
+    )
+
+
+def _rows(lines: Iterator[tuple[str, str]]) -> str:
+    rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in lines)
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _plots(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    moments = figures["moments"]
+    if len(moments) < 2:
+        return
+    from .plots import OURS, THEIRS, THIRD
+
+    times = [each["at"] for each in moments]
+    limits = [each["rate_limit"] for each in moments]
+    speed = [("posts a second", [each["posts_a_second"] for each in moments], OURS)]
+    if any(limits):
+        speed.append(("the relay's own limit", [each or float("nan") for each in limits], THEIRS))
+    yield "Posts a second", _lines_over(times, speed, "a second")
+    latencies = [
+        (name, [each["latency"][at] * 1000 for each in moments], colour)
+        for at, (name, colour) in enumerate((("p50", OURS), ("p95", THIRD), ("p99", THEIRS)))
+    ]
+    yield "How long a post took", _lines_over(times, latencies, "ms")
+    yield "Delivered", _lines_over(times, [("deliveries", [each["delivered"] for each in moments], OURS)], "in all")
+    parked = [("posts in flight", [each["in_flight"] for each in moments], OURS)]
+    parked.append(("jobs in the retry queue", [each["parked"] for each in moments], THEIRS))
+    yield "Under way", _lines_over(times, parked, "")
+
+
+def _lines_over(times: list[float], lines: list[tuple[str, list[float], str]], unit: str) -> str:
+    from .plots import figure
+
+    written = StringIO()
+    with figure(written, height=3.0) as axes:
+        for name, values, colour in lines:
+            axes.plot(times, values, color=colour, label=name)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("seconds")
+        axes.set_ylabel(unit)
+        axes.legend(frameon=False)
+    return written.getvalue()[written.getvalue().index("<svg") :]
