@@ -12,6 +12,9 @@ import shutil
 import signal
 import sys
 import threading
+import time
+
+_PATIENCE_SECONDS = 5.0
 
 
 def main() -> None:
@@ -22,8 +25,17 @@ def main() -> None:
 
 def _end_with_the_demo() -> None:
     sys.stdin.buffer.read()
-    shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
-    os.killpg(0, signal.SIGKILL)
+    group = os.getpgrp()
+    if os.fork():
+        return
+    # Out of the group, so that it can be killed first: its processes would go on writing behind the deletion's back.
+    os.setsid()
+    os.killpg(group, signal.SIGKILL)
+    scratch, patience = os.environ["TMPDIR"], time.monotonic() + _PATIENCE_SECONDS
+    while os.path.lexists(scratch) and time.monotonic() < patience:
+        shutil.rmtree(scratch, ignore_errors=True)
+        time.sleep(0.05)
+    os._exit(0)
 
 
 if __name__ == "__main__":
