@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -21,9 +22,10 @@ from .ledger import Ledger
 from .show import Show
 from .steps import step
 from .tables import tables
-from .view import View, in_one_sentence, save_picture, shown
+from .view import View, in_one_sentence, invocations_in_words, save_picture, shown
 
 _STOPPED = 130  # as a shell says it of what Ctrl-C ended
+_FANOUT = {"FanoutMode": "fanout", "ConnectionsIndex": "by-shard"}
 
 
 def main() -> None:
@@ -49,6 +51,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--once", action="store_true", help="play one full round; fail unless all went well")
     parser.add_argument("--clients", type=_clients, default=20, metavar="N", help="dashboards, 4 to 50 (20)")
     parser.add_argument("--port", type=_port, metavar="PORT", help="where to serve the page (8080 if free)")
+    parser.add_argument("--fanout", action="store_true", help="many functions post, each to its shard of the clients")
     parser.add_argument("--seed", type=int, default=1, help="which incidents happen (1)")
     parser.add_argument("--capture", type=Path, metavar="FILE", help="save the terminal's last view there, as SVG")
     parser.add_argument("--home", type=Path, default=deployment.ROOT / ".demo", help=argparse.SUPPRESS)
@@ -102,7 +105,7 @@ async def _play(options: argparse.Namespace, console: Console) -> list[str]:
         with step(console, "Starting the local AWS"):
             aws = await stage.enter_async_context(local_aws.running(options.home))
         with step(console, "Deploying the template"):
-            stack = await deployment.deploy(aws, template, zip_file)
+            stack = await deployment.deploy(aws, template, zip_file, _FANOUT if options.fanout else {})
         url = stage.enter_context(page.served(stack.websocket_url, options.port))
         console.print(f"[green]✓[/] The page is at [bold]{url}[/]", highlight=False)
         table = await stage.enter_async_context(tables(aws, stack))
@@ -117,10 +120,12 @@ async def _play(options: argparse.Namespace, console: Console) -> list[str]:
             problems = await show.one_round()
         if options.capture:
             save_picture(view, options.capture)
+        said = await deployment.what_functions_said(aws)
         if problems:
-            _save_logs(options.home / "functions.log", await deployment.what_functions_said(aws))
+            _save_logs(options.home / "functions.log", said)
         else:
             console.print(f"[green]✓[/] {in_one_sentence(view)}", highlight=False, soft_wrap=True)
+            console.print(f"[green]✓[/] {invocations_in_words(said)}", highlight=False, soft_wrap=True)
         return problems
 
 
@@ -137,8 +142,8 @@ async def _prepare(options: argparse.Namespace, console: Console) -> Path:
     return zip_file
 
 
-def _save_logs(path: Path, text: str) -> None:
-    path.write_text(text)
+def _save_logs(path: Path, said: Mapping[str, Sequence[str]]) -> None:
+    path.write_text("\n".join(line for function, lines in said.items() for line in (f"==== {function}", *lines)))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def _fingerprint() -> str:
     return digest.hexdigest()
 
 
-async def deploy(aws: LocalAws, template: str, zip_file: Path) -> Stack:
+async def deploy(aws: LocalAws, template: str, zip_file: Path, parameters: Mapping[str, str]) -> Stack:
     """Upload the zip and create the stack; ``DemoError`` says which resource failed, and why."""
     code = await _upload(aws, zip_file)
     body, functions = _CODE.subn(rf"\g<1>CodeUri: {code}", template)
@@ -81,7 +81,10 @@ async def deploy(aws: LocalAws, template: str, zip_file: Path) -> Stack:
             StackName=_STACK,
             TemplateBody=body,
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
-            Parameters=[{"ParameterKey": "LocalEndpoint", "ParameterValue": aws.endpoint}],
+            Parameters=[
+                {"ParameterKey": name, "ParameterValue": value}
+                for name, value in {"LocalEndpoint": aws.endpoint, **parameters}.items()
+            ],
         )
         outputs = await _until_created(cloudformation)
     return _stack(aws, outputs)
@@ -107,15 +110,15 @@ async def _until_created(cloudformation: Any) -> dict[str, str]:
     raise DemoError(f"The template was not deployed within {_DEPLOY_SECONDS} seconds")
 
 
-async def what_functions_said(aws: LocalAws) -> str:
-    """The logs of all functions."""
-    lines = []
+async def what_functions_said(aws: LocalAws) -> dict[str, list[str]]:
+    """The log of each function, line by line."""
+    said: dict[str, list[str]] = {}
     async with aws.client("logs") as logs:
         for group in (await logs.describe_log_groups())["logGroups"]:
-            lines.append(f"==== {group['logGroupName']}")
             events = logs.get_paginator("filter_log_events").paginate(logGroupName=group["logGroupName"])
-            lines += [event["message"].rstrip() async for page in events for event in page["events"]]
-    return "\n".join(lines)
+            function = group["logGroupName"].removeprefix(f"/aws/lambda/{_STACK}-")
+            said[function] = [event["message"].rstrip() async for page in events for event in page["events"]]
+    return said
 
 
 def _first_failure(events: Iterable[Mapping[str, Any]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -109,6 +109,12 @@ def in_one_sentence(view: View) -> str:
         f"{len(ledger.received)} dashboards, {ledger.deliveries:,} deliveries, posts: {posts_in_words(view.posts)}; "
         f"write to client p50 {times['p50']}, p95 {times['p95']}"
     )
+
+
+def invocations_in_words(said: Mapping[str, Sequence[str]]) -> str:
+    """How often each function ran, by the last line of each invocation in its log: ``Invocations: relay 12, ...``."""
+    counts = {function: sum(line.startswith("REPORT ") for line in lines) for function, lines in sorted(said.items())}
+    return f"Invocations: {', '.join(f'{function} {count}' for function, count in counts.items() if count)}"
 
 
 @asynccontextmanager

@@ -233,14 +233,19 @@ def knows(environ: Path, scratch: Path) -> bool:
 
 @pytest.mark.end_to_end
 @pytest.mark.timeout(300)
-def test_one_round_on_the_deployed_template_reaches_everybody(tmp_path: Path) -> None:
-    round_ = start(tmp_path, "--once", "--clients", "12", "--capture", str(tmp_path / "demo.svg"))
+@pytest.mark.parametrize("mode", ["direct", "fanout"])
+def test_one_round_on_the_deployed_template_reaches_everybody(mode: str, tmp_path: Path) -> None:
+    """In one function or through the FIFO queue, of which the local AWS has one batch in flight and not one a group."""
+    picture = tmp_path / "demo.svg"
+    options = ["--fanout"] if mode == "fanout" else []
+    round_ = start(tmp_path, "--once", "--clients", "12", "--capture", str(picture), *options)
     output, _ = round_.communicate()
     assert round_.returncode == 0, output
     assert "Every message reached every dashboard, once and in order: 49 changes, 12 dashboards, 540" in output
     assert "1 x 410" in output
     assert "The connections table has 10 rows" in output
-    assert left_behind(tmp_path) == [str(tmp_path / "demo.svg")]
+    assert bool(re.search(r"Invocations: .*\bfanout [1-9]", output)) == (mode == "fanout")
+    assert left_behind(tmp_path) == [str(picture)]
 
 
 @pytest.mark.end_to_end
