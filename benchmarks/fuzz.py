@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 
 from async_relay.cli.letters import Form, read_letter
 from async_relay.errors import Disconnected, PostError, ServerError, UndecodableRecord, UnreadableJob, post_error
-from async_relay.pool import _Socket
 from async_relay.jobs import MAX_BODY_BYTES, DeadLetter, Job
 from async_relay.messages import Message
+from async_relay.pool import _Post, _Socket
 from async_relay.sigv4 import quote_id
 from async_relay.streams import read_records
 
@@ -160,6 +160,7 @@ class Pool:
         self.outcomes: list[PostError | None] = []
 
     def refusal(self, _body: bytes) -> PostError | None:
+        """What is wrong with a 200: nothing."""
         return None
 
     def request(self, _lane: Any, _message: Any) -> bytes:
@@ -240,8 +241,7 @@ def check_answer(answer: Answer) -> str:
     pool, wire = Pool(), Wire()
     socket = _Socket(pool)  # type: ignore[arg-type]
     socket.connection_made(wire)
-    post: Any = ("lane", "message", "done", 9)
-    socket.carry(post, 1)
+    socket.carry(_Post("lane", Message.encode({}), lambda _lane, _error: None, 9), 1)
     for piece in answer.pieces:
         if not wire.cut:
             socket.data_received(piece)

@@ -76,6 +76,21 @@ def test_the_headers_are_botocores(
     assert ours.decode().split("\r\n") == [*theirs, ""]
 
 
+@settings(deadline=None, max_examples=50)
+@given(DATES, TOKENS, st.sampled_from(["DynamoDB_20120810.BatchWriteItem", "AmazonSQS.SendMessageBatch"]))
+def test_another_services_operation_is_signed_too(now: datetime, token: str | None, target: str) -> None:
+    """A service of the JSON protocol has its operation in X-Amz-Target, and that is among the signed headers."""
+    credentials = Credentials(KEY, SECRET, token)
+    host = "dynamodb.eu-west-1.amazonaws.com"
+    sign = Signer(host, "/", "eu-west-1", credentials, service="dynamodb", target=target).at(now)
+    request = AWSRequest("POST", f"https://{host}/", data=b"{}", headers={"X-Amz-Target": target})
+    with botocores_clock_at(now):
+        theirs = ReadOnlyCredentials(KEY, SECRET, token)
+        botocore.auth.SigV4Auth(theirs, "dynamodb", "eu-west-1").add_auth(request)
+    ours = dict(line.split(": ", 1) for line in sign("", sha256(b"{}").hexdigest()).decode().splitlines())
+    assert ours == dict(request.headers.items())
+
+
 def test_one_signature_is_a_known_value() -> None:
     """A fixed request has this signature, whatever libraries are installed."""
     sign = Signer(HOST, PREFIX, "eu-west-1", Credentials(KEY, SECRET)).at(NOON)
