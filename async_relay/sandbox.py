@@ -101,9 +101,9 @@ class Sandbox:
             store = await self._open_store()
             self._transport = await self._open_transport()
             queues = Queues(
-                retry=await self._queue(settings.retry_queue_url),
-                dead_letters=await self._queue(settings.dead_letter_queue_url),
-                fanout=await self._queue(settings.fanout_queue_url if settings.fanout_mode != "direct" else None),
+                retry=self._queue(settings.retry_queue_url),
+                dead_letters=self._queue(settings.dead_letter_queue_url),
+                fanout=self._queue(settings.fanout_queue_url if settings.fanout_mode != "direct" else None),
             )
             limits = Limits(settings.max_concurrency, settings.post_timeout_seconds, queues.retry is None)
             rate = Rate(settings.max_posts_per_second)
@@ -158,12 +158,12 @@ class Sandbox:
         tls = await self._aws.tls() if settings.ws_endpoint.startswith("https:") else None
         return DirectTransport(settings.ws_endpoint, credentials=self._aws.credentials, tls=tls, **bounds)
 
-    async def _queue(self, url: str | None) -> Queue | None:
+    def _queue(self, url: str | None) -> Queue | None:
         if url is None:
             return None
         from .aws import SqsQueue
 
-        return await SqsQueue.open(self._aws, url)
+        return SqsQueue(self._aws.sqs, url)
 
 
 def endpoint_region(endpoint: str) -> str | None:

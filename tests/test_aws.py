@@ -176,7 +176,7 @@ async def test_entries_arrive_with_their_delay_in_more_than_one_batch(aws: Aws, 
     """Twenty-three entries are three calls, and all arrive."""
     sqs = boto3.client("sqs", endpoint_url=moto_url)
     url = sqs.create_queue(QueueName=f"retry-{uuid4()}")["QueueUrl"]
-    await (await SqsQueue.open(aws, url)).send([Entry(f"body {at}") for at in range(23)])
+    await SqsQueue(aws.sqs, url).send([Entry(f"body {at}") for at in range(23)])
     bodies: set[str] = set()
     while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
         bodies.update(message["Body"] for message in messages)
@@ -187,7 +187,7 @@ async def test_large_entries_share_no_call(aws: Aws, moto_url: str) -> None:
     """Entries of 200 KB each go one by one, since a call carries 256 KiB."""
     sqs = boto3.client("sqs", endpoint_url=moto_url)
     url = sqs.create_queue(QueueName=f"retry-{uuid4()}")["QueueUrl"]
-    await (await SqsQueue.open(aws, url)).send([Entry("x" * 200_000), Entry("y" * 200_000)])
+    await SqsQueue(aws.sqs, url).send([Entry("x" * 200_000), Entry("y" * 200_000)])
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
     assert attributes["Attributes"]["ApproximateNumberOfMessages"] == "2"
 
@@ -196,7 +196,7 @@ async def test_a_fifo_queue_takes_the_same_deduplication_id_once(aws: Aws, moto_
     """Sent again within five minutes, an entry adds nothing."""
     sqs = boto3.client("sqs", endpoint_url=moto_url)
     url = sqs.create_queue(QueueName=f"{uuid4()}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
-    queue = await SqsQueue.open(aws, url)
+    queue = SqsQueue(aws.sqs, url)
     for _ in range(2):
         await queue.send([Entry("body", group="3", deduplication_id="the same")])
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
@@ -208,7 +208,7 @@ async def test_what_a_queue_refuses_is_named_by_position(aws: Aws, moto_url: str
     sqs = boto3.client("sqs", endpoint_url=moto_url)
     url = sqs.create_queue(QueueName=f"retry-{uuid4()}")["QueueUrl"]
     with pytest.raises(QueueUnavailable) as caught:
-        await (await SqsQueue.open(aws, url + "-missing")).send([Entry("a"), Entry("b")])
+        await SqsQueue(aws.sqs, url + "-missing").send([Entry("a"), Entry("b")])
     assert caught.value.failed == frozenset({0, 1})
 
 
@@ -222,7 +222,11 @@ class PartlyRefusing:
 
 async def test_a_partial_failure_names_only_what_failed() -> None:
     """Of twelve entries two are refused, in different batches."""
-    queue = SqsQueue(PartlyRefusing(), "https://sqs/retry")
+
+    async def client() -> PartlyRefusing:
+        return PartlyRefusing()
+
+    queue = SqsQueue(client, "https://sqs/retry")
     with pytest.raises(QueueUnavailable, match="did not take 2 of 12") as caught:
         await queue.send([Entry("no" if at in (3, 11) else "yes") for at in range(12)])
     assert caught.value.failed == frozenset({3, 11})

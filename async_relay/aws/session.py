@@ -52,6 +52,8 @@ class Aws:
         self._environ = environ
         self._tls: ssl.SSLContext | None = None
         self._stack = AsyncExitStack()
+        self._sqs: Any = None
+        self._sqs_opens = asyncio.Lock()
 
     @property
     def region(self) -> str | None:
@@ -75,6 +77,13 @@ class Aws:
         """A client that lives as long as the session."""
         make: Any = self._session.client
         return await self._stack.enter_async_context(make(service, config=config, **options))
+
+    async def sqs(self) -> Any:
+        """The one SQS client, opened when a queue is first needed: most invocations send nothing."""
+        async with self._sqs_opens:
+            if self._sqs is None:
+                self._sqs = await self.client("sqs", patient())
+            return self._sqs
 
     async def tls(self) -> ssl.SSLContext:
         """The one TLS context of our own sockets; reading the CAs takes 30 ms, so not in the loop."""

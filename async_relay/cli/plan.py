@@ -29,7 +29,7 @@ from .failure import USAGE, CommandError
 T = TypeVar("T")
 
 _SIMULATED_BURSTS = 20
-_SIMULATED_POSTS = 20_000_000
+_SIMULATED_POSTS = 5_000_000
 _MODES = (DIRECT, FANOUT)
 
 
@@ -40,7 +40,7 @@ def _option(name: str, help_: str) -> Any:
 @screen.one_sentence
 def show(
     *,
-    clients: Annotated[str, _option("--clients", "How many are connected: 25000, 25k, 1M.")],
+    clients: Annotated[str | None, _option("--clients", "How many are connected: 25000, 25k, 1M.")] = None,
     messages: Annotated[str, _option("--messages-per-second", "On average, day and night.")] = "0.1",
     burst: Annotated[str, _option("--burst", "Messages that come at once.")] = "1",
     payload: Annotated[str, _option("--payload", "Bytes of one message.")] = "600",
@@ -58,11 +58,14 @@ def show(
     index: Annotated[bool, typer.Option("--index/--no-index", help="CONNECTIONS_INDEX is set.")] = False,
     sweep: Annotated[bool, typer.Option("--sweep/--no-sweep", help="CONNECTIONS_INDEX_SWEEP.")] = True,
     simulated: Annotated[bool, typer.Option("--simulate", help="Simulate it as well.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the simulation.")] = 1,
+    seed: Annotated[str, _option("--seed", "Of the simulation.")] = "1",
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw 1,000 to 1,000,000 clients into this SVG.")] = None,
 ) -> None:
     """Say how fast a broadcast is, which limit binds first, and what a month costs."""
+    if clients is None:
+        raise CommandError("no clients: give --clients, like 10k", USAGE)
+    chance = _whole("--seed", seed, 0, 1_000_000_000)
     traffic = Traffic(
         _whole("--clients", clients, 1, 100_000_000),
         _number("--messages-per-second", messages, 0.000001, 100_000),
@@ -87,9 +90,9 @@ def show(
     if setup.others >= setup.quota:
         raise CommandError(f"--others is {others}; it must leave something of the quota of {quota}", USAGE)
     if plot is not None:
-        _plot(plot, traffic, setup, seed if simulated else None)
+        _plot(plot, traffic, setup, chance if simulated else None)
     plans = {mode: plan(traffic, setup, mode) for mode in _MODES}
-    runs = {mode: _simulate(traffic, setup, mode, seed) for mode in _MODES if simulated}
+    runs = {mode: _simulate(traffic, setup, mode, chance) for mode in _MODES if simulated}
     if as_json:
         print(json.dumps(_fields(plans, advise(traffic, setup), runs), indent=2, allow_nan=False))
     else:

@@ -67,14 +67,10 @@ class _Timed(MemoryTransport):
         super()._answer(lane, error, done)
 
 
-def measure(clients: int, latency: float, places: int, ceiling: float | None, workers: int, seed: int = 1) -> Figures:
-    """Serve one message to all, ``workers`` broadcasters in one process, each at ``ceiling`` posts a second."""
-    return asyncio.run(_measure(clients, latency, places, ceiling, workers, seed))
-
-
-async def _measure(
-    clients: int, latency: float, places: int, ceiling: float | None, workers: int, seed: int
+async def measure(
+    clients: int, latency: float, places: int, ceiling: float | None, workers: int, seed: int = 1
 ) -> Figures:
+    """Serve one message to all, ``workers`` broadcasters in one process, each at ``ceiling`` posts a second."""
     message = Message.encode({"kind": "incident_update", "incident_id": "i-1", "event_id": "e", "sequence": "1"})
     transports = [_Timed(latency, seed + worker) for worker in range(workers)]
     broadcasts = []
@@ -102,25 +98,25 @@ def simulated(clients: int, latency: float, places: int, ceiling: float | None, 
     return Figures(out.until(0.5), out.until(0.99), out.last)
 
 
-def cpu_per_post(clients: int = 20_000) -> float:
+async def cpu_per_post(clients: int = 20_000) -> float:
     """Seconds of CPU a post costs here: answers come at once, so nothing else takes time."""
-    best = min(measure(clients, 1e-6, 100, None, 1).last for _ in range(3))
+    best = min([(await measure(clients, 1e-6, 100, None, 1)).last for _ in range(3)])
     return best / clients
 
 
-def compare(sizes: Sequence[int], latency: float, places: int) -> list[dict[str, object]]:
+async def compare(sizes: Sequence[int], latency: float, places: int) -> list[dict[str, object]]:
     """Measured, simulated and the error, for each size and way."""
     rows: list[dict[str, object]] = []
     for clients in sizes:
-        cpu = cpu_per_post()
-        free = measure(clients, latency, places, None, 1)
+        cpu = await cpu_per_post()
+        free = await measure(clients, latency, places, None, 1)
         rate = _HALF * min(1 / cpu, clients / free.last)
         for way, ceiling, workers in (
             ("one, no limit", None, 1),
             ("one, limited", rate, 1),
             ("eight, limited", rate / _WORKERS, _WORKERS),
         ):
-            found = free if ceiling is None else measure(clients, latency, places, ceiling, workers)
+            found = free if ceiling is None else await measure(clients, latency, places, ceiling, workers)
             model = simulated(clients, latency, places, ceiling, workers, cpu)
             errors = found.errors(model)
             rows.append(
@@ -143,7 +139,8 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.02, help="the median of a post, in seconds")
     parser.add_argument("--concurrency", type=int, default=100, help="posts in flight")
     options = parser.parse_args()
-    for row in compare(options.clients or (1_000, 10_000, 100_000), options.latency, options.concurrency):
+    rows = compare(options.clients or (1_000, 10_000, 100_000), options.latency, options.concurrency)
+    for row in asyncio.run(rows):
         print(json.dumps(row))
 
 

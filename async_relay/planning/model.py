@@ -63,9 +63,9 @@ def closed_rate(places: int, latency: float, cpu: float) -> float:
     return rate
 
 
-def engine_rate(traffic: Traffic, setup: Setup, clients: float) -> float:
+def engine_rate(traffic: Traffic, setup: Setup, clients: int) -> float:
     """What one function can do that serves so many clients, were there no quota."""
-    places = max(1, min(setup.concurrency, ceil(clients)))
+    places = min(setup.concurrency, clients)
     return closed_rate(places, mean_latency(traffic.latency), setup.cpu_per_post)
 
 
@@ -78,10 +78,11 @@ def speed(traffic: Traffic, setup: Setup, mode: str) -> Speed:
     """How fast ``mode`` is, DIRECT or FANOUT."""
     functions = setup.functions if mode == FANOUT else 1
     share = setup.quota / setup.workers if mode == FANOUT else setup.quota
-    engine = engine_rate(traffic, setup, traffic.clients / functions)
+    lanes = ceil(traffic.clients / functions)
+    engine = engine_rate(traffic, setup, lanes)
     each = min(engine, share, setup.allowed / functions)
     rate = each * functions
-    work = traffic.clients * traffic.burst / rate
+    work = lanes * traffic.burst / each
     hops = ceil(work / USABLE) - 1
     start = POLL / 2 + INVOKE_SECONDS + page_seconds(traffic, setup, mode)
     start += dispatch_seconds(setup) + HOP_SECONDS if mode == FANOUT else 0.0
@@ -107,7 +108,7 @@ def speed(traffic: Traffic, setup: Setup, mode: str) -> Speed:
 def _pace(traffic: Traffic, setup: Setup, engine: float, each: float, functions: int) -> str:
     if each < engine:
         return "account quota" if setup.allowed / functions <= each else "share of the quota"
-    places = min(setup.concurrency, traffic.clients / functions)
+    places = min(setup.concurrency, ceil(traffic.clients / functions))
     in_flight = places / mean_latency(traffic.latency)
     return "one vCPU" if setup.cpu_per_post * in_flight > 1 else "posts in flight"
 

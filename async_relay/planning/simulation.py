@@ -280,14 +280,14 @@ class _World:
         """Read the next page while others are posted to."""
         rows = min(work.unread, self.delays.rows)
         work.reading = True
-        full = rows / self.delays.rows
-        self.at(self.delays.page * (0.2 + 0.8 * full), lambda: self._page(sandbox, work, rows))
+        full, began = rows / self.delays.rows, sandbox.began
+        self.at(self.delays.page * (0.2 + 0.8 * full), lambda: self._page(sandbox, work, rows, began))
 
-    def _page(self, sandbox: _Sandbox, work: _Work, rows: int) -> None:
+    def _page(self, sandbox: _Sandbox, work: _Work, rows: int, began: float) -> None:
         self.out.pages += 1
-        work.reading = False
-        if work not in sandbox.works:
+        if work not in sandbox.works or sandbox.began != began:
             return  # The deadline came first.
+        work.reading = False
         work.unread -= rows
         rows += self._left_behind(work)
         work.lanes += rows
