@@ -319,8 +319,9 @@ def test_many_messages_need_few_queue_messages() -> None:
 
 def test_a_message_of_any_size_is_in_one_part() -> None:
     """A message larger than any that is posted still makes one part by itself, and none without messages."""
-    job = Job((message(1, 200_000), message(2, 150_000)), (Client("x"),))
-    assert [part.messages for part in job.split()] == [job.messages[:1], job.messages[1:]]
+    messages = (message(1, 200_000), message(2, 150_000))
+    for job in (Job(messages, (Client("x"),)), Job(messages, shard=Shard())):
+        assert [part.messages for part in job.split()] == [messages[:1], messages[1:]]
 
 
 def test_who_has_a_parts_messages_is_not_in_it() -> None:
