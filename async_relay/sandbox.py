@@ -155,7 +155,7 @@ class Sandbox:
         }
         if settings.transport == "sdk":
             return await SdkTransport.open(self._aws, settings.ws_endpoint, **bounds)
-        tls = await self._aws.tls() if settings.ws_endpoint.startswith("https:") else None
+        tls = await self._aws.tls(settings.ws_endpoint)
         return DirectTransport(settings.ws_endpoint, credentials=self._aws.credentials, tls=tls, **bounds)
 
     def _queue(self, url: str | None) -> Queue | None:

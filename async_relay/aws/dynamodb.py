@@ -138,7 +138,7 @@ def _row_deletions(aws: Aws, client: Any, table: str) -> Callable[[], Awaitable[
     async def bulk() -> RowDeletions:
         if not opened:
             meta = client.meta
-            tls = await aws.tls() if meta.endpoint_url.startswith("https:") else None
+            tls = await aws.tls(meta.endpoint_url)
             deletions = RowDeletions(
                 meta.endpoint_url, table, region=meta.region_name, credentials=aws.credentials, tls=tls
             )

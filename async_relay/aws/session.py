@@ -20,7 +20,7 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ..errors import Unavailable
-from ..pool import trust
+from ..pool import certificate_authorities, trust
 from ..sigv4 import Credentials
 
 #: What a call of the SDK raises when it fails.
@@ -50,7 +50,7 @@ class Aws:
     def __init__(self, session: aioboto3.Session | None = None, environ: Mapping[str, str] = os.environ) -> None:
         self._session = session or aioboto3.Session()
         self._environ = environ
-        self._tls: ssl.SSLContext | None = None
+        self._tls: dict[str | None, ssl.SSLContext] = {}
         self._stack = AsyncExitStack()
         self._sqs: Any = None
         self._sqs_opens = asyncio.Lock()
@@ -85,11 +85,17 @@ class Aws:
                 self._sqs = await self.client("sqs", patient())
             return self._sqs
 
-    async def tls(self) -> ssl.SSLContext:
-        """The one TLS context of our own sockets; reading the CAs takes 30 ms, so not in the loop."""
-        if self._tls is None:
-            self._tls = await asyncio.to_thread(trust, self._environ.get("AWS_CA_BUNDLE"))
-        return self._tls
+    async def tls(self, url: str) -> ssl.SSLContext | None:
+        """The TLS context for our own sockets to ``url``, None for plain HTTP.
+
+        Reading a hundred CAs takes 40 ms, so not in the loop.
+        """
+        if not url.startswith("https:"):
+            return None
+        ca_file = certificate_authorities(url, self._environ.get("AWS_CA_BUNDLE"))
+        if ca_file not in self._tls:
+            self._tls[ca_file] = await asyncio.to_thread(trust, ca_file)
+        return self._tls[ca_file]
 
     def closing(self, close: Callable[[], Awaitable[None]]) -> None:
         """Also call this when the session closes."""
