@@ -41,7 +41,7 @@ RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 #: What the relay calls, and sts, which web identity credentials come from.
 SERVICES = frozenset({"apigatewaymanagementapi", "dynamodb", "sqs", "sts"})
 #: Parts of the package that no function imports.
-NOT_AT_RUN_TIME = frozenset({"cli", "testing"})
+NOT_AT_RUN_TIME = frozenset({"cli", "planning", "testing"})
 _LEGAL = ("LICEN", "COPYING", "NOTICE", "AUTHORS")
 _SOURCES = frozenset({".c", ".cpp", ".h", ".hash", ".pxd", ".pxi", ".pyi", ".pyx"})
 _TESTS = frozenset({"test", "tests"})
