@@ -12,7 +12,8 @@ from .figures import Goal, Results, Sample, goals, ratio
 
 _COLUMNS = ("", "CPU µs", "low to high", "times ours", "a second", "client busy", "gateway busy")
 _NOTES = """\
-CPU µs a delivery is the client process's own, user and system, around a broadcast: imports, clients and first handshakes come before.
+CPU µs a delivery is the client process's own, user and system, around a broadcast: imports, clients and first
+handshakes come before.
 Medians over {repetitions} rounds, everybody in turn; "times ours" is the median of the rounds' own ratios.
 {clients:,} clients, {at_once} in flight, {latency:g} ms gateway latency, {body} bytes a message, TLS verified, every
 post signed (wrk neither verifies nor signs, and posts for a time instead of a count). The slow ones post to a fifth of
