@@ -3,7 +3,8 @@
     python -m async_relay.planning.measurement --clients 1000 --clients 10000 --clients 100000
 
 What a post costs here is measured first, without a limit, and given to the simulation; then each size is
-served without a limit by one function, by one function at half of what it can do, and by eight that share it.
+served without a limit by one function, by one at half of what it can do, by eight that share that half, and
+by one with so many places in flight that its CPU is the bound.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from .values import DIRECT, FANOUT, SIGMA, Setup, Traffic
 _ROWS = 1_000
 _HALF = 0.5
 _WORKERS = 8
+_SHORT = 0.002
+_MANY = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +114,14 @@ async def compare(sizes: Sequence[int], latency: float, places: int) -> list[dic
         cpu = await cpu_per_post()
         free = await measure(clients, latency, places, None, 1)
         rate = _HALF * min(1 / cpu, clients / free.last)
-        for way, ceiling, workers in (
-            ("one, no limit", None, 1),
-            ("one, limited", rate, 1),
-            ("eight, limited", rate / _WORKERS, _WORKERS),
+        for way, wait, bound, ceiling, workers in (
+            ("one, no limit", latency, places, None, 1),
+            ("one, limited", latency, places, rate, 1),
+            ("eight, limited", latency, places, rate / _WORKERS, _WORKERS),
+            ("one, all its CPU", _SHORT, _MANY, None, 1),
         ):
-            found = free if ceiling is None else await measure(clients, latency, places, ceiling, workers)
-            model = simulated(clients, latency, places, ceiling, workers, cpu)
+            found = free if way == "one, no limit" else await measure(clients, wait, bound, ceiling, workers)
+            model = simulated(clients, wait, bound, ceiling, workers, cpu)
             errors = found.errors(model)
             rows.append(
                 {

@@ -78,7 +78,7 @@ class _Burst:
 
 @dataclass(slots=True)
 class _Work:
-    """One read of a shard under way: ``unread`` rows to come, ``lanes`` read and not finished."""
+    """One read of a shard under way: ``unread`` rows to come, ``lanes`` read and not served, ``dead`` rows of none."""
 
     items: list[_Item]
     unread: int
@@ -95,7 +95,7 @@ class _Work:
 
     @property
     def posts(self) -> int:
-        return max(0, self.lanes * self.messages - self.progress)
+        return max(0, self.lanes * self.messages - self.progress) + self.dead
 
 
 @dataclass(slots=True, eq=False)
@@ -289,10 +289,12 @@ class _World:
             return  # The deadline came first.
         work.reading = False
         work.unread -= rows
-        rows += self._left_behind(work)
+        dead = 0 if work.read_at else self._left_behind(work)
+        work.dead += dead
         work.lanes += rows
-        self.out.owed += rows * work.messages
         work.read_at = self.now
+        self.out.owed += (rows + dead) * work.messages
+        self._settle(sandbox)
         self._again(sandbox)
 
     def _left_behind(self, work: _Work) -> int:
@@ -300,9 +302,7 @@ class _World:
         traffic, shards = self.scenario.traffic, self.scenario.setup.shards
         since, self._swept[work.group] = self.now - self._swept[work.group], self.now
         part = shards if self.scenario.mode == FANOUT else 1
-        dead = self._about(traffic.clients / part * since / traffic.session * self.scenario.missed)
-        work.dead += dead
-        return dead
+        return self._about(traffic.clients / part * since / traffic.session * self.scenario.missed)
 
     def _again(self, sandbox: _Sandbox) -> None:
         """The next step, unless it is planned already or there is nothing to post."""
@@ -316,7 +316,7 @@ class _World:
         self.at(max(_SHORTEST_STEP, min(_LONGEST_STEP, lasting)), lambda: self._step(sandbox))
 
     def _engine(self, sandbox: _Sandbox) -> float:
-        lanes = sum(work.lanes for work in sandbox.works)
+        lanes = sum(work.lanes + work.dead for work in sandbox.works)
         return self._rates[min(lanes, len(self._rates) - 1)]
 
     def _step(self, sandbox: _Sandbox) -> None:
@@ -332,17 +332,23 @@ class _World:
         self.out.posts += wanted
         self._share_out(sandbox, granted)
         sandbox.rate.tick(self.now, sandbox.answers)
-        for work in [work for work in sandbox.works if not work.lanes and not work.unread]:
-            self._finish(sandbox, work)
+        self._settle(sandbox)
         if not sandbox.works:
-            self.at(max(0.0, sandbox.tail - self.now), sandbox.done)
-        elif self.now - sandbox.began > self.delays.usable:
+            return
+        if self.now - sandbox.began > self.delays.usable:
             self._cut(sandbox)
         else:
             for work in sandbox.works:
                 if work.unread and not work.reading and work.lanes <= _READ_AHEAD:
                     self._fetch(sandbox, work)
             self._again(sandbox)
+
+    def _settle(self, sandbox: _Sandbox) -> None:
+        """End what is served, and the invocation with the last of it."""
+        for work in [work for work in sandbox.works if not (work.lanes or work.unread or work.dead)]:
+            self._finish(sandbox, work)
+        if not sandbox.works:
+            self.at(max(0.0, sandbox.tail - self.now), sandbox.done)
 
     def _wanted(self, sandbox: _Sandbox, elapsed: float) -> int:
         """Posts that places in flight, the vCPU and the function's rate allow, and lanes need."""
@@ -379,17 +385,16 @@ class _World:
     def _post(self, work: _Work, posts: int) -> None:
         """Clients are finished one after another; one that is gone costs a single post."""
         messages = work.messages
-        clients, work.progress = divmod(work.progress + posts, messages)
+        dead = work.dead * posts // max(1, work.posts)
+        work.dead -= dead
+        clients, work.progress = divmod(work.progress + posts - dead, messages)
         work.lanes -= clients
-        dead = self._about(work.dead * clients / max(1, work.lanes + clients))
-        left = self._about((clients - dead) * (1 - exp((work.read_at - self.now) / self.scenario.traffic.session)))
-        gone = min(clients, min(dead, work.dead) + left)
-        work.dead -= min(dead, work.dead)
-        alive = clients - gone
-        self.out.gone += gone
-        self.out.posts -= gone * (messages - 1)
+        left = self._about(clients * (1 - exp((work.read_at - self.now) / self.scenario.traffic.session)))
+        alive = clients - left
+        self.out.gone += dead + left
+        self.out.posts -= left * (messages - 1)
         self.out.delivered += alive * messages
-        self.out.skipped += gone * messages
+        self.out.skipped += (dead + left) * messages
         for item in work.items:
             self._record(item, alive)
 
