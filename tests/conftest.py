@@ -1,12 +1,16 @@
-"""What every test may rely on: made-up credentials, nothing of the machine's own AWS settings."""
+"""What every test may rely on: made-up credentials, nothing of the machine's own AWS settings, a deployed handler."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from deployment import Deployed, new_queue, new_table
+from transports import CREDENTIALS
+
+from async_relay.testing import Gateway
 
 _OURS = {
     "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
@@ -19,7 +23,7 @@ _OURS = {
 
 @pytest.fixture(scope="session", autouse=True)
 def no_loop_by_accident() -> None:
-    """looptime asks for the current loop before every test, and asyncio would make one for it that nobody closes."""
+    """The plugins ask for the current loop, and asyncio would make one for them that nobody closes."""
     asyncio.set_event_loop(None)
 
 
@@ -40,3 +44,30 @@ def moto_url() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    async with Gateway(tls=True, credentials=CREDENTIALS, region="eu-west-1") as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def deployed(gateway: Gateway, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
+    table = new_table(moto_url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
+    monkeypatch.setenv("AWS_CA_BUNDLE", gateway.ca_file)
+    monkeypatch.setenv("WS_ENDPOINT", gateway.endpoint)
+    monkeypatch.setenv("CONNECTIONS_TABLE", table)
+    monkeypatch.setenv("MAX_CONCURRENCY", "40")
+    deployed = Deployed(moto_url, table, new_queue(moto_url), new_queue(moto_url))
+    yield deployed
+    deployed.close()
+
+
+@pytest.fixture
+def with_queues(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> Deployed:
+    monkeypatch.setenv("RETRY_QUEUE_URL", deployed.retry)
+    monkeypatch.setenv("RETRY_BACKOFF_SECONDS", "0")
+    monkeypatch.setenv("DEAD_LETTER_QUEUE_URL", deployed.letters)
+    return deployed

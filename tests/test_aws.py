@@ -14,6 +14,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
+from deployment import new_table
 
 from async_relay.aws import Aws, DynamoStore, SqsQueue
 from async_relay.aws.row_deletions import RowDeletions
@@ -33,29 +34,6 @@ async def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[A
     aws = Aws()
     yield aws
     await aws.close()
-
-
-def new_table(url: str, *, index: bool = False) -> str:
-    name = f"connections-{uuid4()}"
-    attributes = [{"AttributeName": "connectionId", "AttributeType": "S"}]
-    options: dict[str, Any] = {}
-    if index:
-        attributes.append({"AttributeName": "shard", "AttributeType": "N"})
-        keys = [
-            {"AttributeName": "shard", "KeyType": "HASH"},
-            {"AttributeName": "connectionId", "KeyType": "RANGE"},
-        ]
-        options["GlobalSecondaryIndexes"] = [
-            {"IndexName": "by-shard", "KeySchema": keys, "Projection": {"ProjectionType": "ALL"}}
-        ]
-    boto3.client("dynamodb", endpoint_url=url).create_table(
-        TableName=name,
-        AttributeDefinitions=attributes,
-        KeySchema=[{"AttributeName": "connectionId", "KeyType": "HASH"}],
-        BillingMode="PAY_PER_REQUEST",
-        **options,
-    )
-    return name
 
 
 @pytest.fixture(params=["memory", "dynamodb"])

@@ -2,137 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
 import json
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
-import boto3
 import pytest
+from deployment import Deployed, incident, incidents, order, remediation, sequences
 from records import event as stream_event
-from records import incident as plain_incident
-from records import record
-from records import remediation as plain_remediation
-from test_aws import new_table
-from transports import CREDENTIALS
 
 from async_relay.errors import RelayError, SettingsError
 from async_relay.testing import Answer, Cut, Gateway, Hang, RateLimit, Until
-
-Failures = dict[str, list[dict[str, str]]]
-
-
-@dataclass
-class Context:
-    seconds: float = 60.0
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int(self.seconds * 1000)
-
-
-class Deployed:
-    """The handler module, loaded with an environment and called on a thread of its own."""
-
-    def __init__(self, url: str, table: str, retry: str, letters: str) -> None:
-        self.url = url
-        self.table = table
-        self.retry = retry
-        self.letters = letters
-        self.module: ModuleType | None = None
-        self._thread = ThreadPoolExecutor(1)
-
-    async def call(self, name: str, event: Any, seconds: float = 60.0) -> Any:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._call, name, event, Context(seconds))
-
-    def _call(self, name: str, event: Any, context: Context) -> Any:
-        if self.module is None:
-            sys.modules.pop("handler", None)
-            self.module = importlib.import_module("handler")
-        return getattr(self.module, name)(event, context)
-
-    def close(self) -> None:
-        self._thread.submit(self._close).result()
-        self._thread.shutdown()
-
-    def _close(self) -> None:
-        if self.module is not None:
-            self.module._runner.run(self.module._sandbox.close())
-            self.module._runner.close()
-            sys.modules.pop("handler", None)
-
-    def fill(self, *connection_ids: str, **attributes: Any) -> None:
-        table = boto3.resource("dynamodb", endpoint_url=self.url).Table(self.table)
-        with table.batch_writer() as writer:
-            for connection_id in connection_ids:
-                writer.put_item(Item={"connectionId": connection_id, **attributes})
-
-    def rows(self) -> dict[str, Any]:
-        pages = boto3.client("dynamodb", endpoint_url=self.url).get_paginator("scan").paginate(TableName=self.table)
-        return {item["connectionId"]["S"]: item for page in pages for item in page["Items"]}
-
-    def bodies(self, url: str) -> list[Any]:
-        sqs = boto3.client("sqs", endpoint_url=self.url)
-        found: list[Any] = []
-        while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
-            found += [json.loads(message["Body"]) for message in messages]
-        return found
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with Gateway(tls=True, credentials=CREDENTIALS, region="eu-west-1") as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def deployed(gateway: Gateway, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
-    sqs = boto3.client("sqs", endpoint_url=moto_url)
-    table = new_table(moto_url)
-    retry = sqs.create_queue(QueueName=f"retry-{table}")["QueueUrl"]
-    letters = sqs.create_queue(QueueName=f"letters-{table}")["QueueUrl"]
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
-    monkeypatch.setenv("AWS_CA_BUNDLE", gateway.ca_file)
-    monkeypatch.setenv("WS_ENDPOINT", gateway.endpoint)
-    monkeypatch.setenv("CONNECTIONS_TABLE", table)
-    monkeypatch.setenv("MAX_CONCURRENCY", "40")
-    deployed = Deployed(moto_url, table, retry, letters)
-    yield deployed
-    deployed.close()
-
-
-@pytest.fixture
-def with_queues(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> Deployed:
-    monkeypatch.setenv("RETRY_QUEUE_URL", deployed.retry)
-    monkeypatch.setenv("RETRY_BACKOFF_SECONDS", "0")
-    monkeypatch.setenv("DEAD_LETTER_QUEUE_URL", deployed.letters)
-    return deployed
-
-
-def sequences(failures: Failures) -> list[str]:
-    return [failure["itemIdentifier"] for failure in failures["batchItemFailures"]]
-
-
-def incident(incident_id: str, *, sequence: str, event_name: str = "INSERT", **more: Any) -> dict[str, Any]:
-    return record({**plain_incident(), "incident_id": incident_id, **more}, sequence=sequence, name=event_name)
-
-
-def remediation(action: str, *, sequence: str) -> dict[str, Any]:
-    return record({**plain_remediation(), "action": action}, sequence=sequence)
-
-
-def incidents(count: int) -> list[Any]:
-    return [incident(f"inc-{number}", sequence=str(100 + number)) for number in range(count)]
-
-
-def order(gateway: Gateway, connection_id: str) -> list[str]:
-    return [json.loads(body)["sequence"] for body in gateway.received[connection_id]]
 
 
 async def test_two_thousand_clients_get_everything_in_order(gateway: Gateway, deployed: Deployed) -> None:
