@@ -120,6 +120,7 @@ async def compare(sizes: Sequence[int], latency: float, places: int) -> list[dic
             ("eight, limited", latency, places, rate / _WORKERS, _WORKERS),
             ("one, all its CPU", _SHORT, _MANY, None, 1),
         ):
+            cpu = await cpu_per_post()
             found = free if way == "one, no limit" else await measure(clients, wait, bound, ceiling, workers)
             model = simulated(clients, wait, bound, ceiling, workers, cpu)
             errors = found.errors(model)

@@ -110,6 +110,7 @@ class _Sandbox:
     answers: int = 0
     room: float = 0.0
     allowance: float = 0.0
+    spare: float = 0.0
     stepping: bool = False
     tail: float = 0.0
 
@@ -271,7 +272,7 @@ class _World:
     def _begin(self, sandbox: _Sandbox) -> None:
         sandbox.began = sandbox.stepped = sandbox.tail = self.now
         sandbox.answers = 0
-        sandbox.room, sandbox.allowance = float(self.scenario.setup.concurrency), 1.0
+        sandbox.room, sandbox.allowance, sandbox.spare = float(self.scenario.setup.concurrency), 1.0, 0.0
         sandbox.rate.begin(self.now)
         for work in sandbox.works:
             self._fetch(sandbox, work)
@@ -356,14 +357,16 @@ class _World:
         places = self.scenario.setup.concurrency
         engine = self._engine(sandbox) * elapsed
         sandbox.room = min(places + engine, sandbox.room + engine)
+        worked = elapsed / self.scenario.setup.cpu_per_post
+        sandbox.spare = min(worked + 1.0, sandbox.spare + worked)
+        wanted = min(posts, int(sandbox.room), int(sandbox.spare))
         limit = sandbox.rate.limit
-        if limit is None:
-            wanted = min(posts, int(sandbox.room))
-        else:
+        if limit is not None:
             sandbox.allowance = min(max(1.0, limit * (elapsed + 0.02)), sandbox.allowance + limit * elapsed)
-            wanted = min(posts, int(sandbox.room), int(sandbox.allowance))
+            wanted = min(wanted, int(sandbox.allowance))
             sandbox.allowance -= wanted
         sandbox.room -= wanted
+        sandbox.spare -= wanted
         return wanted
 
     def _refuse(self, sandbox: _Sandbox, refused: int) -> None:
