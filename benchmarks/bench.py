@@ -293,7 +293,7 @@ def _write(results: Results, console: Console, as_json: Path | None, *, publishe
         directory.mkdir(parents=True, exist_ok=True)
         pictures = plots.draw(results, directory)
         (directory / "results.md").write_text(report.markdown(results, pictures))
-        console.print(f"Written: {(directory / 'results.md').relative_to(ROOT)}")
+        console.print(f"Written: {os.path.relpath(directory / 'results.md')}")
     for file in [RESULTS / "bench.json", *([as_json] if as_json else [])]:
         file.write_text(json.dumps(asdict(results), indent=1))
 

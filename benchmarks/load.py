@@ -19,6 +19,7 @@ import asyncio
 import heapq
 import json
 import logging
+import os
 import resource
 import sys
 import time
@@ -26,7 +27,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count
-from pathlib import Path
 from random import Random
 from typing import Annotated, Any
 
@@ -111,7 +111,7 @@ class WatchedSandbox(Sandbox):
     async def _open_transport(self) -> Transport:
         return WatchedTransport(self._world.transport or await super()._open_transport(), self._watch)
 
-    async def _queue(self, url: str | None) -> Queue | None:
+    def _queue(self, url: str | None) -> Queue | None:
         return self._queues[url] if url else None
 
 
@@ -406,7 +406,7 @@ def _run(options: Options, console: Console) -> int:
     (RESULTS / "load.json").write_text(json.dumps(figures, indent=1))
     (RESULTS / "load.html").write_text(load_report.page(figures))
     load_report.show(figures, console)
-    console.print(f"Written: {Path('benchmarks/results/load.html')} and load.json beside it")
+    console.print(f"Written: {os.path.relpath(RESULTS / 'load.html')} and load.json beside it")
     if ending is None:
         return command.STOPPED
     return command.FAILED if figures["problems"] else 0

@@ -26,7 +26,7 @@ def show(results: Results, console: Console) -> None:
     """Everything there is, on the terminal."""
     if _measured(results.comparison):
         console.print(_table("Side by side (* whole handler)", _COLUMNS, _rows(results)))
-    for title, samples in _sweeps(results):
+    for _, title, samples in _sweeps(results):
         console.print(_table(title, _SWEEP_COLUMNS, [_sweep_row(each) for each in samples]))
     for name, reason in results.missing.items():
         console.print(f"Left out: {name}: {reason}", style="yellow")
@@ -62,8 +62,7 @@ def _page(results: Results, pictures: Mapping[str, Path]) -> Iterator[str]:
             body=options["body"],
         )
     yield from [f"\nLeft out: {name}, because {reason}." for name, reason in results.missing.items()]
-    for title, samples in _sweeps(results):
-        name = title.partition(" ")[2].partition(" ")[0]
+    for name, title, samples in _sweeps(results):
         yield from ["", f"## {title}", "", *_picture(pictures, name, title)]
         yield from _markdown_table(_SWEEP_COLUMNS, [_sweep_row(each) for each in samples])
     found = goals(results)
@@ -95,13 +94,13 @@ def _row(results: Results, sample: Sample) -> tuple[str, ...]:
 _SWEEP_COLUMNS = ("", "clients", "in flight", "latency ms", "deliveries a second", "CPU µs a delivery", "peak MB")
 
 
-def _sweeps(results: Results) -> list[tuple[str, list[Sample]]]:
+def _sweeps(results: Results) -> list[tuple[str, str, list[Sample]]]:
     titled = [
-        ("By concurrency, 8 ms away", results.by_concurrency),
-        ("By latency of the gateway", results.by_latency),
-        ("By clients in the table", results.by_clients),
+        ("concurrency", "By concurrency, 8 ms away", results.by_concurrency),
+        ("latency", "By latency of the gateway", results.by_latency),
+        ("clients", "By clients in the table", results.by_clients),
     ]
-    return [(title, measured) for title, samples in titled if (measured := _measured(samples))]
+    return [(name, title, measured) for name, title, samples in titled if (measured := _measured(samples))]
 
 
 def _sweep_row(sample: Sample) -> tuple[str, ...]:

@@ -1,0 +1,301 @@
+"""The load test: its options, its account of who got what, its verdict, and small runs of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from async_relay.errors import ServerError
+from async_relay.messages import Message
+from benchmarks import load
+from benchmarks.command import FAILED, STOPPED, USAGE, Refused, exit_code
+from benchmarks.crowd import CUT, HANGS, Crowd, Latency, latency, sequence_of
+from benchmarks.ledger import Ledger, Shortfall, Tally
+from benchmarks.stage import body_of, stream_event
+from benchmarks.table import Table
+from benchmarks.verdict import Ending, problems
+from benchmarks.watch import Durations, Watch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def environment_restored() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def results_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(load, "RESULTS", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--clients", "1000001"], "--clients is '1000001'; it must be a whole number from 1 to 1,000,000"),
+        (["--clients", "1.5"], "--clients is '1.5'; it must be a whole number from 1 to 1,000,000"),
+        (["--gone", "1.1"], "--gone is '1.1'; it must be a number from 0 to 1"),
+        (["--gone", "0.6", "--slow", "0.6"], "together they must be at most 1"),
+        (["--latency", "uniform:20-2"], "--latency is 'uniform:20-2'; it must be milliseconds, like 8,"),
+        (["--transport", "pigeon"], "--transport is 'pigeon'; it must be direct, sdk or memory"),
+        (["--payload", "20"], "--payload is 20; the smallest message has"),
+        (["--account-limit", "10", "--transport", "memory"], "--account-limit is the gateway's"),
+        (["--endpoint", "https://a.example/prod"], "--endpoint and --table belong together"),
+        (["--endpoint", "https://a.example/prod", "--table", "rows", "--churn", "5"], "belong to mocked clients"),
+        (["--no-such-option"], "No such option: --no-such-option"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(load.main, arguments) == USAGE
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_an_endpoint_of_ones_own_is_asked_about_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("typer.confirm", lambda _question, abort: sys.exit(99 if abort else 0))
+    with pytest.raises(SystemExit, match="99"):
+        exit_code(load.main, ["--endpoint", "https://a.example/prod", "--table", "rows"])
+    assert "They are real, and so is the bill." in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("8", Latency("constant", 0.008)),
+        ("constant:8", Latency("constant", 0.008)),
+        ("uniform:2-20.5", Latency("uniform", 0.002, 0.0205)),
+        ("lognormal:8", Latency("lognormal", 0.008)),
+    ],
+)
+def test_a_latency_is_read(text: str, expected: Latency) -> None:
+    assert latency(text) == expected
+    assert latency(text)("anybody", Random(1)) > 0
+
+
+@pytest.mark.parametrize("text", ["", "-1", "uniform:2", "lognormal:0", "normal:3", "1e3", "8 ms"])
+def test_a_wrong_latency_is_refused(text: str) -> None:
+    with pytest.raises(Refused, match="it must be milliseconds"):
+        latency(text)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 6)), max_size=60), st.integers(0, 6))
+def test_the_ledger_knows_who_lacks_what(arrivals: list[tuple[int, int]], left_after: int) -> None:
+    """Against sets: client 3 came for message 3, client 2 left after some message."""
+    ledger, got = Ledger(), Counter(arrivals)
+    ledger.join(3, 1)
+    ledger.join(1, 3)
+    ledger.leave(2, left_after)
+    for client, message in arrivals:
+        ledger.arrive(client, message)
+    expected = {
+        client: set(range(3 if client == 3 else 1, (left_after if client == 2 else 6) + 1)) for client in range(4)
+    }
+    missing = {
+        client: {each for each in messages if (client, each) not in got} for client, messages in expected.items()
+    }
+    lacking = tuple(client for client, messages in missing.items() if messages)
+    assert ledger.shortfall(6) == Shortfall(sum(map(len, missing.values())), len(lacking), lacking)
+    counted = {(client, message): times for (client, message), times in got.items() if client < 3 or message >= 3}
+    assert ledger.tally().arrived == len(counted)
+    assert ledger.tally().repeats == sum(counted.values()) - len(counted)
+
+
+def test_what_comes_behind_a_later_message_is_late() -> None:
+    ledger = Ledger()
+    ledger.join(1, 1)
+    for message in (1, 4, 2, 3):
+        ledger.arrive(0, message)
+    assert ledger.tally() == Tally(arrived=4, repeats=0, late=2)
+    assert ledger.shortfall(4).messages == 0
+
+
+def body(sequence: int) -> bytes:
+    return body_of(stream_event(600, range(sequence, sequence + 1)))
+
+
+def test_a_message_carries_its_number() -> None:
+    assert sequence_of(body(12_345)) == 12_345
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers"),
+    [
+        ("ok", [(200, 0.0)]),
+        ("gone", [(410, 0.0)] * 3),
+        ("throttled", [(429, 0.0), (429, 0.0), (200, 0.0)]),
+        ("hanging", [(HANGS, 0.0), (200, 0.0)]),
+        ("slow", [(200, 1.0)]),
+    ],
+)
+def test_every_kind_of_client_behaves_as_it_should(kind: str, answers: list[tuple[int, float]]) -> None:
+    """For each message anew."""
+    crowd = Crowd({} if kind == "ok" else {kind: 1.0}, seed=1)
+    (name,) = crowd.join(1, 1)
+    for sequence in (1, 2):
+        assert [crowd.answer(name, body(sequence)) for _ in answers] == answers
+    assert crowd.ledger.shortfall(2).messages == 0
+
+
+def test_an_erring_client_answers_500_or_cuts_twice() -> None:
+    crowd = Crowd({"erring": 1.0}, seed=1)
+    (name,) = crowd.join(1, 1)
+    *before, last = [crowd.answer(name, body(1))[0] for _ in range(3)]
+    assert set(before) <= {500, CUT}
+    assert last == 200
+
+
+def test_who_leaves_answers_410_and_lacks_nothing() -> None:
+    crowd = Crowd({}, seed=1)
+    first, second = crowd.join(2, 1)
+    crowd.leave([0], last=0)
+    assert crowd.answer(first, body(1)) == (410, 0.0)
+    assert crowd.answer(second, body(1)) == (200, 0.0)
+    assert crowd.ledger.shortfall(1).messages == 0
+    assert crowd.gone() == {first}
+
+
+def test_shares_are_kept() -> None:
+    crowd = Crowd({"gone": 0.3}, seed=7)
+    crowd.join(10_000, 1)
+    assert 2_800 < len(crowd.gone()) < 3_200
+
+
+def test_percentiles_are_within_their_buckets() -> None:
+    durations = Durations()
+    for milliseconds in range(1, 101):
+        durations.add(milliseconds / 1000)
+    before = list(durations.buckets)
+    assert durations.percentiles() == pytest.approx((0.050, 0.095, 0.099), rel=0.05)
+    durations.add(1.0)
+    assert durations.percentiles(before) == pytest.approx((1.0,) * 3, rel=0.05)
+    assert Durations().percentiles() == (0.0, 0.0, 0.0)
+
+
+def test_a_watch_counts_and_takes_the_time() -> None:
+    now = 0.0
+    watch = Watch(lambda: now)
+    message = Message("remediation", "event-1", "7", b"{}", "")
+    watch.begin(["7"])
+    watch.sent = 3
+    now = 2.0
+    watch.answered(message, 1.5, None)
+    watch.answered(message, 1.9, ServerError("500"))
+    moment = watch.take(400.0, parked=1, clients=3)
+    assert (moment.posts, moment.delivered, moment.in_flight, moment.posts_a_second) == (3, 1, 1, 1.5)
+    assert watch.outcomes == {"server_error": 1}
+    assert watch.deliveries.percentiles()[0] == pytest.approx(2.0, rel=0.05)
+    watch.cut()
+    assert watch.in_flight == 0
+
+
+def test_a_run_that_went_well_has_no_problems() -> None:
+    assert problems(Ending(Shortfall(0, 0, ()), most_in_flight=100)) == []
+    assert problems(Ending(None)) == []
+
+
+@pytest.mark.parametrize(
+    ("ending", "sentence"),
+    [
+        (Ending(Shortfall(1_200, 2, (5, 9))), "1,200 messages did not reach 2 clients, such as number 5, 9"),
+        (Ending(None, ("timed_out: no answer",)), "1 dead letters, such as: timed_out: no answer"),
+        (Ending(None, handed_back=3), "3 records were handed back again and again"),
+        (Ending(None, parked=2), "the run ended before the retry queue was empty: 2 jobs are in it"),
+        (Ending(None, ghosts=4), "the rows of 4 clients that have gone are still in the table"),
+        (Ending(None, most_in_flight=101), "101 posts were in flight at once; 100 were allowed"),
+    ],
+)
+def test_what_went_wrong_is_a_sentence(ending: Ending, sentence: str) -> None:
+    assert problems(ending) == [sentence]
+
+
+def test_the_table_serves_every_row_once_whatever_comes_and_goes() -> None:
+    table = Table(page_rows=10)
+    table.fill(35)
+    table.remove(["L000000003oAMCI="])
+    table.put(["L000000003oAMCI=", "new="], 1)
+    found: list[str] = []
+    after: dict[str, object] = {}
+    while True:
+        page = json.loads(table.answer("Scan", json.dumps(after).encode()) or b"")
+        found += [item["connectionId"]["S"] for item in page["Items"]]
+        if "LastEvaluatedKey" not in page:
+            break
+        after = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+    assert sorted(found) == sorted(table.ids())
+    assert len(found) == 36
+    assert table.answer("GetItem", b"{}") is None
+
+
+def test_a_small_run_over_sockets(results_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Some have gone, some err, some are throttled, and clients come and go: everybody gets what they should."""
+    shares = ["--gone", "0.1", "--erring", "0.1", "--throttled", "0.1"]
+    arguments = ["--clients", "150", "--messages", "2", "--latency", "uniform:0-2", "--concurrency", "20", *shares]
+    assert exit_code(load.main, arguments) == 0
+    figures = json.loads((results_in / "load.json").read_text())
+    assert figures["problems"] == []
+    assert figures["ending"]["most_in_flight"] <= 20
+    assert figures["arrived"]["arrived"] == figures["delivered"] > 200
+    assert set(figures["outcomes"]) <= {"gone", "throttled", "server_error", "disconnected"}
+    assert "<svg" in (results_in / "load.html").read_text()
+    assert "everybody got what they should have got" in capsys.readouterr().out
+
+
+def test_a_run_in_memory_with_churn(results_in: Path) -> None:
+    arguments = ["--transport", "memory", "--clients", "300", "--messages", "2", "--latency", "1", "--churn", "100"]
+    assert exit_code(load.main, [*arguments, "--duration", "1", "--erring", "0.05"]) == 0
+    figures = json.loads((results_in / "load.json").read_text())
+    assert figures["clients"] == 300
+    assert figures["batches"] >= 1
+
+
+def test_a_message_that_is_lost_fails_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The relay is told 200 and the client has nothing."""
+    answer = Crowd.answer
+
+    def lying(self: Crowd, name: str, body: bytes) -> tuple[int, float]:
+        return (200, 0.0) if name == "L000000007oAMCI=" else answer(self, name, body)
+
+    monkeypatch.setattr(Crowd, "answer", lying)
+    assert exit_code(load.main, ["--transport", "memory", "--clients", "20", "--messages", "3"]) == FAILED
+    assert "3 messages did not reach 1 clients, such as number 7" in capsys.readouterr().out
+
+
+def test_ctrl_c_shows_what_there_is_and_leaves_nothing_running() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.load", "--clients", "2000", "--duration", "60"],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(2.5)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == STOPPED
+    assert "Stopped; what there is so far:" in said
+    assert "the run was stopped before its end" in said
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
