@@ -94,7 +94,10 @@ class _Socket(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status >= 200:
+        if self._status:
+            # Two answers to one post: the first counts, and whoever sends more is not to be trusted with another.
+            self.keep = False
+        elif status >= 200:
             self._status = status
             self.keep = self._parser.should_keep_alive()
 

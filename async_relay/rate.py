@@ -6,8 +6,8 @@ full (PostToConnection, "LimitExceededException"). The answer does not say which
 Rules
 - A crowd of clients refused, and a good share of all answers: the account's limit. The rate falls to
   a part of what was let through, once a round, and such refusals count no try.
-- Fewer: those clients' buffers are full, and only they wait. For a second their refusals say nothing
-  about the account any more.
+- Fewer: those clients' buffers are full, and only they wait. For a second at most their refusals say
+  nothing about the account any more.
 - Cut after cut that makes refusals no rarer was wrong: the account's refusals follow the rate, full
   buffers do not. It is taken back, and so many refusals are expected for a while.
 - Without a crowd the rate creeps up by its square root: a large share grows more slowly for its
