@@ -2,11 +2,13 @@
 
 scripts   what it answers, and to whom        pure
 trust     signatures and certificates         botocore's signer, trustme
-gateway   the server, alone in its process if need be
+gateway   the server
+process   the same, in a process of its own
 """
 
 from ..sigv4 import Credentials
-from .gateway import Counters, Gateway, GatewayProcess, gateway_process
+from .gateway import Counters, Gateway
+from .process import GatewayProcess, gateway_process
 from .scripts import (
     Answer,
     Choice,
