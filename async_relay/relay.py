@@ -297,7 +297,7 @@ class Relay:
             "undeleted": report.undeleted,
             "systemic": int(report.systemic is not None),
         }
-        _log.info("broadcast", extra=figures)
+        _log.debug("broadcast", extra=figures)
         self._measure(figures)
 
 
