@@ -153,8 +153,8 @@ def test_clients_that_left_are_found_gone() -> None:
 
 
 def test_bursts_behind_each_other_share_a_read() -> None:
-    """Where bursts come faster than they are served, fewer reads than bursts are made."""
-    out = simulate(Scenario(Traffic(20_000, 5.0), Setup(), bursts=40, even=True))
+    """Where bursts come faster than they are served and a batch holds many jobs, fewer reads than jobs are made."""
+    out = simulate(Scenario(Traffic(20_000, 5.0), Setup(groups_per_batch=2), bursts=40, even=True))
     assert out.jobs <= 40 * 8
     assert out.pages < out.jobs
     assert len(out.lasts) == 40

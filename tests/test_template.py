@@ -287,16 +287,19 @@ def matches(pattern: str, event: Mapping[str, str]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("mapping", "queue", "workers"),
-    [("DeliverFunction.Retry", "RetryQueue", "5"), ("FanoutFunction.Shard", "FanoutQueue", "8")],
+    ("mapping", "queue", "workers", "jobs"),
+    [("DeliverFunction.Retry", "RetryQueue", "5", 10), ("FanoutFunction.Shard", "FanoutQueue", "8", 1)],
 )
-def test_a_queue_is_read_with_partial_answers(mapping: str, queue: str, workers: str) -> None:
-    """A queue's mapping takes partial answers, is bounded, and hides a message for six of the function's timeouts."""
+def test_a_queue_is_read_with_partial_answers(mapping: str, queue: str, workers: str, jobs: int) -> None:
+    """A queue's mapping takes partial answers, is bounded, and hides a message for six of the function's timeouts.
+
+    A worker of the fan-out gets one shard at a time: it has one worker's share of the posts.
+    """
     stack = Stack(**FANOUT)
     read = stack.mappings()[mapping]
     assert (read["Type"], read["Queue"]) == ("SQS", f"{queue}.Arn")
     assert read["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-    assert read["BatchSize"] == 10
+    assert read["BatchSize"] == jobs
     assert read["ScalingConfig"] == {"MaximumConcurrency": workers}
     function = stack.functions()[mapping.partition(".")[0]]
     assert stack.properties(queue)["VisibilityTimeout"] >= 6 * function["Timeout"]

@@ -12,8 +12,8 @@ from hashlib import sha256
 from async_relay.aws import Aws, SdkTransport
 from async_relay.errors import PostError
 from async_relay.http import DirectTransport
-from async_relay.pool import trust
 from async_relay.messages import Message
+from async_relay.pool import trust
 from async_relay.protocols import Transport
 from async_relay.sigv4 import Credentials
 

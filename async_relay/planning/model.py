@@ -29,10 +29,10 @@ from .values import (
     PAGE_SECONDS,
     PARTITION_READS,
     POLL,
-    QUEUE_BATCH,
     READ_UNIT_BYTES,
     RETRY_WORKERS,
     ROW_BYTES,
+    SEND_BATCH,
     SEND_SECONDS,
     SIGMA,
     SQS_CHUNK,
@@ -46,6 +46,7 @@ from .values import (
     Setup,
     Speed,
     Traffic,
+    queue_batch,
 )
 
 
@@ -121,7 +122,7 @@ def page_seconds(traffic: Traffic, setup: Setup, mode: str) -> float:
 
 def dispatch_seconds(setup: Setup) -> float:
     """One job a shard, ten to a call, call after call."""
-    return ceil(setup.shards / QUEUE_BATCH) * SEND_SECONDS
+    return ceil(setup.shards / SEND_BATCH) * SEND_SECONDS
 
 
 def load(traffic: Traffic, setup: Setup, pace: Speed) -> Load:
@@ -156,7 +157,7 @@ def load(traffic: Traffic, setup: Setup, pace: Speed) -> Load:
 def _passes(traffic: Traffic, setup: Setup, pace: Speed) -> float:
     """Reads of the whole table a second: one a burst, fewer where bursts wait for each other."""
     own = INVOKE_SECONDS + page_seconds(traffic, setup, pace.mode)
-    most = QUEUE_BATCH * traffic.burst if pace.mode == FANOUT else STREAM_BATCH
+    most = queue_batch(setup.groups_per_batch) * traffic.burst if pace.mode == FANOUT else STREAM_BATCH
     idle = (1 - min(1.0, pace.utilisation)) / own
     served = traffic.messages_per_second / max(1.0, pace.utilisation)
     return min(traffic.bursts_per_second, max(idle, served / most))
@@ -178,7 +179,7 @@ def reads(traffic: Traffic, setup: Setup, readers: int) -> tuple[float, float]:
 def _sqs(traffic: Traffic, setup: Setup, jobs: float, workers: float) -> float:
     """Requests as they are billed: each 64 KB is one; ten jobs to a send; a receive and a delete an invocation."""
     body = min(JOB_BYTES, traffic.burst * traffic.payload)
-    sends = max(jobs / min(QUEUE_BATCH, setup.shards), jobs * body / SQS_CHUNK)
+    sends = max(jobs / min(SEND_BATCH, setup.shards), jobs * body / SQS_CHUNK)
     return sends + max(workers, jobs * body / SQS_CHUNK) + workers + 5 / 20
 
 

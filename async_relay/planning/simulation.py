@@ -28,7 +28,7 @@ from statistics import NormalDist
 
 from ..rate import Rate
 from .scenario import Scenario, Simulated
-from .values import DIRECT, FANOUT, QUEUE_BATCH, RETRY_WORKERS, SIGMA, STREAM_BATCH, Setup, Traffic
+from .values import DIRECT, FANOUT, RETRY_WORKERS, SEND_BATCH, SIGMA, STREAM_BATCH, Setup, Traffic, queue_batch
 
 _READ_AHEAD = 1_000
 _LONGEST_STEP = 0.05
@@ -208,9 +208,9 @@ class _World:
         shards = self.scenario.setup.shards
         self.out.invocations += 1
         for index in range(shards):
-            sent = self.delays.invoke + (index // QUEUE_BATCH + 1) * self.delays.send
+            sent = self.delays.invoke + (index // SEND_BATCH + 1) * self.delays.send
             self.at(sent + self.delays.hop, lambda index=index: self._queue(index, items))  # type: ignore[misc]
-        over = self.delays.invoke + ceil(shards / QUEUE_BATCH) * self.delays.send
+        over = self.delays.invoke + ceil(shards / SEND_BATCH) * self.delays.send
         self.out.function_seconds += over
         self.at(over, lambda: self._poll(shard))
 
@@ -239,11 +239,12 @@ class _World:
     def _take(self, chosen: list[int]) -> list[_Work]:
         """Jobs that were not begun share a read; a continuation has its own."""
         works = []
+        most = max(1, queue_batch(self.scenario.setup.groups_per_batch) // len(chosen))
         for index in chosen:
             jobs = self._groups[index]
             work = jobs.popleft()
             taken = 1
-            while jobs and not work.read_at and not jobs[0].read_at and taken < QUEUE_BATCH // len(chosen):
+            while jobs and not work.read_at and not jobs[0].read_at and taken < most:
                 work.items = [*work.items, *jobs.popleft().items]
                 taken += 1
             works.append(work)

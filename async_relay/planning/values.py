@@ -13,9 +13,10 @@ DIRECT, FANOUT, AUTO = "direct", "fanout", "auto"
 
 #: Lambda asks a stream's shard for records four times a second (Lambda Developer Guide, DynamoDB Streams).
 POLL = 0.25
-#: The template's BatchSize of the stream and of the fan-out queue.
+#: The template's BatchSize of the stream; of the fan-out queue's see ``queue_batch``.
 STREAM_BATCH = 100
-QUEUE_BATCH = 10
+#: Entries of one SendMessageBatch (SQS quotas).
+SEND_BATCH = 10
 #: The template's Timeout, less what the relay keeps for its queues and the last posts.
 INVOCATION = 60.0
 USABLE = 56.0
@@ -191,3 +192,8 @@ class Advice:
     break_even: int | None
     why: str
     next: str
+
+
+def queue_batch(groups_per_batch: int) -> int:
+    """BatchSize of the fan-out queue's mapping: 1 in the template; to hold several groups it must be larger, say 10."""
+    return 1 if groups_per_batch == 1 else 10
