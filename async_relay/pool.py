@@ -312,6 +312,8 @@ class SignedPool:
                     self._port,
                     ssl=self._tls,
                     server_hostname=self._host if self._tls else None,
+                    # A handshake that is cancelled holds its 300 KB until this is over; it is a minute by default.
+                    ssl_handshake_timeout=self._timeout if self._tls else None,
                 )
         except (OSError, TimeoutError) as error:
             # ssl.SSLError is an OSError too: an endpoint we cannot trust cannot be reached.
