@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, TypeVar
@@ -38,6 +39,7 @@ virtual_time = pytest.mark.looptime(noop_cycles=0, resolution=1e-9, idle_timeout
 EPOCH = 1_700_000_000
 _RETURN = 0.2
 _DEDUPLICATION = 300.0
+_INSTANT = 1e-6  # a timer may fire this much early, and the clock stand still until it is asked for more
 
 
 class VirtualLoop(LoopTimeEventLoop, asyncio.SelectorEventLoop):
@@ -218,6 +220,7 @@ class Sqs:
         self.messages: list[SqsMessage] = []
         self.redriven: list[SqsMessage] = []
         self.sent = 0
+        self.changed = asyncio.Event()
         self._known: dict[str, float] = {}
         self._numbers = count(1)
 
@@ -235,12 +238,13 @@ class Sqs:
             self.sent += 1
             self._known[entry.deduplication_id] = now
             self.messages.append(SqsMessage(f"m{next(self._numbers)}", entry, now + entry.delay))
+        self.changed.set()
         if failed:
             raise QueueUnavailable(f"{len(failed)} of {len(entries)} entries refused", failed)
 
     def receive(self, most: int) -> list[SqsMessage]:
         """ReceiveMessage: what is visible, at most ``most``; a FIFO group only from its first message on."""
-        now = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time() + _INSTANT
         held: set[str] = set()
         received: list[SqsMessage] = []
         for message in list(self.messages):
@@ -279,7 +283,6 @@ class SqsMapping:
     batch_size: int = 10
     again: Callable[[], bool] = lambda: False
     seen: Callable[[SqsMessage], None] = lambda _message: None
-    poll_every: float = 0.5
     busy: int = 0
 
     async def poll(self) -> None:
@@ -289,12 +292,16 @@ class SqsMapping:
             if messages:
                 await self._serve(messages)
             else:
-                await asyncio.sleep(self._next())
+                await self._wait()
 
-    def _next(self) -> float:
-        now = asyncio.get_running_loop().time()
-        due = [message.visible_at - now for message in self.queue.messages]
-        return max(self.poll_every, min(due, default=5.0))
+    async def _wait(self) -> None:
+        """Until something may be visible."""
+        now = asyncio.get_running_loop().time() + _INSTANT
+        due = min((each.visible_at for each in self.queue.messages if each.visible_at > now), default=None)
+        self.queue.changed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(due):
+                await self.queue.changed.wait()
 
     async def _serve(self, messages: list[SqsMessage]) -> None:
         self.busy += 1
@@ -309,6 +316,7 @@ class SqsMapping:
             self.busy -= 1
         if failures is not None:
             self.queue.delete([each for each in messages if each.message_id not in failures and not self.again()])
+        self.queue.changed.set()
 
 
 def _record(message: SqsMessage) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""The long run of the simulation in tests/test_simulation.py: random histories on virtual time, each checked.
+
+    python benchmarks/simulate.py --histories 10000
+
+Prints what was simulated and how long it took; ends with 1 and the first broken history if one breaks a promise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+
+from hypothesis import Phase, given, seed, settings  # noqa: E402  # the paths above come first
+from lambda_models import run_virtually  # noqa: E402
+from test_simulation import HISTORIES, RUN, Aftermath, History, complaints, live  # noqa: E402
+
+
+def count(totals: Counter[str], after: Aftermath) -> None:
+    """Add up what happened in one history."""
+    world = after.world
+    totals["histories"] += 1
+    totals["clients"] += len(world.natures)
+    totals["records"] += len(world.published)
+    totals["invocations"] += sum(function.invocations for function in after.functions)
+    totals["crashed invocations"] += sum(function.crashes for function in after.functions)
+    totals["histories with a redelivery"] += bool(world.redelivered)
+    totals["posts"] += len(world.posts)
+    totals["messages that arrived"] += sum(post.arrived for post in world.posts)
+    totals["jobs parked in the retry queue"] += world.retry.sent
+    totals["jobs in the FIFO queue"] += world.fanout.sent
+    totals["dead letters"] += len(world.letters.messages)
+    totals["jobs redriven by SQS"] += len(world.retry.redriven) + len(world.fanout.redriven)
+    totals["records the stream gave up (no queue for them)"] += sum(len(each.discarded) for each in after.streams)
+
+
+def main() -> None:
+    """Run, and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--histories", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    logging.getLogger("async_relay").setLevel(logging.CRITICAL)
+    totals: Counter[str] = Counter()
+    start = time.perf_counter()
+
+    @seed(options.seed)
+    @settings(RUN, max_examples=options.histories, phases=[Phase.generate])
+    @given(HISTORIES)
+    def run(history: History) -> None:
+        after = run_virtually(live(history))
+        found = list(complaints(after))
+        if found:
+            sys.exit("\n".join([f"broken after {totals['histories']:,} histories: {history}", *found]))
+        count(totals, after)
+        if sys.stderr.isatty():
+            print(f"\r{totals['histories']:>7,} of {options.histories:,}", end="", file=sys.stderr)
+
+    run()
+    print(f"\rnothing broken in {time.perf_counter() - start:,.0f} s, seed {options.seed}")
+    for name, number in totals.items():
+        print(f"{number:>12,} {name}")
+
+
+if __name__ == "__main__":
+    main()
