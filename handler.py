@@ -9,16 +9,14 @@ import asyncio
 import os
 from typing import Any
 
-from aws_lambda_powertools import Logger
-from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
-
+from async_relay.logs import configure
 from async_relay.metrics import emit
 from async_relay.relay import Failures
 from async_relay.sandbox import Sandbox, new_event_loop
 from async_relay.settings import Settings
 
 settings = Settings.from_env(os.environ)
-copy_config_to_registered_loggers(Logger(service="async-relay"), include={"async_relay"})
+configure()
 _runner = asyncio.Runner(loop_factory=new_event_loop)
 _sandbox = Sandbox(settings, measure=emit)
 

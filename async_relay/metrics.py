@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .logs import SERVICE
+
 NAMESPACE = "AsyncRelay"
 _GAUGES = ("most_in_flight",)
 
@@ -13,7 +15,7 @@ def emit(figures: Mapping[str, float]) -> None:
     # After the first broadcast, not before it: the import would delay the first post by 40 ms.
     from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
-    metrics = EphemeralMetrics(namespace=NAMESPACE, service="async-relay")
+    metrics = EphemeralMetrics(namespace=NAMESPACE, service=SERVICE)
     for name, value in figures.items():
         unit = MetricUnit.NoUnit if name in _GAUGES else MetricUnit.Count
         metrics.add_metric(name.title().replace("_", ""), unit=unit, value=value)

@@ -1,0 +1,34 @@
+"""Log lines as JSON, by Powertools for AWS Lambda, which is loaded when there is a first line to write.
+
+A cold start that has nothing to say does not wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+SERVICE = "async-relay"
+_OURS = "async_relay"
+
+
+class PowertoolsHandler(logging.Handler):
+    """Gives the package's logger to Powertools at its first line, and that line with it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Configure, and write the line."""
+        from aws_lambda_powertools import Logger
+        from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
+
+        logger = logging.getLogger(_OURS)
+        logger.removeHandler(self)
+        copy_config_to_registered_loggers(Logger(service=SERVICE), include={_OURS})
+        logger.handle(record)
+
+
+def configure() -> None:
+    """For the life of the process; POWERTOOLS_LOG_LEVEL says from which level on."""
+    logger = logging.getLogger(_OURS)
+    logger.handlers = [PowertoolsHandler()]
+    logger.setLevel(os.environ.get("POWERTOOLS_LOG_LEVEL", "INFO").upper())
+    logger.propagate = False
