@@ -43,10 +43,16 @@ _INSTANT = 1e-6  # a timer may fire this much early, and the clock stand still u
 
 
 class VirtualLoop(LoopTimeEventLoop, asyncio.SelectorEventLoop):
-    """A loop on virtual time of its own, for what runs many of them."""
+    """A loop on virtual time of its own, for what runs many of them; ``each_turn`` is called before every turn."""
 
     def __init__(self) -> None:
         super().__init__(noop_cycles=0, resolution=1e-9, idle_timeout=1)
+        self.each_turn: Callable[[], None] | None = None
+
+    def _run_once(self) -> None:
+        if self.each_turn is not None:
+            self.each_turn()
+        super()._run_once()  # type: ignore[misc]  # the stubs leave it out
 
 
 def run_virtually(main: Coroutine[Any, Any, T]) -> T:
@@ -67,6 +73,9 @@ def still_running() -> list[str]:
     return tasks + [repr(timer) for timer in loop._scheduled if not timer.cancelled()]
 
 
+Handler = Callable[[Any, float], Awaitable[Any]]
+
+
 class CrashedError(Exception):
     """The invocation ended without an answer."""
 
@@ -76,7 +85,7 @@ class Function:
 
     def __init__(
         self,
-        handler: Callable[[Any, float], Awaitable[Any]],
+        handler: Handler,
         timeout: float,
         crash: Callable[[], float | None] = lambda: None,
     ) -> None:
@@ -103,7 +112,7 @@ class Function:
             self.overran += time() - start > self.timeout - _RETURN + 1e-3
             invocation.cancel()
             await asyncio.wait({invocation})
-        if not finished:
+        if not finished or invocation.cancelled():
             self.crashes += 1
             raise CrashedError
         error = invocation.exception()

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from lambda_models import (
     EPOCH,
     Function,
+    Handler,
     Sqs,
     SqsMapping,
     SqsMessage,
@@ -310,12 +311,19 @@ class Aftermath:
     left_running: list[str] = field(default_factory=list)
 
 
-async def live(history: History, make: MakeBroadcaster = Broadcaster) -> Aftermath:
-    """Run the history until everything is quiet."""
+def unharmed(_entry: str, handler: Handler) -> Handler:
+    return handler
+
+
+async def live(
+    history: History, make: MakeBroadcaster = Broadcaster, harm: Callable[[str, Handler], Handler] = unharmed
+) -> Aftermath:
+    """Run the history until everything is quiet; ``harm`` may do something to the handlers."""
     world = World(history)
 
     def function(entry: str) -> Function:
-        return Function(partial(Sandbox(world, make).serve, entry), history.timeout, partial(_crash, world))
+        handler = harm(entry, partial(Sandbox(world, make).serve, entry))
+        return Function(handler, history.timeout, partial(_crash, world))
 
     retries = 100 if history.retry and history.letters else 5
     streams = [
