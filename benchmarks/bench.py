@@ -275,14 +275,18 @@ def main(
     options = Options(clients, concurrency, latency, body, repetitions, chosen(peers), sweeps == "on")
     console = Console()
     bench = Bench(options, console)
-    interrupted = False
+    status = 0
     try:
         bench.run()
     except KeyboardInterrupt:
-        bench.results.interrupted = interrupted = True
+        status = command.STOPPED
         console.print("Stopped; what there is so far:")
-    _write(bench.results, console, as_json, published=publish and not interrupted)
-    return command.STOPPED if interrupted else 0
+    except (Refused, OSError, RuntimeError) as error:
+        status = command.FAILED
+        console.print(f"The benchmark cannot go on: {error}. What there is so far:", style="red")
+    bench.results.interrupted = status != 0
+    _write(bench.results, console, as_json, published=publish and not status)
+    return status
 
 
 def _write(results: Results, console: Console, as_json: Path | None, *, published: bool) -> None:

@@ -211,12 +211,12 @@ _SLOW = 0.2
 
 #: The first is what all others are compared with.
 CONTENDERS: Sequence[Contender] = (
-    Contender("direct", "async-relay, direct transport", _python("direct"), whole=True),
+    Contender("direct", "async-relay", _python("direct"), whole=True),
     Contender("sdk", "async-relay, SDK transport", _python("sdk"), whole=True, share=_SLOW),
     Contender("aioboto3-handler", "naive aioboto3 handler", _python("aioboto3-handler"), whole=True),
     Contender("wrk", "wrk: the floor", Wrk, _wrk, signs=False),
-    Contender("direct-posts", "async-relay's direct transport", _python("direct-posts")),
-    Contender("aiofastnet", "the same over aiofastnet", _python("aiofastnet"), _pip("aiofastnet")),
+    Contender("direct-posts", "async-relay, direct transport", _python("direct-posts")),
+    Contender("aiofastnet", "direct transport over aiofastnet", _python("aiofastnet"), _pip("aiofastnet")),
     Contender("pyreqwest", "pyreqwest (Rust), own signing", _python("pyreqwest"), _pip("pyreqwest")),
     Contender("aiohttp", "aiohttp, own signing", _python("aiohttp"), _module("aiohttp")),
     Contender("aioboto3", "aioboto3, semaphore and gather", _python("aioboto3"), share=_SLOW),

@@ -13,9 +13,11 @@ from .figures import Results, Sample, ratio
 
 mpl.use("svg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import FuncFormatter
 
 # Okabe and Ito's palette.
 OURS, THEIRS, FLOOR, THIRD = "#0072B2", "#D55E00", "#7F7F7F", "#009E73"
+_OURS = ("direct", "sdk", "direct-posts", "aiofastnet")
 _STYLE: Any = {
     "font.size": 11,
     "font.family": "sans-serif",
@@ -69,11 +71,10 @@ def _comparison(results: Results, path: Path) -> None:
             axes.annotate(
                 f"{cpu.median:,.0f} µs{beside}", (cpu.high, at), xytext=(5, 0), textcoords="offset points", va="center"
             )
-        axes.set_xscale("log")
-        axes.set_xlim(right=max(each.cpu.high for each in samples) * 5)
+        axes.set_xlim(right=max(each.cpu.high for each in samples) * 1.25)
         axes.set_yticks(range(len(samples)), [_label(each) for each in samples])
-        axes.set_xlabel("CPU a delivery, µs, logarithmic (line: lowest to highest run)")
-        axes.set_title("What one WebSocket delivery costs (times ours)", loc="left")
+        axes.set_xlabel("µs of CPU a delivery (line: lowest to highest run)\n* a whole handler; the others only post")
+        axes.set_title("What one delivery to a WebSocket client costs")
 
 
 def _label(sample: Sample) -> str:
@@ -83,7 +84,7 @@ def _label(sample: Sample) -> str:
 def _colour(sample: Sample) -> str:
     if sample.name == "wrk":
         return FLOOR
-    return OURS if sample.name in ("direct", "sdk", "direct-posts") else THEIRS
+    return OURS if sample.name in _OURS else THEIRS
 
 
 def _lines(axes: Any, samples: Sequence[Sample], at: Callable[[Sample], float], y: Callable[[Sample], float]) -> None:
@@ -102,22 +103,25 @@ def _concurrency(results: Results, path: Path) -> None:
         axes.annotate(
             "an account's default limit", (samples[0].concurrency, 10_000), xytext=(0, 4), textcoords="offset points"
         )
-        axes.set_yscale("log")
         axes.set_xlabel("posts in flight")
-        axes.set_ylabel("deliveries a second, logarithmic")
-        axes.set_title("Deliveries a second from one process, gateway 8 ms away", loc="left")
-        axes.legend(frameon=False, loc="lower right")
+        axes.set_title("Deliveries a second from one process, the gateway 8 ms away")
+        _logarithmic(axes)
 
 
 def _latency(results: Results, path: Path) -> None:
     samples = [each for each in results.by_latency if each.runs]
     with figure(path) as axes:
         _lines(axes, samples, lambda each: each.latency_ms, lambda each: each.rate.median)
-        axes.set_yscale("log")
         axes.set_xlabel("latency of the gateway, ms")
-        axes.set_ylabel("deliveries a second, logarithmic")
-        axes.set_title(f"Deliveries a second with {samples[0].concurrency} in flight", loc="left")
-        axes.legend(frameon=False)
+        axes.set_title(f"Deliveries a second from one process, {samples[0].concurrency} in flight")
+        _logarithmic(axes)
+
+
+def _logarithmic(axes: Any) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_ylabel("a second, logarithmic")
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 
 
 def _clients(results: Results, path: Path) -> None:
@@ -127,7 +131,8 @@ def _clients(results: Results, path: Path) -> None:
         axes.plot(sizes, [each.cpu.median for each in samples], marker="o", color=OURS, label="CPU a delivery, µs")
         axes.plot(sizes, [each.memory for each in samples], marker="s", color=THIRD, label="peak memory, MB")
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set_ylim(bottom=0)
         axes.set_xlabel("clients, logarithmic")
-        axes.set_title("More clients: the same cost each, the same memory", loc="left")
+        axes.set_title("Cost of a delivery and peak memory, by the number of clients")
         axes.legend(frameon=False)

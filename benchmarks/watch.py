@@ -72,7 +72,6 @@ class Watch:
         self.posts = Durations()
         self.deliveries = Durations()
         self.began: dict[str, float] = {}
-        self.moments: list[Moment] = []
         self._answers = 0
         self._before = list(self.posts.buckets)
 
@@ -80,6 +79,7 @@ class Watch:
         """Time begins now."""
         self.began_at, self._cpu = self.clock(), time.process_time()
         self.seconds = self.cpu = 0.0
+        self.moments: list[Moment] = []
 
     def finish(self) -> None:
         """Time ends now, unless it has ended: how long it was, and the CPU of this process."""
