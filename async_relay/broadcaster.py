@@ -34,6 +34,8 @@ from .rate import ROUND, Rate
 from .report import Outcome, Rejected, Report
 
 _READ_AHEAD = 1_000
+# Seconds of CPU a client that is left over costs afterwards, twice what was measured: 0.9 s for 100,000 in 28 jobs.
+_SETTLING = 0.00002
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,8 +304,19 @@ class _Broadcast:
         self._stop()
 
     def _tick(self) -> None:
-        self._rate.tick(self._loop.time(), self._judge.served + self._judge.failed)
+        now = self._loop.time()
+        self._rate.tick(now, self._judge.served + self._judge.failed)
+        settling = _SETTLING * self._held()
+        if now > self._end - settling:
+            self._cut()
+        elif now > self._last_call - settling and not self._stopping:
+            self._stop()
         self._timers[2] = self._loop.call_later(ROUND, self._tick)
+
+    def _held(self) -> int:
+        """How many clients would be left over if there were no more time."""
+        left = sum(len(outcome.leftovers) for outcome in self._outcomes)
+        return left + len(self._ready) + len(self._in_flight) + len(self._waiting) + len(self._suspects)
 
     def _check(self) -> None:
         """Over, once nobody is on the way and no page is to come; suspects alone wait for nothing."""

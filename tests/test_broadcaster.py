@@ -721,6 +721,16 @@ async def test_what_is_in_flight_at_the_deadline_is_cut_and_counts_as_a_try() ->
     assert Counter(map(type, errors)) == {TimedOut: 3, type(None): 3}
 
 
+@pytest.mark.parametrize(("delay", "until"), [(0.01, 7.5), (NEVER, 10.0)])
+async def test_time_is_kept_back_for_those_who_will_be_left_over(delay: float, until: float) -> None:
+    """The more clients there are to park, the earlier a broadcast ends: writing 10,000 down takes a while."""
+    store = MemoryStore(names("c", 10_000))
+    scene = Scene(lambda _id, _message: Reply(500, delay), store, bound=10_000, timeout=30, persistent=True)
+    report = await scene.broadcast(everybody(), seconds=10)
+    assert len(report.outcomes[0].leftovers) == 10_000
+    assert until - 0.3 < scene.took < until - 0.05
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.001, 0.05])
 async def test_no_time_at_all_leaves_everybody_over(seconds: float) -> None:
     """However little time is left, the report says that nobody was served."""
