@@ -291,9 +291,9 @@ def test_ctrl_c_shows_what_there_is_and_leaves_nothing_running() -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
-    time.sleep(2.5)
+    time.sleep(4)
     os.killpg(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=90)
     assert process.returncode == STOPPED
     assert "Stopped; what there is so far:" in said
     assert "the run was stopped before its end" in said
