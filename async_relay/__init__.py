@@ -1,11 +1,15 @@
 """Broadcast DynamoDB Stream changes to every WebSocket client of an API Gateway API.
 
-    errors  settings  messages        what things are called, and what is wrong with them
-       streams  jobs  backoff  rate   pure: decoding, what crosses a queue, when to try again
-       protocols                      Transport, ConnectionStore, Queue: what the core asks for
-       broadcaster  leftovers         who gets what when, and where the rest goes
-       relay                          one stream event, or one batch of jobs, from start to end
-    http + sigv4   aws   memory       what answers to the protocols: sockets, aioboto3, doubles
+    errors  settings  messages            what things are called, and what is wrong with them
+    streams  jobs  backoff  rate  sigv4   pure: decoding, what crosses a queue, when to try again
+    protocols                             Transport, ConnectionStore, Queue: what the core asks for
+    lanes  broadcaster  deletions         who gets what when: what an answer means, the bound, gone rows
+    report  leftovers                     what came of it, and where the rest goes
+    relay                                 one stream event, or one batch of jobs, from start to end
+    pool + http   aws   memory            what answers to the protocols: sockets, aioboto3, doubles
+    sandbox  logs  metrics                all of it put together for a Lambda sandbox; handler.py calls it
+
+For people: ``cli`` (dead letters, plan, backfill), ``planning``, and ``testing``, a scripted API Gateway.
 
 Arrows run downwards only, and importing the package loads no AWS code.
 """
