@@ -391,6 +391,7 @@ def _run(options: Options, console: Console) -> int:
 
     world = _world(options)
     load = Load(options, world)
+    console.print(f"Posting through {world.settings['WS_ENDPOINT']}; Ctrl-C shows what there is so far", style="dim")
     ending: Ending | None = None
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:

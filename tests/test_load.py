@@ -291,7 +291,9 @@ def test_ctrl_c_shows_what_there_is_and_leaves_nothing_running() -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
-    time.sleep(4)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("Posting through https://localhost:")
+    time.sleep(1)
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=90)
     assert process.returncode == STOPPED
