@@ -32,7 +32,7 @@ from rich.progress import Progress
 from . import command
 from .command import Refused, number, one_of, whole
 from .contenders import CONTENDERS, Contender, Running
-from .figures import Results, Sample
+from .figures import Results, Sample, together
 from .peers.installation import Unavailable
 from .stage import ROOT, Stage, least_body, stage
 
@@ -46,7 +46,7 @@ _SWEEP_LATENCY = 8.0
 _WARM_UP = 500
 _CHECKED = 200
 _SWEEP_REPETITIONS = 3
-_EXPENSIVE = 0.2
+_LEAST_DELIVERIES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +164,14 @@ class Bench:
                 ]
                 self._one_by_one(here, pairs, self.results.by_latency, f"At {latency:g} ms")
         with stage() as here:
-            sizes = [
-                (each, self._sample(each, self._options.concurrency, 0.0, size)) for size in _SIZES for each in direct
-            ]
+            sizes = [(each, self._size(each, size)) for size in _SIZES for each in direct]
             self._in_turn(here, sizes, self.results.by_clients, self._options.repetitions, "By number of clients")
+
+    def _size(self, contender: Contender, clients: int) -> Sample:
+        """A small broadcast is over before it is warm, so there are as many as it takes."""
+        sample = self._sample(contender, self._options.concurrency, 0.0, clients)
+        sample.broadcasts = max(1, _LEAST_DELIVERIES // clients)
+        return sample
 
     def _swept_clients(self, contender: Contender) -> int:
         return 10_000 if contender.name == "direct" else 1_000
@@ -209,10 +213,10 @@ class Bench:
     def _measure(self, here: Stage, running: Running, sample: Sample) -> None:
         here.table.call("fill", sample.clients)
         before = here.gateway.counters()
-        figures = running.run(sample.clients)
+        figures = together([running.run(sample.clients) for _ in range(sample.broadcasts)])
         after = here.gateway.counters()
         arrived = after.statuses.get(200, 0) - before.statuses.get(200, 0)
-        if sample.name != "wrk" and not figures.delivered == arrived == sample.clients:
+        if sample.name != "wrk" and not figures.delivered == arrived == sample.clients * sample.broadcasts:
             raise Refused(
                 f"{sample.title} delivered {figures.delivered:,} and the gateway answered {arrived:,} of "
                 f"{sample.clients:,} posts: the figures would be worth nothing"

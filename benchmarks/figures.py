@@ -26,6 +26,12 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median(values), min(values), max(values))
 
 
+def together(runs: Sequence[Figures]) -> Figures:
+    """Several broadcasts as one."""
+    delivered = sum(run.delivered for run in runs)
+    return Figures(delivered, sum(run.cpu for run in runs), sum(run.wall for run in runs), runs[-1].memory)
+
+
 @dataclass(slots=True)
 class Sample:
     """All runs of one contender under the same conditions."""
@@ -36,6 +42,7 @@ class Sample:
     concurrency: int
     latency_ms: float
     clients: int
+    broadcasts: int = 1
     runs: list[Figures] = field(default_factory=list)
     server: list[float] = field(default_factory=list)
     signatures_checked: int = 0
@@ -53,7 +60,7 @@ class Sample:
     @property
     def wall(self) -> Spread:
         """Seconds a broadcast."""
-        return spread([run.wall for run in self.runs])
+        return spread([run.wall / self.broadcasts for run in self.runs])
 
     @property
     def memory(self) -> float:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks import bench, cold, contenders, plots, report
 from benchmarks.command import STOPPED, USAGE, exit_code
-from benchmarks.figures import Results, Sample, goals, ratio, spread
+from benchmarks.figures import Results, Sample, goals, ratio, spread, together
 from benchmarks.peers.installation import Unavailable
 from benchmarks.peers.worker import Figures
 from benchmarks.stage import body_of, stream_event
@@ -60,7 +60,7 @@ def test_an_event_is_a_message_of_the_size_asked_for() -> None:
 def sample(name: str, *microseconds: float, clients: int = 1_000, concurrency: int = 100, wall: float = 1.0) -> Sample:
     """A contender that used so much CPU a delivery in each of its runs."""
     runs = [Figures(clients, each * clients / 1e6, wall, 100.0) for each in microseconds]
-    return Sample(name, f"the {name}", False, concurrency, 8.0, clients, runs, [0.5] * len(runs))
+    return Sample(name, f"the {name}", False, concurrency, 8.0, clients, 1, runs, [0.5] * len(runs))
 
 
 def results(*comparison: Sample) -> Results:
@@ -71,6 +71,10 @@ def results(*comparison: Sample) -> Results:
 
 def test_a_spread_is_the_median_and_the_ends() -> None:
     assert spread([3, 1, 10]) == (3, 1, 10)
+
+
+def test_several_broadcasts_count_as_one() -> None:
+    assert together([Figures(10, 1.0, 2.0, 60.0), Figures(10, 2.0, 3.0, 70.0)]) == Figures(20, 3.0, 5.0, 70.0)
 
 
 def test_a_ratio_compares_what_ran_in_the_same_round() -> None:
