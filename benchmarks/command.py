@@ -6,6 +6,7 @@ Exit codes: 0 all well, 1 the run failed its verdict, 2 called wrongly or someth
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -56,6 +57,8 @@ def one_of(name: str, *words: str) -> Callable[[Any], str]:
 
 def run(body: Callable[..., int], arguments: list[str] | None = None) -> NoReturn:
     """Call ``body`` with the command line's options and leave with its exit code."""
+    # A shell's background job inherits the signal ignored, and could then only be killed.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(exit_code(body, arguments))
 
 
