@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 from .messages import Message
@@ -36,12 +37,18 @@ class DirectTransport(SignedPool):
         self._prefix = f"{self._path}/@connections/"
         self._start = f"POST {self._prefix}".encode()
         self._middle = f" HTTP/1.1\r\nHost: {self._netloc}\r\nContent-Type: application/json\r\n".encode()
+        self._signer: Signer | None = None
+        self._signer_of: Credentials | None = None
+        self._sign: Callable[[str, str], bytes] = _unsigned
         self._message: Message | None = None
         self._tail = b""
 
-    def signer(self, credentials: Credentials) -> Signer:
+    def resign(self, credentials: Credentials, now: datetime) -> None:
         """For the path of the stage's connections."""
-        return Signer(self._netloc, self._prefix, self._region, credentials)
+        if self._signer is None or credentials != self._signer_of:
+            self._signer_of = credentials
+            self._signer = Signer(self._netloc, self._prefix, self._region, credentials)
+        self._sign = self._signer.at(now)
 
     def request(self, lane: Any, message: Message) -> bytes:
         """A post to ``lane.connection_id``; what all clients of a message share is made once."""
@@ -51,3 +58,7 @@ class DirectTransport(SignedPool):
         name = lane.connection_id
         quoted = name.replace("=", "%3D") if _PLAIN_ID(name) else quote_id(name)
         return self._start + quoted.encode() + self._middle + self._sign(quoted, message.digest) + self._tail
+
+
+def _unsigned(_quoted_id: str, _digest: str) -> bytes:
+    raise AssertionError("begin() comes before send()")

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
@@ -29,15 +29,14 @@ import httptools
 
 from .errors import Disconnected, PostError, ServerError, TimedOut, Unreachable, post_error
 from .messages import Message
-from .sigv4 import Credentials, Signer
+from .sigv4 import Credentials
 
 _AMAZON_ROOTS = Path(__file__).with_name("amazon_roots.pem")
 _HANDSHAKES = 16
 _LAST_HANDSHAKES = 0.05
 _SWEEP = 0.1
 _SIGNED_FOR = 20.0
-_MAX_ANSWER = 65_536
-_MAX_BODY = 200
+_MAX_DETAIL = 200
 
 Done = Callable[[Any, PostError | None], None]
 
@@ -76,7 +75,7 @@ class _Socket(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._status = 0
         self._received = 0
-        self._body = b""
+        self._body = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do what asyncio's do without descending from them.
@@ -90,7 +89,8 @@ class _Socket(asyncio.Protocol):
         self.transport.write(self.pool.request(post.lane, post.message))
 
     def on_body(self, body: bytes) -> None:
-        self._body = (self._body + body)[:_MAX_BODY]
+        if len(self._body) < self.pool.most_kept:
+            self._body += body
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -111,15 +111,18 @@ class _Socket(asyncio.Protocol):
         status = self._status
         if status:
             self._status = self._received = 0
-            body, self._body = self._body, b""
-            if status == 200:
-                self.pool.answered(self, self.pool.refusal(body) if body else None)
-            else:
-                self.pool.answered(self, post_error(status, body.decode(errors="replace")))
+            self.pool.answered(self, self._read(status) if status != 200 or self._body else None)
         else:
             self._received += len(data)
-            if self._received > _MAX_ANSWER:
+            if self._received > self.pool.most_read:
                 self.fail(ServerError("the answer does not end"))
+
+    def _read(self, status: int) -> PostError | None:
+        body = bytes(self._body)
+        self._body.clear()
+        if status != 200:
+            return post_error(status, body[:_MAX_DETAIL].decode(errors="replace"))
+        return self.pool.accept(self.post.lane, body) if self.post else None
 
     def eof_received(self) -> None:
         self.alive = False
@@ -136,6 +139,10 @@ class _Socket(asyncio.Protocol):
 
 class SignedPool:
     """A pool of sockets to one endpoint; what a request looks like is the subclass's."""
+
+    #: Bytes of an answer: more than ``most_read`` are a failure, no more than about ``most_kept`` of a body are kept.
+    most_read = 65_536
+    most_kept = 200
 
     def __init__(
         self,
@@ -159,9 +166,7 @@ class SignedPool:
         self._timeout = timeout
         self._period = min(_SWEEP, timeout / 5)
         self._patience = ceil(timeout / self._period)
-        self._signer: Signer | None = None
         self._signed_with: Credentials | None = None
-        self._sign: Callable[[str, str], bytes] = _unsigned
         self._resign_at = 0
         self._idle: list[_Socket] = []
         self._busy: set[_Socket] = set()
@@ -183,10 +188,7 @@ class SignedPool:
 
     async def begin(self) -> None:
         """Fetch the credentials, fix the date, and let the loop notice which sockets were closed meanwhile."""
-        credentials = await self._credentials()
-        if credentials != self._signed_with:
-            self._signed_with = credentials
-            self._signer = self.signer(credentials)
+        self._signed_with = await self._credentials()
         self._resign()
         self._invocation += 1
         self._wanted = 0
@@ -220,6 +222,16 @@ class SignedPool:
             self._sweep.cancel()
             self._sweep = None
 
+    async def forget(self, lanes: Container[Any]) -> None:
+        """Cut the posts to these, without a ``done``, and leave no sweep or handshake that nobody needs."""
+        self._pending = deque(post for post in self._pending if post.lane not in lanes)
+        for socket in [each for each in self._busy if each.post is not None and each.post.lane in lanes]:
+            socket.post = None
+            socket.fail(Disconnected("stopped"))
+        if not self._busy and not self._pending:
+            self.stop()
+            await asyncio.gather(*self._connecting, return_exceptions=True)
+
     async def end(self) -> None:
         """Stop, and leave nothing but idle sockets; a handshake under way may finish, for the next invocation."""
         self._wanted = 0
@@ -235,16 +247,16 @@ class SignedPool:
             socket.fail(Disconnected("closed"))
         await asyncio.sleep(0)
 
-    def signer(self, credentials: Credentials) -> Signer:
-        """What signs the requests with these credentials."""
+    def resign(self, credentials: Credentials, now: datetime) -> None:
+        """Sign requests with these credentials and this date (UTC) from now on."""
         raise NotImplementedError
 
     def request(self, lane: Any, message: Message) -> bytes:
         """The bytes of a post, signed now."""
         raise NotImplementedError
 
-    def refusal(self, body: bytes) -> PostError | None:  # noqa: ARG002 - for the subclass that looks
-        """What is wrong with a 200, as its body says."""
+    def accept(self, lane: Any, body: bytes) -> PostError | None:  # noqa: ARG002 - for the subclass that looks
+        """Take the body of a 200, or say what is wrong with it."""
         return None
 
     def answered(self, socket: _Socket, error: PostError | None) -> None:
@@ -340,8 +352,8 @@ class SignedPool:
             post.done(post.lane, Unreachable(f"no connection to {self._netloc}: {reason}"))
 
     def _resign(self) -> None:
-        assert self._signer is not None
-        self._sign = self._signer.at(datetime.now(UTC))
+        assert self._signed_with is not None
+        self.resign(self._signed_with, datetime.now(UTC))
         self._resign_at = self._sweeps + int(_SIGNED_FOR / self._period)
 
     def _sweep_up(self) -> None:
@@ -361,10 +373,6 @@ class SignedPool:
             self._serve()
         if self._sweep is None and (self._busy or self._pending):
             self._sweep = asyncio.get_running_loop().call_later(self._period, self._sweep_up)
-
-
-def _unsigned(_quoted_id: str, _digest: str) -> bytes:
-    raise AssertionError("begin() comes before send()")
 
 
 def trust(ca_file: str | None) -> ssl.SSLContext:

@@ -122,20 +122,19 @@ class Sandbox:
                 coalesce=settings.coalesce,
                 measure=self._measure,
             )
-            # The SDK leaves hundreds of thousands of objects behind that live as long as the sandbox; a
-            # collection that walks them costs a twentieth of a broadcast.
+            # What is there now lives as long as the sandbox; a collection need not walk it each time.
             gc.freeze()
         return self._relay
 
     async def _open_store(self) -> ConnectionStore:
         if self._store is None:
-            # The AWS SDK takes most of the cold start; a settings error must not wait for it.
+            # A settings error must not wait for what this loads.
             from .aws import Aws, DynamoStore
 
-            self._aws = self._aws or Aws(environ=self._environ)
             settings = self._settings
+            self._aws = self._aws or Aws(self._environ, own_sockets=settings.transport == "direct")
             self._store = await DynamoStore.open(
-                self._aws,
+                self._aws.service("dynamodb"),
                 settings.connections_table,
                 index=settings.connections_index,
                 shards=settings.fanout_shards,
@@ -144,17 +143,18 @@ class Sandbox:
         return self._store
 
     async def _open_transport(self) -> Transport:
-        from .aws import SdkTransport
-        from .http import DirectTransport
-
         settings = self._settings
         bounds: dict[str, Any] = {
-            "region": endpoint_region(settings.ws_endpoint) or self._aws.region or "us-east-1",
+            "region": endpoint_region(settings.ws_endpoint) or await self._aws.region() or "us-east-1",
             "max_sockets": settings.max_concurrency,
             "timeout": settings.post_timeout_seconds,
         }
         if settings.transport == "sdk":
+            from .aws.management_api import SdkTransport
+
             return await SdkTransport.open(self._aws, settings.ws_endpoint, **bounds)
+        from .http import DirectTransport
+
         tls = await self._aws.tls(settings.ws_endpoint)
         return DirectTransport(settings.ws_endpoint, credentials=self._aws.credentials, tls=tls, **bounds)
 
@@ -163,7 +163,7 @@ class Sandbox:
             return None
         from .aws import SqsQueue
 
-        return SqsQueue(self._aws.sqs, url)
+        return SqsQueue(self._aws.service("sqs"), url)
 
 
 def endpoint_region(endpoint: str) -> str | None:

@@ -42,7 +42,7 @@ _BODY = 600
 _STEPS = (
     "interpreter",
     "imports",
-    "SDK imports",
+    "AWS imports",
     "DynamoDB client",
     "posting client",
     "first scan",

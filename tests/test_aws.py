@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import boto3
 import pytest
+from aws_server import aws_server, content
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
 from deployment import new_table
 
 from async_relay.aws import Aws, DynamoStore, SqsQueue
-from async_relay.aws.row_deletions import RowDeletions
+from async_relay.aws.calls import SignedCalls
+from async_relay.aws.session import Service
 from async_relay.errors import QueueUnavailable, StoreUnavailable, Unavailable
 from async_relay.jobs import Client, Shard
 from async_relay.memory import MemoryStore
 from async_relay.protocols import ConnectionStore, Entry
 from async_relay.sigv4 import Credentials
-from async_relay.testing import Answer, Choice, Cut, Gateway, Tls
+from async_relay.testing import Answer, Cut, Garbage, Gateway, Half, Hang, Tls
+from async_relay.testing.scripts import Script
 
 MakeStore = Callable[[], Awaitable[ConnectionStore]]
 
 
+@pytest.fixture(params=["own sockets", "sdk"])
+async def aws(request: pytest.FixtureRequest, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Aws]:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
+    aws = Aws(own_sockets=request.param == "own sockets")
+    yield aws
+    await aws.close()
+
+
 @pytest.fixture
-async def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Aws]:
+async def own_sockets(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Aws]:
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
     aws = Aws()
     yield aws
@@ -41,7 +54,7 @@ def make_store(request: pytest.FixtureRequest, aws: Aws, moto_url: str) -> MakeS
     async def make() -> ConnectionStore:
         if request.param == "memory":
             return MemoryStore(page_size=7)
-        return await DynamoStore.open(aws, new_table(moto_url))
+        return await DynamoStore.open(aws.service("dynamodb"), new_table(moto_url))
 
     return make
 
@@ -96,7 +109,7 @@ async def test_a_row_of_another_function_counts_as_old(aws: Aws, moto_url: str) 
         boto3.client("dynamodb", endpoint_url=moto_url).put_item(
             TableName=table, Item={"connectionId": {"S": f"{at}"}, **row}
         )
-    store = await DynamoStore.open(aws, table)
+    store = await DynamoStore.open(aws.service("dynamodb"), table)
     assert sorted(await read_all(store)) == [Client("0"), Client("1"), Client("2")]
 
 
@@ -107,7 +120,7 @@ async def test_over_four_megabytes_every_page_is_read(aws: Aws, moto_url: str) -
     with rows.batch_writer() as writer:
         for number in range(2_500):
             writer.put_item(Item={"connectionId": f"{number}", "note": "x" * 1_800})
-    store = await DynamoStore.open(aws, table)
+    store = await DynamoStore.open(aws.service("dynamodb"), table)
     first = await store.read(Shard(), None)
     assert first.cursor is not None
     assert {client.connection_id for client in await read_all(store)} == {str(n) for n in range(2_500)}
@@ -115,7 +128,7 @@ async def test_over_four_megabytes_every_page_is_read(aws: Aws, moto_url: str) -
 
 async def test_a_missing_table_is_one_sentence(aws: Aws) -> None:
     """A table that is not there says so, by name."""
-    store = await DynamoStore.open(aws, "nowhere")
+    store = await DynamoStore.open(aws.service("dynamodb"), "nowhere")
     with pytest.raises(StoreUnavailable, match="table nowhere cannot be read"):
         await store.read(Shard(), None)
     with pytest.raises(StoreUnavailable, match="table nowhere cannot be written"):
@@ -129,7 +142,7 @@ async def test_an_unreachable_table_is_unavailable_within_seconds(monkeypatch: p
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     aws = Aws()
     try:
-        store = await DynamoStore.open(aws, "connections")
+        store = await DynamoStore.open(aws.service("dynamodb"), "connections")
         with pytest.raises(StoreUnavailable):
             await store.read(Shard(), None)
     finally:
@@ -144,7 +157,7 @@ async def test_a_table_behind_the_wrong_certificate_is_not_spoken_to(monkeypatch
         aws = Aws()
         try:
             with pytest.raises(StoreUnavailable, match="SSL"):
-                await (await DynamoStore.open(aws, "connections")).read(Shard(), None)
+                await (await DynamoStore.open(aws.service("dynamodb"), "connections")).read(Shard(), None)
         finally:
             await aws.close()
         assert gateway.counters().statuses == {}
@@ -154,7 +167,7 @@ async def test_entries_arrive_with_their_delay_in_more_than_one_batch(aws: Aws, 
     """Twenty-three entries are three calls, and all arrive."""
     sqs = boto3.client("sqs", endpoint_url=moto_url)
     url = sqs.create_queue(QueueName=f"retry-{uuid4()}")["QueueUrl"]
-    await SqsQueue(aws.sqs, url).send([Entry(f"body {at}") for at in range(23)])
+    await SqsQueue(aws.service("sqs"), url).send([Entry(f"body {at}") for at in range(23)])
     bodies: set[str] = set()
     while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
         bodies.update(message["Body"] for message in messages)
@@ -165,7 +178,7 @@ async def test_large_entries_share_no_call(aws: Aws, moto_url: str) -> None:
     """Entries of 200 KB each go one by one, since a call carries 256 KiB."""
     sqs = boto3.client("sqs", endpoint_url=moto_url)
     url = sqs.create_queue(QueueName=f"retry-{uuid4()}")["QueueUrl"]
-    await SqsQueue(aws.sqs, url).send([Entry("x" * 200_000), Entry("y" * 200_000)])
+    await SqsQueue(aws.service("sqs"), url).send([Entry("x" * 200_000), Entry("y" * 200_000)])
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
     assert attributes["Attributes"]["ApproximateNumberOfMessages"] == "2"
 
@@ -174,7 +187,7 @@ async def test_a_fifo_queue_takes_the_same_deduplication_id_once(aws: Aws, moto_
     """Sent again within five minutes, an entry adds nothing."""
     sqs = boto3.client("sqs", endpoint_url=moto_url)
     url = sqs.create_queue(QueueName=f"{uuid4()}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
-    queue = SqsQueue(aws.sqs, url)
+    queue = SqsQueue(aws.service("sqs"), url)
     for _ in range(2):
         await queue.send([Entry("body", group="3", deduplication_id="the same")])
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
@@ -186,87 +199,208 @@ async def test_what_a_queue_refuses_is_named_by_position(aws: Aws, moto_url: str
     sqs = boto3.client("sqs", endpoint_url=moto_url)
     url = sqs.create_queue(QueueName=f"retry-{uuid4()}")["QueueUrl"]
     with pytest.raises(QueueUnavailable) as caught:
-        await SqsQueue(aws.sqs, url + "-missing").send([Entry("a"), Entry("b")])
+        await SqsQueue(aws.service("sqs"), url + "-missing").send([Entry("a"), Entry("b")])
     assert caught.value.failed == frozenset({0, 1})
 
 
-class PartlyRefusing:
-    """An SQS client that takes all but the entries whose body is ``no``."""
+class Answering(Service):
+    """A service that answers by a function of the request."""
 
-    async def send_message_batch(self, QueueUrl: str, Entries: list[dict[str, str]]) -> Any:  # noqa: N803, ARG002 - botocore's names
-        failed = [{"Id": entry["Id"], "Code": "InternalError"} for entry in Entries if entry["MessageBody"] == "no"]
-        return {"Failed": failed}
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self._answer = answer
+        self.requests: list[Any] = []
+
+    async def call_each(self, operation: str, requests: Sequence[Any]) -> list[Any]:  # noqa: ARG002
+        self.requests += requests
+        return [self._answer(request) for request in requests]
 
 
 async def test_a_partial_failure_names_only_what_failed() -> None:
     """Of twelve entries two are refused, in different batches."""
 
-    async def client() -> PartlyRefusing:
-        return PartlyRefusing()
+    def answer(request: Any) -> Any:
+        failed = [entry for entry in request["Entries"] if entry["MessageBody"] == "no"]
+        return {"Failed": [{"Id": entry["Id"], "Code": "InternalError"} for entry in failed]}
 
-    queue = SqsQueue(client, "https://sqs/retry")
+    queue = SqsQueue(Answering(answer), "https://sqs/retry")
     with pytest.raises(QueueUnavailable, match="did not take 2 of 12") as caught:
         await queue.send([Entry("no" if at in (3, 11) else "yes") for at in range(12)])
     assert caught.value.failed == frozenset({3, 11})
 
 
+async def test_rows_a_busy_table_leaves_are_asked_for_once_more() -> None:
+    """What is left undone the first time is deleted the second."""
+    turns = iter([True, True, True, False])
+
+    def answer(request: Any) -> Any:
+        left = {table: rows[:3] for table, rows in request["RequestItems"].items()}
+        return {"UnprocessedItems": left if next(turns) else {}}
+
+    service = Answering(answer)
+    await DynamoStore(service, "connections").delete([f"{number}" for number in range(60)])
+    sizes = [len(request["RequestItems"]["connections"]) for request in service.requests]
+    assert sizes == [25, 25, 10, 9]
+
+
+async def test_rows_a_busy_table_leaves_are_not_called_deleted() -> None:
+    """Unprocessed twice: that raises."""
+    service = Answering(lambda request: {"UnprocessedItems": request["RequestItems"]})
+    with pytest.raises(StoreUnavailable, match="too busy"):
+        await DynamoStore(service, "connections").delete(["a", "b"])
+
+
+def sdk_loaded(aws: Aws) -> bool:
+    return aws._sdk is not None
+
+
+async def test_what_goes_well_needs_no_sdk(own_sockets: Aws, moto_url: str) -> None:
+    """Rows are put, read, counted and deleted, and entries sent, before anything loads the SDK."""
+    store = await DynamoStore.open(own_sockets.service("dynamodb"), new_table(moto_url))
+    for number in range(3):
+        await store.put(f"{number}=", "someone", 1, 2)
+    assert await store.count(10) == 3
+    await store.delete(["0="])
+    await store.delete(["1=", "2="])
+    assert await read_all(store) == []
+    url = boto3.client("sqs", endpoint_url=moto_url).create_queue(QueueName=f"retry-{uuid4()}")["QueueUrl"]
+    await SqsQueue(own_sockets.service("sqs"), url).send([Entry("body")])
+    assert not sdk_loaded(own_sockets)
+
+
+PAGE = {"Items": [{"connectionId": {"S": "a="}}], "Count": 1}
+
+
 @pytest.mark.parametrize(
-    "answer", [Answer(body=b'{"UnprocessedItems":{"t":[]}}'), 500, Cut()], ids=["busy", "500", "cut"]
+    "answer",
+    [Answer(body=b"{"), Answer(500), Answer(400), Cut(), Cut(reset=True), Garbage(), Half()],
+    ids=["no JSON", "500", "400", "cut", "reset", "no HTTP", "half"],
 )
-async def test_rows_that_are_not_deleted_at_once_are_named(answer: Choice) -> None:
-    """Left unprocessed, refused or cut off: those rows are left to the SDK; the request is signed for DynamoDB."""
+async def test_what_does_not_succeed_at_once_is_the_sdks(
+    answer: Script, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever our own sockets get but a good answer, the SDK has the next word; the log says so."""
+    async with aws_server(answer, content(PAGE)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        aws = Aws()
+        store = DynamoStore(aws.service("dynamodb"), "connections")
+        page = await store.read(Shard(), None)
+        assert page.clients == [Client("a=")]
+        assert server.agents == ["own sockets", "sdk"]
+        assert server.requests[0] == server.requests[1]
+        assert "dynamodb Scan is left to the SDK" in caplog.text
+        await aws.close()
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "http_proxy"])
+async def test_behind_a_proxy_the_sdk_does_it_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own sockets would go past the proxy."""
+    async with aws_server(content(PAGE)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        aws = Aws()
+        await DynamoStore(aws.service("dynamodb"), "connections").read(Shard(), None)
+        assert server.agents == ["sdk"]
+        await aws.close()
+
+
+async def test_a_profile_decides_where_to_and_our_sockets_still_serve(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Region, endpoint and keys of a profile are the SDK's to find."""
+    async with aws_server(content(PAGE)) as server:
+        config = tmp_path / "config"
+        config.write_text(
+            "[profile other]\nregion = eu-north-1\naws_access_key_id = AKIDOTHER\n"
+            f"aws_secret_access_key = secret\nendpoint_url = {server.url}\n"
+        )
+        for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.delenv(variable)
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+        monkeypatch.setenv("AWS_PROFILE", "other")
+        aws = Aws()
+        assert await aws.region() == "eu-north-1"
+        assert (await aws.credentials()).access_key == "AKIDOTHER"
+        await DynamoStore(aws.service("dynamodb"), "connections").read(Shard(), None)
+        assert server.agents == ["own sockets"]
+        await aws.close()
+
+
+async def test_a_profile_that_does_not_exist_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table cannot be read, and the sentence names the profile."""
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    store = DynamoStore(Aws().service("dynamodb"), "connections")
+    with pytest.raises(StoreUnavailable, match=r"table connections cannot be read: .*profile.*nobody"):
+        await store.read(Shard(), None)
+
+
+async def test_aws_region_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore reads AWS_DEFAULT_REGION only; ours honours AWS_REGION, and first."""
+    monkeypatch.setenv("AWS_REGION", "eu-south-1")
+    assert await Aws().region() == "eu-south-1"
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    aws = Aws()
+    assert (await (await aws.sdk()).where("sqs"))[1] == "eu-south-1"
+    await aws.close()
+
+
+async def test_calls_at_the_same_time_do_not_disturb_each_other(own_sockets: Aws, moto_url: str) -> None:
+    """Forty readers and writers at once, half of them cancelled under way: the others get what they asked for."""
+    store = await DynamoStore.open(own_sockets.service("dynamodb"), new_table(moto_url))
+    for number in range(20):
+        await store.put(f"{number}", "someone", 1, 2)
+
+    async def use(number: int) -> int:
+        if number % 4 == 0:
+            await store.put(f"{number % 20}", "someone else", 1, 2)
+            return 20
+        return len(await read_all(store))
+
+    calls = [asyncio.create_task(use(number)) for number in range(40)]
+    await asyncio.sleep(0.01)
+    for call in calls[1::2]:
+        call.cancel()
+    counts = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30)
+    assert {count for count in counts if not isinstance(count, BaseException)} == {20}
+    assert all(counts[at] == 20 for at in range(0, 40, 2))
+    assert " 0 busy, " in repr(own_sockets.service("dynamodb")._own)
+
+
+async def test_a_call_that_is_cancelled_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off while the table says nothing: no socket is busy, no task and no timer is left."""
+    async with aws_server(Hang()) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        aws = Aws()
+        store = DynamoStore(aws.service("dynamodb"), "connections")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(store.read(Shard(), None), 0.2)
+        own = aws.service("dynamodb")._own
+        assert own is not None
+        assert (repr(own).partition(": ")[2], own._sweep) == ("0 busy, 0 idle, 0 opening, 0 waiting>", None)
+        assert not sdk_loaded(aws)
+        await aws.close()
+
+
+@pytest.mark.parametrize(("service", "target"), [("dynamodb", "DynamoDB_20120810"), ("sqs", "AmazonSQS")])
+async def test_the_signature_of_a_call_is_botocores(service: str, target: str) -> None:
+    """What a service gets is signed as botocore would sign it."""
+    key = Credentials("AKIDEXAMPLE", "secret", "token")
 
     async def credentials() -> Credentials:
-        return Credentials("AKIDEXAMPLE", "secret", "token")
+        return key
 
-    async with Gateway(answer) as gateway:
-        deletions = RowDeletions(
-            gateway.endpoint.removesuffix("/prod"),
-            "t",
-            region="eu-west-1",
-            credentials=credentials,
-            tls=None,
-            timeout=1,
-        )
-        rows = [f"{number}=" for number in range(60)]
-        assert await deletions.delete(rows) == rows
-        await deletions.close()
-
-
-async def test_the_signature_of_a_deletion_is_botocores() -> None:
-    """What DynamoDB gets is signed as botocore would sign it."""
-    key = Credentials("AKIDEXAMPLE", "secret", "token")
-    deletions = RowDeletions("http://127.0.0.1:9", "t", region="eu-west-1", credentials=None, tls=None)  # type: ignore[arg-type]
+    calls = SignedCalls(service, "http://127.0.0.1:9", region="eu-west-1", credentials=credentials, tls=None)
     now = datetime.now(UTC)
-    ours = deletions.signer(key).at(now)("", sha256(b"{}").hexdigest()).decode()
-    request = AWSRequest(
-        "POST", "http://127.0.0.1:9/", data=b"{}", headers={"X-Amz-Target": "DynamoDB_20120810.BatchWriteItem"}
-    )
+    calls.resign(key, now)
+    ours = calls._dated("Scan")("", sha256(b"{}").hexdigest()).decode()
+    request = AWSRequest("POST", "http://127.0.0.1:9/", data=b"{}", headers={"X-Amz-Target": f"{target}.Scan"})
     request.context["timestamp"] = now.strftime("%Y%m%dT%H%M%SZ")
-    auth = SigV4Auth(BotocoreCredentials(key.access_key, key.secret_key, key.token), "dynamodb", "eu-west-1")
+    auth = SigV4Auth(BotocoreCredentials(key.access_key, key.secret_key, key.token), service, "eu-west-1")
     request.headers["X-Amz-Date"] = request.context["timestamp"]
     request.headers["X-Amz-Security-Token"] = "token"
     signature = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
     assert f"Signature={signature}\r\n" in ours
     assert "SignedHeaders=host;x-amz-date;x-amz-security-token;x-amz-target," in ours
-
-
-class Busy:
-    """A DynamoDB client that leaves rows unprocessed."""
-
-    class meta:  # noqa: N801 - botocore's name
-        class events:  # noqa: N801 - botocore's name
-            @staticmethod
-            def register(_name: str, _hook: object) -> None: ...
-
-    async def batch_write_item(self, RequestItems: dict[str, Any]) -> Any:  # noqa: N803 - botocore's name
-        return {"UnprocessedItems": RequestItems}
-
-
-async def test_rows_a_busy_table_leaves_are_not_called_deleted() -> None:
-    """Unprocessed rows raise."""
-    with pytest.raises(StoreUnavailable, match="too busy"):
-        await DynamoStore(Busy(), "connections").delete(["a", "b"])
 
 
 async def test_without_credentials_nobody_can_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,5 +417,9 @@ async def test_credentials_and_region_are_the_sessions() -> None:
     """Key, secret, token and Region come from the SDK's session."""
     aws = Aws()
     credentials = await aws.credentials()
-    assert (credentials.access_key, credentials.token, aws.region) == ("AKIDEXAMPLE", "a-session-token", "eu-west-1")
+    assert (credentials.access_key, credentials.token, await aws.region()) == (
+        "AKIDEXAMPLE",
+        "a-session-token",
+        "eu-west-1",
+    )
     assert "wJalr" not in repr(credentials)

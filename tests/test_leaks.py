@@ -51,7 +51,7 @@ class MemorySandbox(Sandbox):
         self.queues = {RETRY: MemoryQueue(), LETTERS: MemoryQueue()}
 
     async def _open_store(self) -> ConnectionStore:
-        self._aws = self._aws or Aws(environ=self._environ)
+        self._aws = self._aws or Aws(self._environ)
         return self.table
 
     def _queue(self, url: str | None) -> Queue | None:

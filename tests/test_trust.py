@@ -44,7 +44,7 @@ def test_other_hosts_are_vouched_for_by_the_system_or_the_bundle(
 
 async def test_one_context_serves_all_sockets_to_aws() -> None:
     """It is read once, and names and certificates are checked; plain HTTP has none."""
-    aws = Aws(environ={})
+    aws = Aws({})
     context = await aws.tls(API)
     assert context is await aws.tls("https://dynamodb.eu-west-1.amazonaws.com")
     assert context is not None

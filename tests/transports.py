@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 
-from async_relay.aws import Aws, SdkTransport
+from async_relay.aws import Aws
+from async_relay.aws.management_api import SdkTransport
 from async_relay.errors import PostError
 from async_relay.http import DirectTransport
 from async_relay.messages import Message

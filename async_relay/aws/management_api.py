@@ -21,7 +21,8 @@ from botocore.parsers import ResponseParserError
 
 from ..errors import Disconnected, PostError, ServerError, TimedOut, Unreachable, post_error
 from ..messages import Message
-from .session import Aws, VerifyingSession
+from .sdk import VerifyingSession
+from .session import Aws
 
 #: What botocore raises for a post that has no answer. The first that fits counts.
 _POST_FAILURES: tuple[tuple[type[Exception], type[PostError]], ...] = (
@@ -64,7 +65,7 @@ class SdkTransport:
             http_session_cls=VerifyingSession,
         )
         options = {"endpoint_url": endpoint, "region_name": region, "verify": ca_file}
-        return cls(await aws.client("apigatewaymanagementapi", config, **options), timeout)
+        return cls(await (await aws.sdk()).client("apigatewaymanagementapi", config, **options), timeout)
 
     def __repr__(self) -> str:
         """A sentence for logs and tests."""

@@ -1,89 +1,70 @@
-"""An aioboto3 session, and the clients made from it.
-
-Rule: the host name in a certificate counts. botocore makes its TLS contexts for urllib3, which checks
-names by itself; aiohttp leaves that to the context, so aiobotocore alone would take any host's
-certificate of a trusted CA for the right one.
-"""
+"""Who serves a call: sockets of our own, or the SDK, and where credentials, Region and trust come from."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
-from typing import Any
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import aioboto3
-from aiobotocore.config import AioConfig
-from aiobotocore.httpsession import AIOHTTPSession
-from botocore.exceptions import BotoCoreError, ClientError
-
-from ..errors import Unavailable
+from ..errors import PostError, Unavailable
 from ..pool import certificate_authorities, trust
 from ..sigv4 import Credentials
+from . import environment
+from .calls import SignedCalls
 
-#: What a call of the SDK raises when it fails.
-FAILURES = (BotoCoreError, ClientError)
+if TYPE_CHECKING:
+    from .sdk import Sdk
 
-
-class VerifyingSession(AIOHTTPSession):
-    """aiobotocore's HTTP session, with host names checked."""
-
-    def _get_ssl_context(self) -> ssl.SSLContext:
-        context: ssl.SSLContext = super()._get_ssl_context()  # type: ignore[misc]  # the stubs leave it out
-        context.check_hostname = True
-        return context
-
-
-def patient() -> AioConfig:
-    """For calls that everybody waits for: three tries, and no wait so long that it would eat the deadline."""
-    retries: Any = {"max_attempts": 3, "mode": "standard"}
-    return AioConfig(
-        retries=retries, connect_timeout=2, read_timeout=5, tcp_keepalive=True, http_session_cls=VerifyingSession
-    )
+_log = logging.getLogger("async_relay")
 
 
 class Aws:
-    """An aioboto3 session and the clients made from it, closed together."""
+    """What all calls to AWS share."""
 
-    def __init__(self, session: aioboto3.Session | None = None, environ: Mapping[str, str] = os.environ) -> None:
-        self._session = session or aioboto3.Session()
+    def __init__(self, environ: Mapping[str, str] = os.environ, *, own_sockets: bool = True) -> None:
+        """``own_sockets``: False leaves every call to the SDK, as a proxy does too."""
         self._environ = environ
+        self._own_sockets = own_sockets and not environment.proxied(environ)
         self._tls: dict[str | None, ssl.SSLContext] = {}
-        self._stack = AsyncExitStack()
-        self._sqs: Any = None
-        self._sqs_opens = asyncio.Lock()
+        self._sdk: Sdk | None = None
+        self._sdk_opens = asyncio.Lock()
+        self._services: dict[str, Service] = {}
 
-    @property
-    def region(self) -> str | None:
-        """The session's Region: AWS_REGION, AWS_DEFAULT_REGION or the profile's."""
-        region: str | None = self._session.region_name
-        return region
+    async def sdk(self) -> Sdk:
+        """The SDK, loaded when it is first needed, beside the loop: that takes some hundred milliseconds."""
+        async with self._sdk_opens:
+            if self._sdk is None:
+                module = await asyncio.to_thread(import_module, f"{__package__}.sdk")
+                self._sdk = module.Sdk(environment.region(self._environ))
+            return self._sdk
+
+    async def region(self) -> str | None:
+        """AWS_REGION, AWS_DEFAULT_REGION or the profile's."""
+        return environment.region(self._environ) or (await self.sdk()).region
 
     async def credentials(self) -> Credentials:
         """The credentials of now, refreshed if they have to be; raises ``Unavailable``."""
-        try:
-            session: Any = self._session
-            provider = await session.get_credentials()
-            if provider is None:
-                raise Unavailable("no AWS credentials were found; give the function a role, or set AWS_ACCESS_KEY_ID")
-            frozen = await provider.get_frozen_credentials()
-        except BotoCoreError as error:
-            raise Unavailable(f"no AWS credentials: {error}") from error
-        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+        return environment.credentials(self._environ) or await (await self.sdk()).credentials()
 
-    async def client(self, service: str, config: AioConfig, **options: Any) -> Any:
-        """A client that lives as long as the session."""
-        make: Any = self._session.client
-        return await self._stack.enter_async_context(make(service, config=config, **options))
+    def service(self, name: str) -> Service:
+        """``dynamodb`` or ``sqs``."""
+        if name not in self._services:
+            self._services[name] = Service(self, name)
+        return self._services[name]
 
-    async def sqs(self) -> Any:
-        """The one SQS client, opened when a queue is first needed: most invocations send nothing."""
-        async with self._sqs_opens:
-            if self._sqs is None:
-                self._sqs = await self.client("sqs", patient())
-            return self._sqs
+    async def own_calls(self, service: str) -> SignedCalls | None:
+        """Sockets of our own to a service; None where the SDK is to serve all."""
+        if not self._own_sockets:
+            return None
+        endpoint, region = environment.endpoint(self._environ, service), environment.region(self._environ)
+        if endpoint is None or region is None:
+            endpoint, region = await (await self.sdk()).where(service)
+        tls = await self.tls(endpoint)
+        return SignedCalls(service, endpoint, region=region, credentials=self.credentials, tls=tls)
 
     async def tls(self, url: str) -> ssl.SSLContext | None:
         """The TLS context for our own sockets to ``url``, None for plain HTTP.
@@ -97,10 +78,57 @@ class Aws:
             self._tls[ca_file] = await asyncio.to_thread(trust, ca_file)
         return self._tls[ca_file]
 
-    def closing(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Also call this when the session closes."""
-        self._stack.push_async_callback(close)
+    async def close(self) -> None:
+        """Close every socket."""
+        for service in self._services.values():
+            await service.close()
+        if self._sdk is not None:
+            await self._sdk.close()
+
+
+class Service:
+    """One service, by whoever serves it."""
+
+    def __init__(self, aws: Aws, name: str) -> None:
+        self._aws = aws
+        self._name = name
+        self._own: SignedCalls | None = None
+        self._opened = False
+        self._opens = asyncio.Lock()
+
+    async def call(self, operation: str, request: Mapping[str, Any]) -> Any:
+        """The content of the answer; raises ``Unavailable``."""
+        (answer,) = await self.call_each(operation, [request])
+        if isinstance(answer, Unavailable):
+            raise answer
+        return answer
+
+    async def call_each(self, operation: str, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """One call a request: what each was answered, or the ``Unavailable`` it came to; may raise that too."""
+        own = await self._own_calls()
+        if own is None:
+            return [await self._call_sdk(operation, request) for request in requests]
+        answers = await own.call(operation, requests)
+        for at, request in enumerate(requests):
+            if isinstance(answers[at], PostError):
+                _log.warning("%s %s is left to the SDK: %s", self._name, operation, answers[at])
+                answers[at] = await self._call_sdk(operation, request)
+        return answers
+
+    async def _call_sdk(self, operation: str, request: Mapping[str, Any]) -> Any:
+        try:
+            return await (await self._aws.sdk()).call(self._name, operation, request)
+        except Unavailable as error:
+            return error
+
+    async def _own_calls(self) -> SignedCalls | None:
+        async with self._opens:
+            if not self._opened:
+                self._own = await self._aws.own_calls(self._name)
+                self._opened = True
+            return self._own
 
     async def close(self) -> None:
-        """Close every client."""
-        await self._stack.aclose()
+        """Close its sockets."""
+        if self._own is not None:
+            await self._own.close()

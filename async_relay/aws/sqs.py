@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..errors import QueueUnavailable
+from ..errors import QueueUnavailable, Unavailable
 from ..jobs import MAX_BODY_BYTES
 from ..protocols import Entry
-from .session import FAILURES
+from .session import Service
 
 _BATCH_SEND = 10
 
@@ -16,22 +16,21 @@ _BATCH_SEND = 10
 class SqsQueue:
     """A queue in SQS, standard or FIFO."""
 
-    def __init__(self, client: Callable[[], Awaitable[Any]], url: str) -> None:
-        """``client`` opens the SQS client, or gives the open one."""
-        self._client = client
+    def __init__(self, sqs: Service, url: str) -> None:
+        self._sqs = sqs
         self._url = url
 
     async def send(self, entries: Sequence[Entry]) -> None:
         """Send in batches, in order; raises ``QueueUnavailable`` with what was not taken."""
         failed: set[int] = set()
         reason = ""
-        client = await self._client()
         for batch in _batches(entries):
             try:
-                answer = await client.send_message_batch(
-                    QueueUrl=self._url, Entries=[_entry(at, entries[at]) for at in batch]
+                answer = await self._sqs.call(
+                    "SendMessageBatch",
+                    {"QueueUrl": self._url, "Entries": [_entry(at, entries[at]) for at in batch]},
                 )
-            except FAILURES as error:
+            except Unavailable as error:
                 failed.update(batch)
                 reason = str(error)
                 continue

@@ -68,7 +68,7 @@ def ours(setup: Any) -> None:
             if self._store is None:
                 import async_relay.aws  # noqa: F401 - what _open_store would import
 
-                mark("SDK imports")
+                mark("AWS imports")
             store: Any = await super()._open_store()
             mark("DynamoDB client")
             read = store.read

@@ -1,0 +1,65 @@
+"""Credentials, Region and endpoints as plain environment variables say them. Pure.
+
+Lambda sets the first two, and a service's host follows from the Region. Wherever anything else has a
+say (a profile, a config file, a FIPS endpoint, credentials that expire), the answer is None: ask the SDK.
+
+Source: AWS SDKs and Tools Reference Guide, "Settings reference".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..sigv4 import Credentials
+
+#: Each makes a host name, or a Region, something else than what follows from the rest.
+_DECIDING = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_USE_FIPS_ENDPOINT",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_ACCOUNT_ID_ENDPOINT_MODE",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+)
+_PROXIES = ("http_proxy", "https_proxy")
+_SUFFIXES = (
+    (re.compile(r"cn-[a-z]+-\d"), "amazonaws.com.cn"),
+    (re.compile(r"(us|us-gov|eu|ap|sa|ca|me|af|il|mx)-[a-z]+-\d"), "amazonaws.com"),
+)
+
+
+def region(environ: Mapping[str, str]) -> str | None:
+    """AWS_REGION or AWS_DEFAULT_REGION."""
+    return environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or None
+
+
+def credentials(environ: Mapping[str, str]) -> Credentials | None:
+    """A key, its secret and its token, unless they are there for a time only."""
+    access_key, secret_key = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+    if not access_key or not secret_key or environ.get("AWS_CREDENTIAL_EXPIRATION"):
+        return None
+    token = environ.get("AWS_SECURITY_TOKEN") or environ.get("AWS_SESSION_TOKEN")
+    return Credentials(access_key, secret_key, token or None)
+
+
+def endpoint(environ: Mapping[str, str], service: str) -> str | None:
+    """The URL of ``dynamodb`` or ``sqs``."""
+    where = region(environ)
+    if where is None or any(environ.get(name) for name in _DECIDING) or _config_file(environ).is_file():
+        return None
+    named = environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or environ.get("AWS_ENDPOINT_URL")
+    if named:
+        return named
+    suffix = next((suffix for pattern, suffix in _SUFFIXES if pattern.fullmatch(where)), None)
+    return suffix and f"https://{service}.{where}.{suffix}"
+
+
+def proxied(environ: Mapping[str, str]) -> bool:
+    """Whether there is a proxy, which our own sockets would go past."""
+    return any(environ.get(name) or environ.get(name.upper()) for name in _PROXIES)
+
+
+def _config_file(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()

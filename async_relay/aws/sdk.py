@@ -1,0 +1,103 @@
+"""aioboto3: its session, its clients, and what it raises. Importing this module loads the SDK.
+
+Rule: the host name in a certificate counts. botocore makes its TLS contexts for urllib3, which checks
+names by itself; aiohttp leaves that to the context, so aiobotocore alone would take any host's
+certificate of a trusted CA for the right one.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aioboto3
+from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
+from botocore import xform_name
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ..errors import Unavailable
+from ..sigv4 import Credentials
+
+
+class VerifyingSession(AIOHTTPSession):
+    """aiobotocore's HTTP session, with host names checked."""
+
+    def _get_ssl_context(self) -> ssl.SSLContext:
+        context: ssl.SSLContext = super()._get_ssl_context()  # type: ignore[misc]  # the stubs leave it out
+        context.check_hostname = True
+        return context
+
+
+def _patient() -> AioConfig:
+    """For calls that everybody waits for: three tries, and no wait so long that it would eat the deadline."""
+    retries: Any = {"max_attempts": 3, "mode": "standard"}
+    return AioConfig(
+        retries=retries, connect_timeout=2, read_timeout=5, tcp_keepalive=True, http_session_cls=VerifyingSession
+    )
+
+
+class Sdk:
+    """An aioboto3 session and the clients made from it, closed together."""
+
+    def __init__(self, region: str | None) -> None:
+        """``region`` is the one to use, whatever the SDK would take by itself; None: the SDK's.
+
+        Raises ``Unavailable`` where there is no such profile.
+        """
+        try:
+            self._session = aioboto3.Session(region_name=region)
+        except BotoCoreError as error:
+            raise Unavailable(f"the AWS SDK cannot start: {error}") from error
+        self._stack = AsyncExitStack()
+        self._clients: dict[str, Any] = {}
+
+    @property
+    def region(self) -> str | None:
+        """The session's: the one it was given, or its profile's."""
+        region: str | None = self._session.region_name
+        return region
+
+    async def credentials(self) -> Credentials:
+        """The credentials of now, refreshed if they have to be; raises ``Unavailable``."""
+        try:
+            session: Any = self._session
+            provider = await session.get_credentials()
+            if provider is None:
+                raise Unavailable("no AWS credentials were found; give the function a role, or set AWS_ACCESS_KEY_ID")
+            frozen = await provider.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise Unavailable(f"no AWS credentials: {error}") from error
+        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+
+    async def client(self, service: str, config: AioConfig, **options: Any) -> Any:
+        """A client that lives as long as the session."""
+        make: Any = self._session.client
+        return await self._stack.enter_async_context(make(service, config=config, **options))
+
+    async def where(self, service: str) -> tuple[str, str]:
+        """The URL and the Region of a service, as the SDK finds them; raises ``Unavailable``."""
+        meta = (await self._patient(service)).meta
+        return str(meta.endpoint_url), str(meta.region_name)
+
+    async def call(self, service: str, operation: str, request: Any) -> Any:
+        """The answer to a call; raises ``Unavailable`` once it has been tried three times."""
+        client = await self._patient(service)
+        try:
+            return await getattr(client, xform_name(operation))(**request)
+        except (BotoCoreError, ClientError) as error:
+            raise Unavailable(str(error)) from error
+
+    async def _patient(self, service: str) -> Any:
+        if service not in self._clients:
+            try:
+                self._clients[service] = await self.client(service, _patient())
+            except (BotoCoreError, ValueError) as error:
+                # ValueError: an endpoint that is no URL.
+                raise Unavailable(str(error)) from error
+        return self._clients[service]
+
+    async def close(self) -> None:
+        """Close every client."""
+        await self._stack.aclose()
