@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -33,20 +35,26 @@ from async_relay.testing.scripts import Script
 MakeStore = Callable[[], Awaitable[ConnectionStore]]
 
 
+@asynccontextmanager
+async def opened(url: str, monkeypatch: pytest.MonkeyPatch, *, own_sockets: bool = True) -> AsyncIterator[Aws]:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    aws = Aws(own_sockets=own_sockets)
+    try:
+        yield aws
+    finally:
+        await aws.close()
+
+
 @pytest.fixture(params=["own sockets", "sdk"])
 async def aws(request: pytest.FixtureRequest, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Aws]:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
-    aws = Aws(own_sockets=request.param == "own sockets")
-    yield aws
-    await aws.close()
+    async with opened(moto_url, monkeypatch, own_sockets=request.param == "own sockets") as aws:
+        yield aws
 
 
 @pytest.fixture
 async def own_sockets(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Aws]:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
-    aws = Aws()
-    yield aws
-    await aws.close()
+    async with opened(moto_url, monkeypatch) as aws:
+        yield aws
 
 
 @pytest.fixture(params=["memory", "dynamodb"])
@@ -139,27 +147,19 @@ async def test_a_missing_table_is_one_sentence(aws: Aws) -> None:
 
 async def test_an_unreachable_table_is_unavailable_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing listens where DynamoDB should be."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    aws = Aws()
-    try:
+    async with opened("http://127.0.0.1:9", monkeypatch) as aws:
         store = await DynamoStore.open(aws.service("dynamodb"), "connections")
         with pytest.raises(StoreUnavailable):
             await store.read(Shard(), None)
-    finally:
-        await aws.close()
 
 
 async def test_a_table_behind_the_wrong_certificate_is_not_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK's clients check the host name too."""
     async with Gateway(tls=Tls(certificate="wrong host")) as gateway:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", gateway.endpoint)
         monkeypatch.setenv("AWS_CA_BUNDLE", gateway.ca_file)
-        aws = Aws()
-        try:
+        async with opened(gateway.endpoint, monkeypatch) as aws:
             with pytest.raises(StoreUnavailable, match="SSL"):
-                await (await DynamoStore.open(aws.service("dynamodb"), "connections")).read(Shard(), None)
-        finally:
-            await aws.close()
+                await DynamoStore(aws.service("dynamodb"), "connections").read(Shard(), None)
         assert gateway.counters().statuses == {}
 
 
@@ -279,29 +279,26 @@ async def test_what_does_not_succeed_at_once_is_the_sdks(
     answer: Script, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever our own sockets get but a good answer, the SDK has the next word; the log says so."""
-    async with aws_server(answer, content(PAGE)) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        aws = Aws()
-        store = DynamoStore(aws.service("dynamodb"), "connections")
-        page = await store.read(Shard(), None)
+    # Whatever an earlier test's cold start made of the logger.
+    log = logging.getLogger("async_relay")
+    monkeypatch.setattr(log, "handlers", [caplog.handler])
+    monkeypatch.setattr(log, "level", logging.WARNING)
+    async with aws_server(answer, content(PAGE)) as server, opened(server.url, monkeypatch) as aws:
+        page = await DynamoStore(aws.service("dynamodb"), "connections").read(Shard(), None)
         assert page.clients == [Client("a=")]
         assert server.agents == ["own sockets", "sdk"]
         assert server.requests[0] == server.requests[1]
         assert "dynamodb Scan is left to the SDK" in caplog.text
-        await aws.close()
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "http_proxy"])
 async def test_behind_a_proxy_the_sdk_does_it_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Our own sockets would go past the proxy."""
-    async with aws_server(content(PAGE)) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        aws = Aws()
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with aws_server(content(PAGE)) as server, opened(server.url, monkeypatch) as aws:
         await DynamoStore(aws.service("dynamodb"), "connections").read(Shard(), None)
         assert server.agents == ["sdk"]
-        await aws.close()
 
 
 async def test_a_profile_decides_where_to_and_our_sockets_still_serve(
@@ -318,12 +315,11 @@ async def test_a_profile_decides_where_to_and_our_sockets_still_serve(
             monkeypatch.delenv(variable)
         monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
         monkeypatch.setenv("AWS_PROFILE", "other")
-        aws = Aws()
-        assert await aws.region() == "eu-north-1"
-        assert (await aws.credentials()).access_key == "AKIDOTHER"
-        await DynamoStore(aws.service("dynamodb"), "connections").read(Shard(), None)
-        assert server.agents == ["own sockets"]
-        await aws.close()
+        async with opened("", monkeypatch) as aws:
+            assert await aws.region() == "eu-north-1"
+            assert (await aws.credentials()).access_key == "AKIDOTHER"
+            await DynamoStore(aws.service("dynamodb"), "connections").read(Shard(), None)
+            assert server.agents == ["own sockets"]
 
 
 async def test_a_profile_that_does_not_exist_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,9 +335,8 @@ async def test_aws_region_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("AWS_REGION", "eu-south-1")
     assert await Aws().region() == "eu-south-1"
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    aws = Aws()
-    assert (await (await aws.sdk()).where("sqs"))[1] == "eu-south-1"
-    await aws.close()
+    async with opened("", monkeypatch) as aws:
+        assert (await (await aws.sdk()).where("sqs"))[1] == "eu-south-1"
 
 
 async def test_calls_at_the_same_time_do_not_disturb_each_other(own_sockets: Aws, moto_url: str) -> None:
@@ -368,9 +363,7 @@ async def test_calls_at_the_same_time_do_not_disturb_each_other(own_sockets: Aws
 
 async def test_a_call_that_is_cancelled_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut off while the table says nothing: no socket is busy, no task and no timer is left."""
-    async with aws_server(Hang()) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        aws = Aws()
+    async with aws_server(Hang()) as server, opened(server.url, monkeypatch) as aws:
         store = DynamoStore(aws.service("dynamodb"), "connections")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(store.read(Shard(), None), 0.2)
@@ -378,7 +371,6 @@ async def test_a_call_that_is_cancelled_leaves_nothing(monkeypatch: pytest.Monke
         assert own is not None
         assert (repr(own).partition(": ")[2], own._sweep) == ("0 busy, 0 idle, 0 opening, 0 waiting>", None)
         assert not sdk_loaded(aws)
-        await aws.close()
 
 
 @pytest.mark.parametrize(("service", "target"), [("dynamodb", "DynamoDB_20120810"), ("sqs", "AmazonSQS")])
