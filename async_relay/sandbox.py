@@ -9,7 +9,6 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,8 +16,10 @@ from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
+from .aws import Aws, DynamoStore, SqsQueue
 from .broadcaster import Broadcaster, Limits
 from .errors import RelayError
+from .http import DirectTransport
 from .leftovers import Policy
 from .protocols import ConnectionStore, Queue, Transport
 from .rate import Rate
@@ -54,7 +55,7 @@ class Sandbox:
         self._environ = environ
         self._wall_clock = wall_clock
         self._measure = measure
-        self._aws: Any = None
+        self._opened_aws: Aws | None = None
         self._store: ConnectionStore | None = None
         self._transport: Transport | None = None
         self._relay: Relay | None = None
@@ -91,9 +92,9 @@ class Sandbox:
         """Close every socket; for programs that end, which a sandbox does not."""
         if self._transport is not None:
             await self._transport.close()
-        if self._aws is not None:
-            await self._aws.close()
-        self._aws = self._store = self._transport = self._relay = None
+        if self._opened_aws is not None:
+            await self._opened_aws.close()
+        self._opened_aws = self._store = self._transport = self._relay = None
 
     async def _open(self) -> Relay:
         if self._relay is None:
@@ -122,19 +123,18 @@ class Sandbox:
                 coalesce=settings.coalesce,
                 measure=self._measure,
             )
-            # What is there now lives as long as the sandbox; a collection need not walk it each time.
-            gc.freeze()
         return self._relay
+
+    def _aws(self) -> Aws:
+        if self._opened_aws is None:
+            self._opened_aws = Aws(self._environ, own_sockets=self._settings.transport == "direct")
+        return self._opened_aws
 
     async def _open_store(self) -> ConnectionStore:
         if self._store is None:
-            # A settings error must not wait for what this loads.
-            from .aws import Aws, DynamoStore
-
             settings = self._settings
-            self._aws = self._aws or Aws(self._environ, own_sockets=settings.transport == "direct")
             self._store = await DynamoStore.open(
-                self._aws.service("dynamodb"),
+                self._aws().service("dynamodb"),
                 settings.connections_table,
                 index=settings.connections_index,
                 shards=settings.fanout_shards,
@@ -145,25 +145,20 @@ class Sandbox:
     async def _open_transport(self) -> Transport:
         settings = self._settings
         bounds: dict[str, Any] = {
-            "region": endpoint_region(settings.ws_endpoint) or await self._aws.region() or "us-east-1",
+            "region": endpoint_region(settings.ws_endpoint) or await self._aws().region() or "us-east-1",
             "max_sockets": settings.max_concurrency,
             "timeout": settings.post_timeout_seconds,
         }
         if settings.transport == "sdk":
+            # This loads the SDK.
             from .aws.management_api import SdkTransport
 
-            return await SdkTransport.open(self._aws, settings.ws_endpoint, **bounds)
-        from .http import DirectTransport
-
-        tls = await self._aws.tls(settings.ws_endpoint)
-        return DirectTransport(settings.ws_endpoint, credentials=self._aws.credentials, tls=tls, **bounds)
+            return await SdkTransport.open(self._aws(), settings.ws_endpoint, **bounds)
+        tls = await self._aws().tls(settings.ws_endpoint)
+        return DirectTransport(settings.ws_endpoint, credentials=self._aws().credentials, tls=tls, **bounds)
 
     def _queue(self, url: str | None) -> Queue | None:
-        if url is None:
-            return None
-        from .aws import SqsQueue
-
-        return SqsQueue(self._aws.service("sqs"), url)
+        return None if url is None else SqsQueue(self._aws().service("sqs"), url)
 
 
 def endpoint_region(endpoint: str) -> str | None:

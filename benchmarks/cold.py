@@ -42,7 +42,6 @@ _BODY = 600
 _STEPS = (
     "interpreter",
     "imports",
-    "AWS imports",
     "DynamoDB client",
     "posting client",
     "first scan",

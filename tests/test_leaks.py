@@ -16,7 +16,6 @@ from deployment import Context, incidents
 from records import event as stream_event
 from transports import CREDENTIALS
 
-from async_relay.aws import Aws
 from async_relay.memory import MemoryQueue, MemoryStore
 from async_relay.protocols import ConnectionStore, Queue
 from async_relay.sandbox import Sandbox, new_event_loop
@@ -51,7 +50,6 @@ class MemorySandbox(Sandbox):
         self.queues = {RETRY: MemoryQueue(), LETTERS: MemoryQueue()}
 
     async def _open_store(self) -> ConnectionStore:
-        self._aws = self._aws or Aws(self._environ)
         return self.table
 
     def _queue(self, url: str | None) -> Queue | None:
@@ -201,7 +199,6 @@ def life(gateway: GatewayProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[L
             life.end()
     finally:
         tracemalloc.stop()
-        gc.unfreeze()  # what the sandbox froze includes all of the test run
     assert descriptors() == before
 
 

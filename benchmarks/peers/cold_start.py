@@ -65,10 +65,6 @@ def ours(setup: Any) -> None:
 
     class Marking(Sandbox):
         async def _open_store(self) -> Any:
-            if self._store is None:
-                import async_relay.aws  # noqa: F401 - what _open_store would import
-
-                mark("AWS imports")
             store: Any = await super()._open_store()
             mark("DynamoDB client")
             read = store.read
