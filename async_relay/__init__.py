@@ -6,7 +6,7 @@
     lanes  broadcaster  deletions         who gets what when: what an answer means, the bound, gone rows
     report  leftovers                     what came of it, and where the rest goes
     relay                                 one stream event, or one batch of jobs, from start to end
-    pool + http   aws   memory            what answers to the protocols: sockets, aioboto3, doubles
+    pool + http   aws   memory            what answers to the protocols: sockets, tables and queues, doubles
     sandbox  logs  metrics                all of it put together for a Lambda sandbox; handler.py calls it
 
 For people: ``cli`` (dead letters, plan, backfill), ``planning``, and ``testing``, a scripted API Gateway.

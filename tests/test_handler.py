@@ -283,3 +283,16 @@ async def test_both_transports_serve_the_handler(
     assert await deployed.call("lambda_handler", stream_event(*incidents(2))) == {"batchItemFailures": []}
     assert order(gateway, "a=") == order(gateway, "b=") == ["100", "101"]
     assert set(deployed.rows()) == {"a=", "b="}
+
+
+async def test_an_invocation_with_gone_and_sick_clients_needs_no_sdk(gateway: Gateway, with_queues: Deployed) -> None:
+    """Rows read and deleted, leftovers parked, all on our own sockets: the SDK is not even loaded."""
+    live, gone = [f"live-{n}=" for n in range(20)], [f"gone-{n}=" for n in range(40)]
+    with_queues.fill(*live, *gone)
+    gateway.play(410, *gone)
+    gateway.play(500, live[0])
+    assert await with_queues.call("lambda_handler", stream_event(*incidents(2))) == {"batchItemFailures": []}
+    assert set(with_queues.rows()) == set(live)
+    assert len(with_queues.receive(with_queues.retry)) == 1
+    assert with_queues.module is not None
+    assert with_queues.module._sandbox._opened_aws._sdk is None
