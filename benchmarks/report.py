@@ -19,8 +19,7 @@ Medians over {repetitions} rounds, everybody in turn; "times ours" is the median
 post signed (wrk neither verifies nor signs, and posts for a time instead of a count). The slow ones post to a fifth of
 the clients, which costs the same for each. A whole handler (*) goes from the stream event to its answer and reads the
 clients from the table; the others only post. "Busy" is the share of one core: a gateway well below 100 % was not what
-anybody waited for. The session token is a short one; one of 900 bytes, as Lambda's functions have, added 2 to 4 µs to
-each post of ours when we tried."""
+anybody waited for. The session token has 900 bytes, as those of Lambda's functions."""
 
 
 def show(results: Results, console: Console) -> None:

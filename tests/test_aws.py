@@ -272,8 +272,18 @@ PAGE = {"Items": [{"connectionId": {"S": "a="}}], "Count": 1}
 
 @pytest.mark.parametrize(
     "answer",
-    [Answer(body=b"{"), Answer(500), Answer(400), Cut(), Cut(reset=True), Garbage(), Half()],
-    ids=["no JSON", "500", "400", "cut", "reset", "no HTTP", "half"],
+    [
+        Answer(body=b"{"),
+        Answer(body=b"[]"),
+        Answer(body=b""),
+        Answer(500),
+        Answer(400),
+        Cut(),
+        Cut(reset=True),
+        Garbage(),
+        Half(),
+    ],
+    ids=["no JSON", "no object", "empty", "500", "400", "cut", "reset", "no HTTP", "half"],
 )
 async def test_what_does_not_succeed_at_once_is_the_sdks(
     answer: Script, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -328,6 +338,25 @@ async def test_a_profile_that_does_not_exist_is_one_sentence(monkeypatch: pytest
     store = DynamoStore(Aws().service("dynamodb"), "connections")
     with pytest.raises(StoreUnavailable, match=r"table connections cannot be read: .*profile.*nobody"):
         await store.read(Shard(), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("AWS_ENDPOINT_URL", "localhost:8000", "Invalid endpoint: localhost:8000"),
+        ("AWS_ACCESS_KEY_ID", "", "no AWS credentials"),
+    ],
+)
+async def test_an_environment_that_leads_nowhere_is_one_sentence(
+    name: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No URL, half a key: the table cannot be read, and why."""
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    async with opened("http://127.0.0.1:9", monkeypatch) as aws:
+        monkeypatch.setenv(name, value)
+        with pytest.raises(StoreUnavailable, match=f"table connections cannot be read: {sentence}"):
+            await DynamoStore(aws.service("dynamodb"), "connections").read(Shard(), None)
 
 
 async def test_aws_region_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:

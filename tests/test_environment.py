@@ -58,6 +58,8 @@ def test_a_named_endpoint_comes_first(service: str, named: dict[str, str], monke
         {"AWS_USE_DUALSTACK_ENDPOINT": "true"},
         {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"},
         {"AWS_CONFIG_FILE": __file__},
+        {"AWS_ENDPOINT_URL": "localhost:8000"},
+        {"AWS_ENDPOINT_URL": "https://"},
     ],
 )
 def test_what_is_not_plain_is_the_sdks(more: dict[str, str]) -> None:

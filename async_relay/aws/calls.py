@@ -12,6 +12,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -80,11 +81,10 @@ class SignedCalls(SignedPool):
         return self._start + self._signs[lane.operation]("", message.digest) + length + message.body
 
     def accept(self, lane: Any, body: bytes) -> PostError | None:
-        """The content of an answer is JSON."""
-        try:
-            lane.content = json.loads(body)
-        except ValueError:
-            return ServerError("the answer is not JSON")
+        """The content of an answer is a JSON object."""
+        with suppress(ValueError):
+            content = json.loads(body)
+            lane.content = content if isinstance(content, dict) else None
         return None
 
     async def call(self, operation: str, requests: Sequence[Any]) -> list[Any]:
@@ -102,5 +102,7 @@ class SignedCalls(SignedPool):
 
 
 def _settle(call: _Call, error: PostError | None) -> None:
+    if error is None and call.content is None:
+        error = ServerError("the answer is not a JSON object")
     if not call.answer.done():
         call.answer.set_result(error)

@@ -51,7 +51,7 @@ def endpoint(environ: Mapping[str, str], service: str) -> str | None:
         return None
     named = environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or environ.get("AWS_ENDPOINT_URL")
     if named:
-        return named
+        return named if re.match(r"https?://[^/?#\s]", named) else None
     suffix = next((suffix for pattern, suffix in _SUFFIXES if pattern.fullmatch(where)), None)
     return suffix and f"https://{service}.{where}.{suffix}"
 
