@@ -4,8 +4,8 @@
      "messages": [{"kind": …, "event_id": …, …}],          the payloads, in order
      "clients": [{"connectionId": "Zx=", "skip": 1}]}       skip: how many of them it has already
 
-    the same with {"shard": {"index": 0, "count": 8}, "cursor": {…}, "hop": 0} in place of clients:
-    whoever is in that part of the connections table, after the cursor; hop: how often it was continued
+    the same with {"shard": {"index": 0, "count": 8, "kind": "segment"}, "cursor": {…}, "hop": 0} in place
+    of clients: everybody in that part of the connections table, after the cursor; hop: how often it was continued
 
     a dead letter is the job it was, or the {"record": …} it was, beside
      "deadLetter": {"reason": …, "detail": …, "eventID": …, "sequence": …, "lastAt": …}
@@ -15,6 +15,8 @@ Rules
   larger keeps its keys, reason and first 100 KB, and says ``"truncated": true``.
 - A payload read back from a body is the payload, byte for byte.
 - Reading a body gives a job or raises ``UnreadableJob``, and nothing but that.
+- A job says which kind of part it is for, so sister jobs cover the table together whatever is deployed
+  between their dispatch and their delivery. A job that does not say is for a segment.
 
 Times are milliseconds since 1970. SQS takes only the characters of XML 1.0: SendMessage, "MessageBody".
 """
@@ -25,6 +27,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from hashlib import sha256
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -45,16 +48,26 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 Cursor = Mapping[str, Any]
 
 
+class ShardKind(StrEnum):
+    """What the parts of the connections table are: two partitions of the same rows that have nothing in common."""
+
+    #: A segment of a parallel Scan: DynamoDB decides which rows are in it, and every row is in one.
+    SEGMENT = "segment"
+    #: The rows whose attribute ``shard`` is the index: only rows that have the attribute are in one.
+    PARTITION = "partition"
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """Part ``index`` of ``count`` disjoint parts of the connections table."""
 
     index: int = 0
     count: int = 1
+    kind: ShardKind = ShardKind.SEGMENT
 
 
 def shard_of(connection_id: str, count: int) -> int:
-    """The index of the shard a connection belongs to where an attribute says so; stable and even."""
+    """The attribute ``shard`` of a connection's row where there are ``count`` partitions; stable and even."""
     return crc32(connection_id.encode()) % count
 
 
@@ -91,7 +104,11 @@ class Job:
         if self.reason:
             fields["reason"] = self.reason
         if self.shard is not None:
-            fields["shard"] = {"index": self.shard.index, "count": self.shard.count}
+            fields["shard"] = {
+                "index": self.shard.index,
+                "count": self.shard.count,
+                "kind": self.shard.kind.value,
+            }
             fields["cursor"] = dict(self.cursor) if self.cursor is not None else None
             fields["hop"] = self.hop
         else:
@@ -154,11 +171,12 @@ class Job:
     def deduplication_id(self, part: int) -> str:
         """The same for the same records, shard, cursor, hop and part: what a retried dispatch sends again.
 
-        The hop keeps a continuation that got no further from being taken for a repeat of itself.
+        The hop keeps a continuation that got no further from being taken for a repeat of itself, and the kind
+        of the shard keeps a dispatch that is repeated after a deploy from being taken for the one before it.
         """
         ids = [message.event_id or message.digest for message in self.messages]
         shard = self.shard or Shard()
-        text = json.dumps([ids, shard.index, shard.count, self.cursor, self.hop, part])
+        text = json.dumps([ids, shard.index, shard.count, shard.kind, self.cursor, self.hop, part])
         return sha256(text.encode()).hexdigest()
 
 
@@ -269,7 +287,11 @@ def _created_at(value: Any) -> int | None:
 def _read_shard(fields: Any) -> Shard:
     if not isinstance(fields, dict):
         raise UnreadableJob("shard is not a map")
-    shard = Shard(_count(fields, "index"), _count(fields, "count", 1))
+    try:
+        kind = ShardKind(fields.get("kind", ShardKind.SEGMENT))
+    except ValueError:
+        raise UnreadableJob(f"a shard's kind is {' or '.join(ShardKind)}") from None
+    shard = Shard(_count(fields, "index"), _count(fields, "count", 1), kind)
     if shard.index >= shard.count:
         raise UnreadableJob(f"shard {shard.index} of {shard.count} does not exist")
     return shard

@@ -7,17 +7,20 @@ clock serves as well as the real one.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
-from typing import Any, NamedTuple
+from copy import copy
+from hashlib import blake2b
+from typing import Any, NamedTuple, Self
 
 from .errors import Disconnected, PostError, QueueUnavailable, StoreUnavailable, TimedOut, Unreachable, post_error
-from .jobs import Client, Cursor, Shard, shard_of
+from .jobs import Client, Cursor, Shard, ShardKind, shard_of
 from .messages import Message
 from .protocols import Entry, Page
 
 NEVER = float("inf")
+_PLACES = 2**64
 
 
 class Reply(NamedTuple):
@@ -105,33 +108,121 @@ def _error(status: int) -> PostError | None:
 
 
 class MemoryStore:
-    """A connections table: ``rows`` by connection id, read in the order they were written."""
+    """A connections table as unfriendly as DynamoDB's: ``rows`` by connection id, each a map of its attributes.
 
-    def __init__(self, connection_ids: Sequence[str] = (), *, page_size: int = 1_000, delay: float = 0.0) -> None:
-        self.rows: dict[str, Mapping[str, Any]] = {each: {} for each in connection_ids}
+    - A Scan returns rows in an order of its own, and a row written while it goes on may lie behind it.
+    - Segments are ranges of that order; partitions go by the attribute ``shard``, and a row without it is in none.
+    - A partition shows what the table held ``lag`` seconds ago, since an index is brought up to date later.
+    - A cursor is a key, of the table or of the index, and means nothing to the other.
+    - ``throttles`` is asked before every call; True makes it fail. ``down`` makes all fail.
+    - Deleting the same row twice in one call fails whole.
+    """
+
+    def __init__(
+        self,
+        connection_ids: Sequence[str] = (),
+        *,
+        page_size: int = 1_000,
+        delay: float = 0.0,
+        lag: float = 0.0,
+        index: bool = True,
+        shards: int = 8,
+        throttles: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``delay`` and ``lag`` are in seconds.
+
+        With ``index``, ``put`` writes rows for ``shards`` partitions; without, a partition is picked out of the table.
+        """
+        self.rows: dict[str, Mapping[str, Any]] = {}
         self.page_size = page_size
         self.delay = delay
+        self.lag = lag
+        self.index = index
+        self.shards = shards
+        self.throttles = throttles
         self.down = False
         self.reads = 0
         self.deleted: list[str] = []
-        self._order = list(connection_ids)
+        self._order: list[str] = []
+        self._indexed: dict[str, Mapping[str, Any]] = {}
+        self._late: deque[tuple[float, str, Mapping[str, Any] | None]] = deque()
+        self.add(*connection_ids)
 
     def __repr__(self) -> str:
         """A sentence for tests."""
         return f"<{len(self.rows)} rows, {self.reads} pages read, {len(self.deleted)} deleted>"
 
+    def add(self, *connection_ids: str, **attributes: Any) -> None:
+        """Write rows at once, as some other function would, all with these attributes; from before the test began."""
+        self._order = sorted({*self._order, *connection_ids}, key=_place)
+        for connection_id in connection_ids:
+            self.rows[connection_id] = self._indexed[connection_id] = attributes
+
+    def seen_by(self, *, index: bool, shards: int = 8) -> Self:
+        """The same table as another function sees it, which has settings of its own."""
+        store = copy(self)
+        store.index, store.shards = index, shards
+        return store
+
     async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
-        """The page after the cursor."""
+        """A page of the shard, from its start where the cursor is of another kind of read."""
         await self._work()
         self.reads += 1
-        start = int(cursor["position"]) if cursor else 0
-        end = start + self.page_size
-        clients = [
-            Client(each, self.rows[each].get("createdAt"))
-            for each in islice(self._order, start, end)
-            if each in self.rows and (shard.count == 1 or shard_of(each, shard.count) == shard.index)
-        ]
-        return Page(clients, {"position": end} if end < len(self._order) else None)
+        queried = shard.kind is ShardKind.PARTITION and self.index
+        last = cursor["connectionId"]["S"] if cursor is not None and ("shard" in cursor) == queried else None
+        if queried:
+            found, more = self._query(shard.index, last)
+        else:
+            found, more = self._scan(shard, last)
+        key = (
+            {"connectionId": {"S": found[-1]}} | ({"shard": {"N": str(shard.index)}} if queried else {})
+            if more
+            else None
+        )
+        rows = self._indexed if queried else self.rows
+        wanted = [each for each in found if each in rows and (queried or _is_in(shard, rows[each]))]
+        return Page([Client(each, rows[each].get("createdAt")) for each in wanted], key)
+
+    def _scan(self, shard: Shard, last: str | None) -> tuple[list[str], bool]:
+        """Keys of a page, of deleted rows too, and whether more follow."""
+        index, count = (shard.index, shard.count) if shard.kind is ShardKind.SEGMENT else (0, 1)
+        first = bisect_left(self._order, index * _PLACES // count, key=_place)
+        end = bisect_left(self._order, (index + 1) * _PLACES // count, key=_place)
+        start = first if last is None else bisect_right(self._order, _place(last), key=_place)
+        stop = min(end, start + self.page_size)
+        return self._order[start:stop], start < stop < end
+
+    def _query(self, index: int, last: str | None) -> tuple[list[str], bool]:
+        """Keys of a page of a partition, and whether more follow."""
+        self._catch_up()
+        keys = sorted(key for key, row in self._indexed.items() if row.get("shard") == index and key > (last or ""))
+        return keys[: self.page_size], len(keys) > self.page_size
+
+    def _catch_up(self) -> None:
+        now = asyncio.get_running_loop().time() if self._late else 0.0
+        while self._late and self._late[0][0] <= now:
+            _, connection_id, row = self._late.popleft()
+            self._show(connection_id, row)
+
+    def _show(self, connection_id: str, row: Mapping[str, Any] | None) -> None:
+        if row is None:
+            self._indexed.pop(connection_id, None)
+        else:
+            self._indexed[connection_id] = row
+
+    def write(self, connection_id: str, row: Mapping[str, Any] | None) -> None:
+        """Write a row now, or delete it (None); partitions show it ``lag`` seconds later."""
+        if row is None:
+            self.rows.pop(connection_id, None)
+        else:
+            at = bisect_left(self._order, _place(connection_id), key=_place)
+            if self._order[at : at + 1] != [connection_id]:
+                self._order.insert(at, connection_id)
+            self.rows[connection_id] = row
+        if self.lag:
+            self._late.append((asyncio.get_running_loop().time() + self.lag, connection_id, row))
+        else:
+            self._show(connection_id, row)
 
     async def count(self, enough: int) -> int:
         """How many rows there are."""
@@ -141,21 +232,33 @@ class MemoryStore:
     async def put(self, connection_id: str, client_id: str, created_at: int, ttl: int) -> None:
         """Write a row."""
         await self._work()
-        if connection_id not in self.rows:
-            self._order.append(connection_id)
-        self.rows[connection_id] = {"createdAt": created_at, "clientId": client_id, "ttl": ttl}
+        row: dict[str, Any] = {"createdAt": created_at, "clientId": client_id, "ttl": ttl}
+        if self.index:
+            row["shard"] = shard_of(connection_id, self.shards)
+        self.write(connection_id, row)
 
     async def delete(self, connection_ids: Sequence[str]) -> None:
         """Delete rows."""
         await self._work()
+        if len(set(connection_ids)) < len(connection_ids):
+            raise StoreUnavailable("the table cannot be written: the list of keys contains duplicates")
         for connection_id in connection_ids:
-            self.rows.pop(connection_id, None)
+            self.write(connection_id, None)
             self.deleted.append(connection_id)
 
     async def _work(self) -> None:
         await asyncio.sleep(self.delay)
-        if self.down:
+        if self.down or self.throttles():
             raise StoreUnavailable("the table does not answer")
+
+
+def _place(key: str | int) -> int:
+    """Where DynamoDB's hash puts a row; nothing about the id tells it."""
+    return key if isinstance(key, int) else int.from_bytes(blake2b(key.encode(), digest_size=8).digest())
+
+
+def _is_in(shard: Shard, row: Mapping[str, Any]) -> bool:
+    return shard.kind is ShardKind.SEGMENT or row.get("shard") == shard.index
 
 
 class MemoryQueue:

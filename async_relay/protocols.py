@@ -57,7 +57,10 @@ class ConnectionStore(Protocol):
     """The connections table. Every method raises ``StoreUnavailable``."""
 
     async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
-        """The page of ``shard`` that starts at ``cursor``, or the first one."""
+        """The page of ``shard`` that starts at ``cursor``, or the first one.
+
+        A row written before the call is in a segment; in a partition it may be missing for a moment.
+        """
 
     async def count(self, enough: int) -> int:
         """How many rows there are; any number from ``enough`` up means that many or more."""
@@ -66,7 +69,7 @@ class ConnectionStore(Protocol):
         """Write a row: ``created_at`` in milliseconds, ``ttl`` in seconds since 1970."""
 
     async def delete(self, connection_ids: Sequence[str]) -> None:
-        """Delete rows; one that is not there counts as deleted."""
+        """Delete rows, each named once; one that is not there counts as deleted."""
 
 
 class Entry(NamedTuple):

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from .broadcaster import Broadcaster
 from .errors import QueueUnavailable, StoreUnavailable, UnreadableJob
-from .jobs import MAX_BODY_BYTES, DeadLetter, Job, Shard
+from .jobs import MAX_BODY_BYTES, DeadLetter, Job, Shard, ShardKind
 from .leftovers import Policy, settle
 from .messages import MAX_BODY_BYTES as MAX_MESSAGE_BYTES
 from .messages import Message, latest
@@ -97,11 +97,12 @@ class Relay:
         *,
         wall_clock: Callable[[], float],
         shards: int = 8,
+        shard_kind: ShardKind = ShardKind.SEGMENT,
         auto_clients: int | None = None,
         coalesce: bool = False,
         measure: Measure = lambda _figures: None,
     ) -> None:
-        """``shards`` is how many the fan-out makes, from ``auto_clients`` clients on (None: always).
+        """``shards`` of ``shard_kind`` is what the fan-out makes, from ``auto_clients`` clients on (None: always).
 
         ``coalesce`` leaves only the newest state of each incident of a batch; ``measure`` gets the figures
         of each broadcast.
@@ -110,7 +111,7 @@ class Relay:
         self._queues = queues
         self._policy = policy
         self._wall_clock = wall_clock
-        self._shards = shards
+        self._shards = [Shard(index, shards, shard_kind) for index in range(shards)]
         self._auto_clients = auto_clients
         self._coalesce = coalesce
         self._many = True
@@ -253,16 +254,15 @@ class Relay:
         """
         back: set[int] = set()
         now = self._now()
-        parts = Job(messages, shard=Shard(self._shards - 1, self._shards), first_at=now).split()
+        parts = Job(messages, shard=self._shards[-1], first_at=now).split()
         ends = list(accumulate(len(part.messages) for part in parts))
-        open_shards = list(range(self._shards))
         for number, (part, stop) in enumerate(zip(parts, ends, strict=True)):
-            for at in range(0, len(open_shards), _SHARDS_AT_ONCE):
+            for at in range(0, len(self._shards), _SHARDS_AT_ONCE):
                 parcels = []
-                for index in open_shards[at : at + _SHARDS_AT_ONCE]:
-                    job = replace(part, shard=Shard(index, self._shards))
-                    entry = Entry(job.encode(), group=str(index), deduplication_id=job.deduplication_id(number))
-                    parcels.append(_Parcel(queue, entry, index, range(stop - len(part.messages), len(messages))))
+                for shard in self._shards[at : at + _SHARDS_AT_ONCE]:
+                    job = replace(part, shard=shard)
+                    entry = Entry(job.encode(), group=str(shard.index), deduplication_id=job.deduplication_id(number))
+                    parcels.append(_Parcel(queue, entry, shard.index, range(stop - len(part.messages), len(messages))))
                 for parcel in await self._send(parcels, end):
                     back.update(parcel.positions)
             if back:

@@ -119,6 +119,7 @@ class Sandbox:
                 ),
                 wall_clock=self._wall_clock,
                 shards=settings.fanout_shards,
+                shard_kind=settings.shard_kind,
                 auto_clients=settings.fanout_auto_clients if settings.fanout_mode == "auto" else None,
                 coalesce=settings.coalesce,
                 measure=self._measure,
@@ -138,7 +139,6 @@ class Sandbox:
                 settings.connections_table,
                 index=settings.connections_index,
                 shards=settings.fanout_shards,
-                sweep=settings.connections_index_sweep,
             )
         return self._store
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from .errors import SettingsError
+from .jobs import ShardKind
 
 T = TypeVar("T")
 
@@ -44,6 +45,12 @@ class Settings:
     transport: str = "direct"
     incident_table: str | None = None
     ttl_hours: float = 24.0
+
+    @property
+    def shard_kind(self) -> ShardKind:
+        """What the fan-out's shards are: index partitions only where every row is sure to be in one."""
+        indexed = self.connections_index is not None and not self.connections_index_sweep
+        return ShardKind.PARTITION if indexed else ShardKind.SEGMENT
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:

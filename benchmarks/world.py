@@ -129,8 +129,7 @@ class Memory:
     async def join(self, count: int, first: int, *, old: bool) -> Sequence[str]:
         """The crowd first: a post may come as soon as there is a row."""
         ids = self._crowd.join(count, first)
-        for each in ids:
-            await self._rows.put(each, "", _created_at(old=old), 0)
+        self._rows.add(*ids, createdAt=_created_at(old=old))
         return ids
 
     async def leave(self, ids: Sequence[str], last: int) -> None:

@@ -25,7 +25,7 @@ from async_relay.aws import Aws, DynamoStore, SqsQueue
 from async_relay.aws.calls import SignedCalls
 from async_relay.aws.session import Service
 from async_relay.errors import QueueUnavailable, StoreUnavailable, Unavailable
-from async_relay.jobs import Client, Shard
+from async_relay.jobs import Client, Shard, ShardKind, shard_of
 from async_relay.memory import MemoryStore
 from async_relay.protocols import ConnectionStore, Entry
 from async_relay.sigv4 import Credentials
@@ -119,6 +119,66 @@ async def test_a_row_of_another_function_counts_as_old(aws: Aws, moto_url: str) 
         )
     store = await DynamoStore.open(aws.service("dynamodb"), table)
     assert sorted(await read_all(store)) == [Client("0"), Client("1"), Client("2")]
+
+
+class Recorded:
+    """Answers every call with no rows, and keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    async def call(self, operation: str, request: Any) -> Any:
+        self.calls.append((operation, request))
+        return {"Items": [], "Count": 0}
+
+
+@pytest.mark.parametrize("index", [None, "by-shard"])
+async def test_a_table_is_read_consistently(index: str | None) -> None:
+    """A row written a moment ago is in a segment, and in a partition that is picked out of the table."""
+    dynamodb: Any = Recorded()
+    store = DynamoStore(dynamodb, "connections", index=index)
+    await store.read(Shard(), None)
+    await store.read(Shard(3, 8), None)
+    await DynamoStore(dynamodb, "connections").read(Shard(3, 8, ShardKind.PARTITION), None)
+    assert [operation for operation, _ in dynamodb.calls] == ["Scan"] * 3
+    assert all(request["ConsistentRead"] is True for _, request in dynamodb.calls)
+
+
+@pytest.fixture
+def indexed_table(moto_url: str) -> str:
+    """Forty rows, each with the shard of eight it belongs to."""
+    table = new_table(moto_url, index=True)
+    rows = boto3.resource("dynamodb", endpoint_url=moto_url).Table(table)
+    for number in range(40):
+        name = f"id-{number}="
+        rows.put_item(Item={"connectionId": name, "shard": shard_of(name, 8)})
+    return table
+
+
+@pytest.mark.parametrize("index", [None, "by-shard"])
+async def test_a_partition_holds_the_rows_written_for_it(aws: Aws, indexed_table: str, index: str | None) -> None:
+    """With the index or, where it is no longer set, without: job and rows agree on what a partition is."""
+    store = DynamoStore(aws.service("dynamodb"), indexed_table, index=index)
+    for at in range(8):
+        found = {client.connection_id for client in await read_all(store, Shard(at, 8, ShardKind.PARTITION))}
+        assert found == {name for number in range(40) if shard_of(name := f"id-{number}=", 8) == at}
+
+
+@pytest.mark.parametrize(
+    ("index", "shard", "cursor"),
+    [
+        ("by-shard", Shard(1, 8, ShardKind.PARTITION), {"connectionId": {"S": "id-1="}}),
+        (None, Shard(1, 8, ShardKind.PARTITION), {"connectionId": {"S": "id-1="}, "shard": {"N": "1"}}),
+        ("by-shard", Shard(), {"connectionId": {"S": "id-1="}, "shard": {"N": "1"}}),
+    ],
+)
+async def test_a_cursor_of_another_kind_of_read_begins_again(
+    aws: Aws, indexed_table: str, index: str | None, shard: Shard, cursor: Any
+) -> None:
+    """A page key that means nothing here costs repeats and loses nobody."""
+    store = DynamoStore(aws.service("dynamodb"), indexed_table, index=index)
+    page = await store.read(shard, cursor)
+    assert sorted(page.clients) == sorted(await read_all(store, shard))
 
 
 async def test_over_four_megabytes_every_page_is_read(aws: Aws, moto_url: str) -> None:

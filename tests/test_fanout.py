@@ -89,7 +89,7 @@ async def test_batch_after_batch_keeps_its_order(gateway: Gateway, deployed: Dep
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.usefixtures("indexed")
-async def test_through_the_index_everybody_is_served_once_whatever_the_rows_say(
+async def test_while_the_sweep_is_on_everybody_is_served_once_whatever_the_rows_say(
     gateway: Gateway, deployed: Deployed, queue: str, seed: int
 ) -> None:
     """Rows with the right shard, another one, one beyond the count, a negative one, or none: each is in one shard."""
@@ -107,7 +107,7 @@ async def test_through_the_index_everybody_is_served_once_whatever_the_rows_say(
 async def test_connect_writes_the_shard_the_index_needs(
     gateway: Gateway, deployed: Deployed, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the sweep only rows with a shard are found, and those of connect_handler all are."""
+    """The index holds only rows with a shard, and those of connect_handler all are in it."""
     monkeypatch.setenv("CONNECTIONS_INDEX_SWEEP", "off")
     names = names_of(30)
     for name in names:
@@ -124,29 +124,68 @@ async def test_connect_writes_the_shard_the_index_needs(
     assert gateway.posts["nowhere="] == 0
 
 
-@pytest.mark.parametrize("now", [5, 12])
-@pytest.mark.parametrize("index", [False, True])
-async def test_jobs_for_a_shard_count_of_before_are_served_completely(
+INDEXED = {"CONNECTIONS_INDEX": "by-shard", "CONNECTIONS_INDEX_SWEEP": "off"}
+SWEPT = {"CONNECTIONS_INDEX": "by-shard", "CONNECTIONS_INDEX_SWEEP": "on"}
+PLAIN = {"CONNECTIONS_INDEX": "", "CONNECTIONS_INDEX_SWEEP": ""}
+
+
+@pytest.mark.usefixtures("indexed")
+@pytest.mark.parametrize("served_before", [0, 3])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (PLAIN, INDEXED),
+        (INDEXED, PLAIN),
+        (SWEPT, INDEXED),
+        (INDEXED, SWEPT),
+        (PLAIN, {"FANOUT_SHARDS": "5"}),
+        (PLAIN, {"FANOUT_SHARDS": "12"}),
+        (PLAIN, INDEXED | {"FANOUT_SHARDS": "16"}),
+        (INDEXED, INDEXED | {"FANOUT_SHARDS": "16"}),
+    ],
+)
+async def test_a_deploy_between_dispatch_and_delivery_loses_nobody(
     gateway: Gateway,
     deployed: Deployed,
     queue: str,
     monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-    now: int,
-    index: bool,
+    before: dict[str, str],
+    after: dict[str, str],
+    served_before: int,
 ) -> None:
-    """Dispatched for eight shards, served by workers that know of another number; the next dispatch is complete too."""
-    if index:
-        request.getfixturevalue("indexed")
+    """Sister jobs on both sides of a change of the index or the number of shards reach everybody once together."""
+    for variable, value in before.items():
+        monkeypatch.setenv(variable, value)
     names = names_of(100)
     for name in names:
-        deployed.fill(name, **({"shard": shard_of(name, SHARDS)} if index else {}))
+        deployed.fill(name, shard=shard_of(name, SHARDS))
     assert await deployed.call("lambda_handler", stream_event(incident("inc-0", sequence="100"))) == ALL_WELL
-    monkeypatch.setenv("FANOUT_SHARDS", str(now))
+    for _ in range(served_before):
+        batch = deployed.receive(queue, 1)
+        deployed.settle(queue, batch, await deployed.call("deliver_handler", {"Records": batch}))
+    for variable, value in after.items():
+        monkeypatch.setenv(variable, value)
     await deployed.restart()
     assert await deployed.call("lambda_handler", stream_event(incident("inc-1", sequence="101"))) == ALL_WELL
-    assert groups_of(await deployed.work(queue)).total() == SHARDS + now
+    await deployed.work(queue)
     assert {tuple(sorted(order(gateway, name))) for name in names} == {("100", "101")}
+
+
+@pytest.mark.usefixtures("indexed")
+async def test_a_backfill_beside_a_working_relay_loses_nobody(
+    gateway: Gateway, deployed: Deployed, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that get their shard between one job and the next are served all the same, while the sweep is on."""
+    for variable, value in SWEPT.items():
+        monkeypatch.setenv(variable, value)
+    names = names_of(100)
+    deployed.fill(*names)
+    assert await deployed.call("lambda_handler", stream_event(*incidents(1))) == ALL_WELL
+    for name in names:
+        batch = deployed.receive(queue, 1)
+        deployed.settle(queue, batch, await deployed.call("deliver_handler", {"Records": batch}))
+        deployed.fill(name, shard=shard_of(name, SHARDS))
+    assert orders(gateway, names) == {("100",)}
 
 
 def table_with_index(url: str, key: str, kind: str, projection: str) -> str:

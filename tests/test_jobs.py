@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from records import incident, record
 
 from async_relay.errors import UnreadableJob
-from async_relay.jobs import Client, DeadLetter, Job, Shard, shard_of
+from async_relay.jobs import Client, DeadLetter, Job, Shard, ShardKind, shard_of
 from async_relay.messages import Message
 
 PROPERTY = settings(deadline=None, max_examples=80)
@@ -102,14 +102,33 @@ def test_a_shards_body_has_its_place_in_the_table_instead_of_clients() -> None:
     cursor = {"connectionId": {"S": "Zx="}}
     job = Job((message(1),), shard=Shard(1, 8), cursor=cursor, hop=3)
     fields = json.loads(job.encode())
-    assert (fields["shard"], fields["cursor"], fields["hop"]) == ({"index": 1, "count": 8}, cursor, 3)
+    assert (fields["shard"], fields["cursor"], fields["hop"]) == (
+        {"index": 1, "count": 8, "kind": "segment"},
+        cursor,
+        3,
+    )
     assert "clients" not in fields
     assert "reason" not in fields
     assert json.loads(replace(job, cursor=None).encode())["cursor"] is None
 
 
+@pytest.mark.parametrize("kind", ShardKind)
+def test_a_job_says_which_kind_of_part_it_is_for(kind: ShardKind) -> None:
+    """A segment and a partition of the same number are different clients, so the kind survives the queue."""
+    job = Job((message(1),), shard=Shard(1, 8, kind))
+    assert Job.decode(job.encode()).shard == Shard(1, 8, kind)
+
+
+@pytest.mark.parametrize("kind", ["sweep", "", None, 1, ["segment"]])
+def test_a_kind_nobody_knows_is_unreadable(kind: Any) -> None:
+    """Guessing would serve the wrong clients."""
+    body = {"job": 1, "messages": [{"a": 1}], "shard": {"index": 0, "count": 2, "kind": kind}}
+    with pytest.raises(UnreadableJob, match="a shard's kind is segment or partition"):
+        Job.decode(json.dumps(body))
+
+
 def test_what_a_body_may_leave_out() -> None:
-    """Counts default to 0, a shard to the whole table, and a cursor, a reason and a time to none."""
+    """Counts default to 0, a shard to a segment that is the whole table, and a cursor, a reason and a time to none."""
     body = {"job": 1, "messages": [{"a": 1}]}
     job = Job.decode(json.dumps(body | {"clients": [{"connectionId": "x"}]}))
     assert job == Job((Message.encode({"a": 1}),), (Client("x"),))
@@ -384,12 +403,12 @@ def test_a_retried_dispatch_has_the_same_deduplication_id() -> None:
     again = replace(JOB, attempt=3, first_at=99, reason="throttled")
     assert JOB.deduplication_id(0) == again.deduplication_id(0)
     assert Job.decode(JOB.encode()).deduplication_id(0) == JOB.deduplication_id(0)
-    assert JOB.deduplication_id(0) == "674f4856b23b139bec99f2ec54b2bb268cdce9d871a1809d20e3a485be58147b"
+    assert JOB.deduplication_id(0) == "749e1a81508446797eb1688a9e30cf2302066c2b345419bc5dff46bba31f4807"
     assert re.fullmatch("[0-9a-f]{64}", JOB.deduplication_id(0))
 
 
 def test_whatever_makes_it_another_job_makes_another_deduplication_id() -> None:
-    """Other records, another order, shard, number of shards, cursor, hop or part is another id."""
+    """Other records, another order, shard, number or kind of shards, cursor, hop or part is another id."""
     jobs = [
         JOB,
         replace(JOB, messages=JOB.messages[:1]),
@@ -397,6 +416,7 @@ def test_whatever_makes_it_another_job_makes_another_deduplication_id() -> None:
         replace(JOB, messages=(message(1), message(3))),
         replace(JOB, shard=Shard(2, 8)),
         replace(JOB, shard=Shard(1, 9)),
+        replace(JOB, shard=Shard(1, 8, ShardKind.PARTITION)),
         replace(JOB, cursor=None),
         replace(JOB, cursor={"connectionId": {"S": "b"}}),
         replace(JOB, hop=2),

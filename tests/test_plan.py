@@ -120,15 +120,15 @@ def test_large_messages_are_metered_by_32_kb() -> None:
     assert isclose(two["API Gateway messages"], 2 * one["API Gateway messages"])
 
 
-def test_an_index_is_read_and_then_swept() -> None:
-    """Without the sweep a pass reads only the index's smaller rows; with it, the table as well."""
+def test_an_index_is_read_once_every_row_is_in_it() -> None:
+    """A Query reads smaller rows at half the price; until the sweep is off it is a consistent Scan, as without one."""
     traffic = Traffic(1_000_000)
-    scan = reads(traffic, Setup(), 8)[1]
-    index = reads(traffic, Setup(index=True, sweep=False), 8)[1]
-    swept = reads(traffic, Setup(index=True), 8)[1]
-    assert index < scan < swept
-    assert isclose(swept, scan + index)
-    assert reads(traffic, Setup(index=True), 1) == reads(traffic, Setup(), 1)
+    scan = reads(traffic, Setup(), 8)
+    assert isclose(scan[1], 1_000_000 * 100 / 4096, rel_tol=0.001)
+    query = reads(traffic, Setup(index=True, sweep=False), 8)
+    assert isclose(query[1], 1_000_000 * 60 / 4096 / 2, rel_tol=0.001)
+    assert reads(traffic, Setup(index=True), 8) == scan
+    assert reads(traffic, Setup(index=True, sweep=False), 1) == reads(traffic, Setup(), 1)
 
 
 def test_counting_for_auto_costs_reads() -> None:

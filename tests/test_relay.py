@@ -330,8 +330,7 @@ async def test_time_is_kept_back_for_a_queue_that_was_slow_before() -> None:
     stage.retry.delay = 2.0
     await stage.stream(*records(1))
     stage.transport.script = lambda _id, _message: Reply(200, 0.9)
-    stage.store.rows = {each: {} for each in names("c", 2_000)}
-    stage.store._order = names("c", 2_000)
+    stage.store.add(*names("c", 2_000))
     assert await stage.stream(*records(1), seconds=20) == back()
     assert stage.took < 20
     assert len(stage.retry.entries) > 1

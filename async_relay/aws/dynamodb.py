@@ -9,51 +9,44 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import SettingsError, StoreUnavailable, Unavailable
-from ..jobs import Client, Cursor, Shard, shard_of
+from ..jobs import Client, Cursor, Shard, ShardKind, shard_of
 from ..protocols import Page
 from .session import Service
 
 _BATCH = 25
-_SWEEP = "sweep"
+# Without it a row written a moment ago may be missing: DynamoDB Developer Guide, "Read consistency".
+_CONSISTENT: dict[str, Any] = {"ConsistentRead": True}
 
 
 class DynamoStore:
     """The connections table in DynamoDB.
 
-    With an index, the part ``shard.index`` of as many shards as rows are written for is a Query of one
-    of its partitions, and then a sweep: a Scan of the segment for rows the index does not have, written
-    before there was one or by somebody else. Any other number of shards is a Scan of segments, which is
-    right whatever the rows say.
+    The shard says how it is read. A segment is a consistent Scan: a row that was written before is in it.
+    A partition is a Query of the index, which DynamoDB brings up to date a moment after the table; where
+    the index is no longer set, a consistent Scan of the whole table picks the partition's rows out.
     """
 
-    def __init__(
-        self, dynamodb: Service, table: str, *, index: str | None = None, shards: int = 8, sweep: bool = True
-    ) -> None:
-        """``index``: a global secondary index on the number ``shard``, of which there are ``shards``."""
+    def __init__(self, dynamodb: Service, table: str, *, index: str | None = None, shards: int = 8) -> None:
+        """``index``: a global secondary index on the number ``shard``; rows are written for ``shards`` of them."""
         self._dynamodb = dynamodb
         self._table = table
         self._index = index
         self._shards = shards
-        self._sweep = sweep
 
     @classmethod
-    async def open(
-        cls, dynamodb: Service, table: str, *, index: str | None = None, shards: int = 8, sweep: bool = True
-    ) -> DynamoStore:
+    async def open(cls, dynamodb: Service, table: str, *, index: str | None = None, shards: int = 8) -> DynamoStore:
         """A store; raises ``SettingsError`` where the index is not what it must be."""
         if index is not None:
             await _check_index(dynamodb, table, index)
-        return cls(dynamodb, table, index=index, shards=shards, sweep=sweep)
+        return cls(dynamodb, table, index=index, shards=shards)
 
     async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
-        """A page of the shard; the cursor of a sweep says so."""
-        if self._index is None or shard.count != self._shards or shard.count == 1:
-            return await self._page("Scan", cursor, _segment(shard))
-        if cursor is not None and _SWEEP in cursor:
-            page = await self._page("Scan", cursor[_SWEEP], _segment(shard) | _not_in_index(shard))
-            return page._replace(cursor=page.cursor and {_SWEEP: page.cursor})
-        page = await self._page("Query", cursor, {"IndexName": self._index} | _partition(shard))
-        return page._replace(cursor={_SWEEP: None}) if page.cursor is None and self._sweep else page
+        """A page of the shard, from its start where the cursor is of another kind of read."""
+        if shard.kind is ShardKind.SEGMENT:
+            return await self._page("Scan", _after(cursor, indexed=False), _CONSISTENT | _segment(shard))
+        if self._index is None:
+            return await self._page("Scan", _after(cursor, indexed=False), _CONSISTENT | _rows_of(shard))
+        return await self._page("Query", _after(cursor, indexed=True), {"IndexName": self._index} | _partition(shard))
 
     async def _page(self, operation: str, start: Cursor | None, options: Mapping[str, Any]) -> Page:
         answer = await self._read(operation, {"ProjectionExpression": "connectionId, createdAt", **options}, start)
@@ -141,20 +134,23 @@ def _segment(shard: Shard) -> dict[str, Any]:
 
 
 def _partition(shard: Shard) -> dict[str, Any]:
+    return {"KeyConditionExpression": "#shard = :shard"} | _shard_value(shard)
+
+
+def _rows_of(shard: Shard) -> dict[str, Any]:
+    return {"FilterExpression": "#shard = :shard"} | _shard_value(shard)
+
+
+def _shard_value(shard: Shard) -> dict[str, Any]:
     return {
-        "KeyConditionExpression": "#shard = :shard",
         "ExpressionAttributeNames": {"#shard": "shard"},
         "ExpressionAttributeValues": {":shard": {"N": str(shard.index)}},
     }
 
 
-def _not_in_index(shard: Shard) -> dict[str, Any]:
-    """Rows that no partition from 0 to the count holds."""
-    return {
-        "FilterExpression": "NOT attribute_type(#shard, :number) OR #shard >= :count OR #shard < :zero",
-        "ExpressionAttributeNames": {"#shard": "shard"},
-        "ExpressionAttributeValues": {":number": {"S": "N"}, ":count": {"N": str(shard.count)}, ":zero": {"N": "0"}},
-    }
+def _after(cursor: Cursor | None, *, indexed: bool) -> Cursor | None:
+    """Where the read goes on. A key of the index means nothing to a Scan, nor a key of the table to the index."""
+    return cursor if cursor is not None and ("shard" in cursor) == indexed else None
 
 
 def _key(connection_id: str) -> dict[str, dict[str, str]]:

@@ -192,7 +192,7 @@ def _meaning(rows: Rows, *, dry_run: bool) -> str:
         return f"CONNECTIONS_INDEX_SWEEP must stay on: an index of {rows.shards} shards would miss {missing:,} rows."
     return (
         f"An index on shard now has every row for FANOUT_SHARDS={rows.shards}. If everything that writes the table "
-        "writes shard too, CONNECTIONS_INDEX_SWEEP=off saves the Scan after each Query; a row written without "
+        "writes shard too, CONNECTIONS_INDEX_SWEEP=off reads the index instead of the table; a row written without "
         "shard after that is never served."
     )
 

@@ -164,16 +164,15 @@ def _passes(traffic: Traffic, setup: Setup, pace: Speed) -> float:
 
 
 def reads(traffic: Traffic, setup: Setup, readers: int) -> tuple[float, float]:
-    """Requests and read units of one pass over the table: eventually consistent, half a unit each 4 KB."""
-    ways = [INDEX_ROW_BYTES] if setup.index and readers > 1 else [ROW_BYTES]
-    if setup.index and setup.sweep and readers > 1:
-        ways.append(ROW_BYTES)
-    requests = units = 0.0
-    for row in ways:
-        each = traffic.clients * row / readers
-        requests += readers * max(1, ceil(each / PAGE_BYTES))
-        units += readers * max(1, ceil(each / READ_UNIT_BYTES)) / 2
-    return requests, units
+    """Requests and read units of one pass over the table.
+
+    A consistent Scan takes a unit for each 4 KB; a Query of the index, whose rows are smaller, half a unit
+    (DynamoDB Developer Guide, "Read consistency"). While rows may lack their shard the index is not read.
+    """
+    queried = setup.index and not setup.sweep and readers > 1
+    row, share = (INDEX_ROW_BYTES, 0.5) if queried else (ROW_BYTES, 1.0)
+    each = traffic.clients * row / readers
+    return readers * max(1, ceil(each / PAGE_BYTES)), readers * max(1, ceil(each / READ_UNIT_BYTES)) * share
 
 
 def _sqs(traffic: Traffic, setup: Setup, jobs: float, workers: float) -> float:
@@ -215,8 +214,8 @@ def limits(traffic: Traffic, setup: Setup, pace: Speed, sent: Load) -> tuple[Lim
         found.append(
             Limit("FIFO group", sent.jobs / setup.shards, FIFO_CALLS, "jobs/s a group", "larger bursts: fewer jobs")
         )
-        if setup.index:
-            hot = sent.passes * reads(traffic, replace(setup, sweep=False), setup.shards)[1] / setup.shards
+        if setup.index and not setup.sweep:
+            hot = sent.passes * reads(traffic, setup, setup.shards)[1] / setup.shards
             found.append(Limit("index partition", hot, PARTITION_READS, "read units/s", "FanoutShards"))
     return tuple(found)
 
