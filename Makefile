@@ -47,7 +47,7 @@ types: $(VENV)/.installed ## mypy, strict
 	@$(BIN)/mypy
 
 unit: $(VENV)/.installed $(VENV)/.installed-node ## The tests, with coverage
-	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+	@$(BIN)/python -m pytest -n 2 -rs --cov --cov-report=term
 
 fuzz: $(VENV)/.installed ## Foreign input at random for SECONDS=60; TARGETS='records jobs letters answers'
 	@$(BIN)/python benchmarks/fuzz.py $(or $(SECONDS),60) $(TARGETS)
