@@ -29,6 +29,13 @@ $(VENV)/.installed-demo: pyproject.toml
 	@$(PIP) install --editable '.[demo]' || { $(FAILED_INSTALL); exit 1; }
 	@touch $@
 
+$(VENV)/.installed-node: tests/node/package-lock.json $(VENV)/.installed
+	@PATH="$(abspath $(BIN)):$$PATH"; \
+	command -v npm >/dev/null || { echo "There is no npm here: the tests against dynalite and fauxqs are skipped"; exit 0; }; \
+	echo "Installing into tests/node (about 10 seconds, once)"; \
+	npm ci --prefix tests/node --loglevel=error >/dev/null || { $(FAILED_INSTALL); exit 1; }; \
+	touch $@
+
 test: lint types unit ## Lint, types and every test
 
 lint: $(VENV)/.installed ## ruff and cfn-lint
@@ -39,8 +46,8 @@ lint: $(VENV)/.installed ## ruff and cfn-lint
 types: $(VENV)/.installed ## mypy, strict
 	@$(BIN)/mypy
 
-unit: $(VENV)/.installed ## The tests, with coverage
-	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+unit: $(VENV)/.installed $(VENV)/.installed-node ## The tests, with coverage
+	@$(BIN)/python -m pytest -n 2 -rs --cov --cov-report=term
 
 fuzz: $(VENV)/.installed ## Foreign input at random for SECONDS=60; TARGETS='records jobs letters answers'
 	@$(BIN)/python benchmarks/fuzz.py $(or $(SECONDS),60) $(TARGETS)
@@ -68,4 +75,4 @@ build-RelayFunction build-DeliverFunction build-FanoutFunction build-ConnectFunc
 	@$(PYTHON) -m zipfile -e $< "$(ARTIFACTS_DIR)"
 
 clean: ## Remove what the targets made
-	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) tests/node/node_modules .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from deployment import Deployed, new_queue, new_table
+from servers import ministack, node_server
 from transports import CREDENTIALS
 
 from async_relay.testing import Gateway
@@ -44,6 +45,24 @@ def moto_url() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def dynalite_url() -> Iterator[str]:
+    with node_server("dynalite") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def fauxqs_url() -> Iterator[str]:
+    with node_server("fauxqs") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def ministack_url() -> Iterator[str]:
+    with ministack() as url:
+        yield url
 
 
 @pytest.fixture
