@@ -98,7 +98,10 @@ def test_a_dry_run_writes_nothing(dynamodb: Any, table: str) -> None:
 def test_a_dry_run_of_a_complete_table_says_so(dynamodb: Any, table: str) -> None:
     """Where nothing is missing, it says what switching the sweep off means."""
     _put(dynamodb, table, "a=", shard={"N": str(shard_of("a=", 4))})
-    assert "CONNECTIONS_INDEX_SWEEP=off saves the Scan" in _run("--table", table, "--shards", "4", "--dry-run").output
+    assert (
+        "CONNECTIONS_INDEX_SWEEP=off reads the index instead of the table"
+        in _run("--table", table, "--shards", "4", "--dry-run").output
+    )
 
 
 def test_a_row_deleted_meanwhile_stays_deleted(dynamodb: Any, table: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ Rules
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import ceil, exp, inf
 
 from .costs import costs
