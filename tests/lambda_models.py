@@ -192,7 +192,7 @@ class StreamMapping:
             if 0 <= self.max_retries < tries or age > self.max_age:
                 self.discarded += [record for _, record in batch]
                 return
-            await asyncio.sleep(min(60.0, self.backoff * 2 ** (tries - 1)))
+            await asyncio.sleep(min(60.0, self.backoff * 2 ** min(tries - 1, 10)))
 
 
 def _sequence(record: Any) -> str:
