@@ -8,6 +8,8 @@ Rules
 - Records are settled or handed back, each by itself: a bad one never takes a good one with it.
 - What a queue does not take goes back to whoever sent it. Nothing is dropped.
 - Time is kept back for the queues: as much as they took before, with a margin.
+- Records go back to the stream after a wait, since nothing else may slow down its retries. Jobs go
+  back at once: their queue hides them until the visibility timeout is over.
 - FIFO jobs of one group are served in order, those of one shard in one read; the first that fails
   goes back with all behind it.
 
@@ -30,6 +32,7 @@ from .jobs import MAX_BODY_BYTES, DeadLetter, Job, Shard, ShardKind
 from .leftovers import Policy, settle
 from .messages import MAX_BODY_BYTES as MAX_MESSAGE_BYTES
 from .messages import Message, latest
+from .pacing import Pacing
 from .protocols import Entry, Queue
 from .report import Report
 from .streams import Record, read_records
@@ -118,6 +121,7 @@ class Relay:
         self._counted_at = float("-inf")
         self._measure = measure
         self._reserve = _FIRST_RESERVE
+        self._pacing = Pacing()
 
     async def on_stream(self, event: Any, seconds: float) -> Failures:
         """Serve a stream event within ``seconds``; returns the SequenceNumbers of what was not settled.
@@ -125,6 +129,18 @@ class Relay:
         Raises ``UndecodableRecord`` where the event is no stream event at all.
         """
         end = asyncio.get_running_loop().time() + seconds
+        try:
+            failures = await self._serve_records(event, end)
+        except Exception:
+            await self._pacing.wait(end)
+            raise
+        if failures["batchItemFailures"]:
+            await self._pacing.wait(end)
+        else:
+            self._pacing.reset()
+        return failures
+
+    async def _serve_records(self, event: Any, end: float) -> Failures:
         records = read_records(event)
         served = [at for at, record in enumerate(records) if record.message and not record.message.oversized]
         messages = tuple(message for at in served if (message := records[at].message))

@@ -5,7 +5,8 @@ Rules modelled
   the other; the lowest SequenceNumber reported is the checkpoint, everything from it on is sent again; nothing
   reported is a success; an exception, a crash or an identifier that is not in the batch fails all of it.
 - Bisect: a batch that fails as a whole is halved, which counts as no retry. After the retries or the age limit
-  the batch goes to the on-failure destination and the shard goes on.
+  the batch goes to the on-failure destination and the shard goes on; ``max_retries`` of -1 is no limit.
+- AWS does not say how soon a batch is sent again: ``backoff`` 0 is at once, every time.
 - SQS mapping: what is not reported is deleted; what is becomes visible again after the visibility timeout; the
   same rule for unknown identifiers. A message received more than ``max_receives`` times is redriven.
 - Standard queues delay, reorder nothing here, and may deliver twice. FIFO queues keep a group's order, hold a
@@ -188,10 +189,10 @@ class StreamMapping:
                 continue
             tries += 1
             age = asyncio.get_running_loop().time() - batch[0][0]
-            if tries > self.max_retries or age > self.max_age:
+            if 0 <= self.max_retries < tries or age > self.max_age:
                 self.discarded += [record for _, record in batch]
                 return
-            await asyncio.sleep(min(60.0, self.backoff * 2 ** (tries - 1)))
+            await asyncio.sleep(min(60.0, self.backoff * 2 ** min(tries - 1, 10)))
 
 
 def _sequence(record: Any) -> str:

@@ -242,6 +242,53 @@ async def test_nobody_can_be_served_hands_back_all_that_was_to_be_sent() -> None
         assert (stage.parked(), stage.buried(), stage.store.deleted) == ([], [], [])
 
 
+async def test_records_go_back_more_slowly_each_time() -> None:
+    """While nobody can be served each invocation waits longer before it answers, up to five seconds."""
+    stage = Stage(clients=names("c", 30))
+    stage.store.down = True
+    took = []
+    for _ in range(6):
+        assert await stage.stream(*records(1)) == back(1)
+        took.append(stage.took)
+    assert took == pytest.approx([0.5, 1, 2, 4, 5, 5], abs=0.3)
+    stage.store.down = False
+    assert await stage.stream(*records(1)) == back()
+    assert stage.took < 0.1
+    stage.store.down = True
+    assert await stage.stream(*records(1)) == back(1)
+    assert stage.took == pytest.approx(0.5, abs=0.3)
+
+
+async def test_records_a_queue_refuses_go_back_slowly_and_jobs_at_once() -> None:
+    """A queue that takes nothing slows down the stream; a job handed back is hidden by its own queue."""
+    stage = Stage(only("sick", Reply(400)), ["sick=", "c="])
+    assert stage.letters
+    stage.letters.refuses = lambda _entry: True
+    assert await stage.stream(*records(1)) == back(1)
+    assert stage.took >= 0.5
+    assert await stage.jobs("not json") == back("m0")
+    assert stage.took < 0.1
+
+
+async def test_an_invocation_that_raises_is_slowed_down_too() -> None:
+    """Lambda sends a batch again after an error as well, so an error waits like a batch handed back."""
+    stage, time = Stage(), asyncio.get_running_loop().time
+    for least in (0.5, 1.0, 2.0):
+        start = time()
+        with pytest.raises(UndecodableRecord):
+            await stage.relay.on_stream({"Records": None}, 60)
+        assert time() - start == pytest.approx(least)
+
+
+async def test_no_wait_passes_the_deadline() -> None:
+    """With two seconds left a batch is handed back within them, however often it came back before."""
+    stage = Stage(clients=names("c", 30))
+    stage.store.down = True
+    for _ in range(6):
+        assert await stage.stream(*records(1), seconds=2) == back(1)
+        assert stage.took < 2
+
+
 async def test_without_a_retry_queue_records_go_back_from_the_first_undelivered() -> None:
     """A client that fails for ever at the third record hands back the third and the fourth, in time."""
 

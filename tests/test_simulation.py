@@ -135,6 +135,7 @@ class History:
     retry: bool = True
     letters: bool = True
     backoff: float = 5.0
+    stream_backoff: float = 1.0
     crashes: float = 0.0
     repeats: float = 0.0
     outages: tuple[tuple[float, float], ...] = ()
@@ -325,9 +326,14 @@ async def live(
         handler = harm(entry, partial(Sandbox(world, make).serve, entry))
         return Function(handler, history.timeout, partial(_crash, world))
 
-    retries = 100 if history.retry and history.letters else 5
+    retries = -1 if history.retry and history.letters else 5
     streams = [
-        StreamMapping(function("on_stream"), batch_size=history.batch_size, max_retries=retries)
+        StreamMapping(
+            function("on_stream"),
+            batch_size=history.batch_size,
+            max_retries=retries,
+            backoff=history.stream_backoff,
+        )
         for _ in range(history.streams)
     ]
     again = partial(_again, world)
@@ -624,6 +630,7 @@ HISTORIES = st.builds(
     retry=st.sampled_from([True, True, True, False]),
     letters=st.sampled_from([True, True, True, False]),
     backoff=st.sampled_from([5.0, 0.0, 60.0]),
+    stream_backoff=st.sampled_from([0.0, 1.0]),
     crashes=st.sampled_from([0.0, 0.0, 0.2, 0.5]),
     repeats=st.sampled_from([0.0, 0.0, 0.2]),
     outages=STRETCHES,

@@ -127,11 +127,21 @@ class Stack:
             return ABSENT
         if name in self._values:
             return self._values[name]
+        if name in self._mapping_names():
+            return name
         resource = self._template["Resources"][name]
         if resource["Type"] == "AWS::SQS::Queue":
             suffix = ".fifo" if resource["Properties"].get("FifoQueue") else ""
             return f"https://sqs.eu-west-1.amazonaws.com/123456789012/{name}{suffix}"
         return name
+
+    def _mapping_names(self) -> set[str]:
+        """What SAM calls the mappings it makes of the functions' events."""
+        return {
+            name + event
+            for name, each in self._template["Resources"].items()
+            for event in each.get("Properties", {}).get("Events", {})
+        }
 
     def _condition(self, name: str) -> bool:
         return self._holds(name)
@@ -189,7 +199,9 @@ class Stack:
                 ("dynamodb:DescribeStream", "dynamodb:GetShardIterator", "dynamodb:GetRecords"): [
                     "IncidentTable.StreamArn"
                 ],
-                ("sqs:SendMessage",): ["RetryQueue.Arn", "DeadLetterQueue.Arn", "StreamFailureQueue.Arn"],
+                ("sqs:SendMessage",): ["RetryQueue.Arn", "DeadLetterQueue.Arn"],
+                ("s3:PutObject",): ["StreamFailureBucket.Arn/*"],
+                ("s3:ListBucket",): ["StreamFailureBucket.Arn"],
             },
         ),
         (
@@ -216,7 +228,6 @@ def test_the_roles_of_the_fanout() -> None:
     assert stack.statements("RelayRole")[("sqs:SendMessage",)] == [
         "RetryQueue.Arn",
         "DeadLetterQueue.Arn",
-        "StreamFailureQueue.Arn",
         "FanoutQueue.Arn",
     ]
     assert stack.statements("FanoutRole") == BROADCAST | QUERY | {
@@ -231,7 +242,10 @@ def test_the_roles_of_the_fanout() -> None:
 
 @pytest.mark.parametrize("parameters", [{}, FANOUT, EXISTING, EXISTING | FANOUT], ids=["new", "fanout", "old", "both"])
 def test_no_role_is_wider_than_it_says(parameters: dict[str, str]) -> None:
-    """Every role is one function's, Lambda alone may take it on, and no action or whole resource is a wildcard."""
+    """Every role is one function's, Lambda alone may take it on, and no action or whole resource is a wildcard.
+
+    Only connections and the objects of the bucket for failures have names nobody knows before.
+    """
     stack = Stack(**parameters)
     roles = stack.of("IAM::Role")
     assert sorted(each["Role"] for each in stack.functions().values()) == sorted(f"{name}.Arn" for name in roles)
@@ -241,7 +255,11 @@ def test_no_role_is_wider_than_it_says(parameters: dict[str, str]) -> None:
         assert "ManagedPolicyArns" not in role
         for actions, resources in stack.statements(name).items():
             assert not [action for action in actions if "*" in action]
-            assert not [each for each in resources if "*" in each.removesuffix("/POST/@connections/*")]
+            assert not [
+                each
+                for each in resources
+                if "*" in each.removesuffix("/POST/@connections/*").removesuffix("Bucket.Arn/*")
+            ]
 
 
 def test_existing_resources_are_used_and_none_made() -> None:
@@ -263,7 +281,7 @@ def test_existing_resources_are_used_and_none_made() -> None:
 
 
 def test_the_stream_is_read_as_the_relay_needs_it() -> None:
-    """The stream's mapping drops REMOVE, takes partial answers, and gives up on a record within limits."""
+    """The stream's mapping drops REMOVE and takes partial answers."""
     mapping = Stack().mappings()["RelayFunction.Stream"]
     assert mapping["Type"] == "DynamoDB"
     assert mapping["Stream"] == "IncidentTable.StreamArn"
@@ -275,10 +293,67 @@ def test_the_stream_is_read_as_the_relay_needs_it() -> None:
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert mapping["BisectBatchOnFunctionError"] is True
     assert mapping["ParallelizationFactor"] == 1
-    assert 0 < int(mapping["MaximumRetryAttempts"]) <= 10_000
-    assert 60 <= int(mapping["MaximumRecordAgeInSeconds"]) < 86_400
-    assert mapping["DestinationConfig"]["OnFailure"]["Destination"] == "StreamFailureQueue.Arn"
     assert Stack().properties("IncidentTable")["StreamSpecification"]["StreamViewType"] == "NEW_IMAGE"
+
+
+def test_age_alone_ends_the_tries_of_a_record() -> None:
+    """No number of tries gives a record up, since nobody knows how long those take; six hours do."""
+    mapping = Stack().mappings()["RelayFunction.Stream"]
+    assert (mapping["MaximumRetryAttempts"], mapping["MaximumRecordAgeInSeconds"]) == ("-1", "21600")
+    limited = Stack(StreamRetryAttempts="7", StreamRecordAgeSeconds="60").mappings()["RelayFunction.Stream"]
+    assert (limited["MaximumRetryAttempts"], limited["MaximumRecordAgeInSeconds"]) == ("7", "60")
+    assert template()["Parameters"]["StreamRetryAttempts"]["MinValue"] == -1
+
+
+def test_the_stream_is_read_from_its_beginning() -> None:
+    """Nothing written while the mapping is made is missed, unless LATEST is asked for."""
+    for parameters in ({}, EXISTING):
+        assert Stack(**parameters).mappings()["RelayFunction.Stream"]["StartingPosition"] == "TRIM_HORIZON"
+    latest = Stack(**EXISTING, StreamStartingPosition="LATEST").mappings()["RelayFunction.Stream"]
+    assert latest["StartingPosition"] == "LATEST"
+
+
+def test_what_lambda_gives_up_is_kept_whole() -> None:
+    """Failures go to a bucket: private, encrypted, reached by TLS only, and it outlives the stack."""
+    stack = Stack()
+    mapping = stack.mappings()["RelayFunction.Stream"]
+    assert mapping["DestinationConfig"]["OnFailure"]["Destination"] == "StreamFailureBucket.Arn"
+    assert mapping["MetricsConfig"] == {"Metrics": ["EventCount"]}
+    assert "StreamFailureQueue" not in stack.resources
+    assert (stack.outputs["StreamFailureBucketName"], "StreamFailureQueueUrl" in stack.outputs) == (
+        "StreamFailureBucket",
+        False,
+    )
+    bucket = stack.properties("StreamFailureBucket")
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+    [encryption] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert encryption["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+    [rule] = bucket["LifecycleConfiguration"]["Rules"]
+    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", 90)
+    for name in ("StreamFailureBucket", "StreamFailureBucketPolicy"):
+        kept = stack.resources[name]
+        assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
+    [denied] = stack.properties("StreamFailureBucketPolicy")["PolicyDocument"]["Statement"]
+    assert (denied["Effect"], denied["Principal"], denied["Action"]) == ("Deny", "*", "s3:*")
+    assert denied["Resource"] == ["StreamFailureBucket.Arn", "StreamFailureBucket.Arn/*"]
+    assert denied["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"StreamFailureDestination": "queue"}, {"LocalEndpoint": "http://127.0.0.1:4566"}]
+)
+def test_a_queue_for_failures(parameters: dict[str, str]) -> None:
+    """Where a queue is asked for, and on a local AWS, which delivers to no bucket, failures go to a queue alone."""
+    stack = Stack(**parameters)
+    destination = stack.mappings()["RelayFunction.Stream"]["DestinationConfig"]["OnFailure"]["Destination"]
+    assert destination == "StreamFailureQueue.Arn"
+    assert "StreamFailureQueueUrl" in stack.outputs
+    assert not [name for name, each in stack.resources.items() if each["Type"].startswith("AWS::S3::")]
+    allowed = stack.statements("RelayRole")
+    assert allowed[("sqs:SendMessage",)] == ["RetryQueue.Arn", "DeadLetterQueue.Arn", "StreamFailureQueue.Arn"]
+    assert ("s3:PutObject",) not in allowed
 
 
 def matches(pattern: str, event: Mapping[str, str]) -> bool:
@@ -314,10 +389,11 @@ def test_the_queues() -> None:
     for name in ("RetryQueue", "FanoutQueue"):
         redrive = queues[name]["RedrivePolicy"]
         target = redrive["deadLetterTargetArn"].removesuffix(".Arn")
-        assert redrive["maxReceiveCount"] >= 5
+        assert redrive["maxReceiveCount"] * queues[name]["VisibilityTimeout"] >= 6 * 3600  # as long as the stream
         assert (target in fifo) == (name in fifo)
         assert queues[target]["MessageRetentionPeriod"] == 14 * 86_400 > queues[name]["MessageRetentionPeriod"]
-    assert queues["StreamFailureQueue"]["MessageRetentionPeriod"] == 14 * 86_400
+    failures = Stack(StreamFailureDestination="queue").properties("StreamFailureQueue")
+    assert (failures["MessageRetentionPeriod"], failures["SqsManagedSseEnabled"]) == (14 * 86_400, True)
 
 
 def test_fifo_groups_have_high_throughput() -> None:
@@ -455,13 +531,12 @@ def test_the_alarms() -> None:
     """What is given up, late or failing rings, and tells the topic where there is one."""
     topic = "arn:aws:sns:eu-west-1:123456789012:oncall"
     alarms = Stack(**FANOUT, AlarmTopicArn=topic).of("CloudWatch::Alarm")
-    watched = {
-        (each["MetricName"], each["Dimensions"][0]["Value"].removesuffix(".QueueName")) for each in alarms.values()
-    }
+    watched = watched_by(alarms)
     depth, age = "ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"
     assert watched == {
         (depth, "DeadLetterQueue"),
-        (depth, "StreamFailureQueue"),
+        ("OnFailureDestinationDeliveredEventCount", "RelayFunctionStream"),
+        ("DroppedEventCount", "RelayFunctionStream"),
         (depth, "FanoutDeadLetterQueue"),
         (age, "RetryQueue"),
         (age, "FanoutQueue"),
@@ -470,6 +545,24 @@ def test_the_alarms() -> None:
     }
     assert all(each["AlarmActions"] == [topic] for each in alarms.values())
     assert all("AlarmActions" not in each for each in Stack().of("CloudWatch::Alarm").values())
+
+
+def watched_by(alarms: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Metric, and the function, queue or mapping it is of."""
+    return {(each["MetricName"], each["Dimensions"][0]["Value"].removesuffix(".QueueName")) for each in alarms.values()}
+
+
+def test_the_alarms_on_stream_failures() -> None:
+    """A failure in the bucket rings for an hour, a queue as long as it holds one, and a loss rings for either."""
+    alarms = Stack().of("CloudWatch::Alarm")
+    for name in ("StreamFailureAlarm", "StreamLossAlarm"):
+        alarm = alarms[name]
+        assert (alarm["Namespace"], alarm["Dimensions"][0]["Name"]) == ("AWS/Lambda", "EventSourceMappingUUID")
+        assert (alarm["DatapointsToAlarm"], alarm["EvaluationPeriods"] * alarm["Period"]) == (1, 3600)
+    watched = watched_by(Stack(StreamFailureDestination="queue").of("CloudWatch::Alarm"))
+    assert ("ApproximateNumberOfMessagesVisible", "StreamFailureQueue") in watched
+    assert ("DroppedEventCount", "RelayFunctionStream") in watched
+    assert not [metric for metric, _ in watched if metric.startswith("OnFailure")]
 
 
 def test_alarms_can_be_left_out() -> None:
