@@ -154,7 +154,7 @@ class MemoryStore:
 
     def add(self, *connection_ids: str, **attributes: Any) -> None:
         """Write rows at once, as some other function would, all with these attributes; from before the test began."""
-        self._order = sorted({*self._order, *connection_ids}, key=_place)
+        self._order[:] = sorted({*self._order, *connection_ids}, key=_place)
         for connection_id in connection_ids:
             self.rows[connection_id] = self._indexed[connection_id] = attributes
 
@@ -182,6 +182,12 @@ class MemoryStore:
         rows = self._indexed if queried else self.rows
         wanted = [each for each in found if each in rows and (queried or _is_in(shard, rows[each]))]
         return Page([Client(each, rows[each].get("createdAt")) for each in wanted], key)
+
+    def has(self, shard: Shard, connection_id: str) -> bool:
+        """Whether a job for the shard is for this row; a segment also knows rows that are not there."""
+        if shard.kind is ShardKind.PARTITION:
+            return self.rows.get(connection_id, {}).get("shard") == shard.index
+        return _place(connection_id) * shard.count // _PLACES == shard.index
 
     def _scan(self, shard: Shard, last: str | None) -> tuple[list[str], bool]:
         """Keys of a page, of deleted rows too, and whether more follow."""

@@ -9,7 +9,8 @@ Rules modelled
 - AWS does not say how soon a batch is sent again: ``backoff`` 0 is at once, every time.
 - SQS mapping: what is not reported is deleted; what is becomes visible again after the visibility timeout; the
   same rule for unknown identifiers. A message received more than ``max_receives`` times is redriven.
-- Standard queues delay, reorder nothing here, and may deliver twice. FIFO queues keep a group's order, hold a
+- SendMessageBatch may take an entry and say that it failed: an answer can be lost on its way.
+- Standard queues delay, deliver in any order, and may deliver twice. FIFO queues keep a group's order, hold a
   group while one of its messages is in flight, and drop a known deduplication id for five minutes.
 - An invocation ends after its time limit whatever it does; one that crashes returns nothing.
 
@@ -211,7 +212,11 @@ class SqsMessage:
 
 
 class Sqs:
-    """An SQS queue, standard or FIFO; ``refuses`` says which entries it does not take."""
+    """An SQS queue, standard or FIFO.
+
+    ``refuses`` says which entries it does not take, ``denies`` which it takes and reports as failed;
+    ``shuffle`` decides in which order a standard queue delivers.
+    """
 
     def __init__(
         self,
@@ -220,8 +225,12 @@ class Sqs:
         visibility: float = 30.0,
         max_receives: int = 1_000,
         refuses: Callable[[Entry], bool] = lambda _entry: False,
+        denies: Callable[[Entry], bool] = lambda _entry: False,
+        shuffle: Callable[[list[SqsMessage]], None] = lambda _messages: None,
         delay: float = 0.0,
     ) -> None:
+        self.denies = denies
+        self.shuffle = shuffle
         self.fifo = fifo
         self.visibility = visibility
         self.max_receives = max_receives
@@ -238,12 +247,13 @@ class Sqs:
         """SendMessageBatch, as often as it takes."""
         await asyncio.sleep(self.delay)
         now = asyncio.get_running_loop().time()
-        failed = frozenset(at for at, entry in enumerate(entries) if self.refuses(entry))
+        refused = frozenset(at for at, entry in enumerate(entries) if self.refuses(entry))
+        failed = refused | frozenset(at for at, entry in enumerate(entries) if self.denies(entry))
         for at, entry in enumerate(entries):
             assert len(entry.body.encode()) <= 262_144
             assert 0 <= entry.delay <= 900
             assert bool(entry.group) == bool(entry.deduplication_id) == self.fifo
-            if at in failed or (self.fifo and now - self._known.get(entry.deduplication_id, -1e9) < _DEDUPLICATION):
+            if at in refused or (self.fifo and now - self._known.get(entry.deduplication_id, -1e9) < _DEDUPLICATION):
                 continue
             self.sent += 1
             self._known[entry.deduplication_id] = now
@@ -257,7 +267,10 @@ class Sqs:
         now = asyncio.get_running_loop().time() + _INSTANT
         held: set[str] = set()
         received: list[SqsMessage] = []
-        for message in list(self.messages):
+        messages = list(self.messages)
+        if not self.fifo:
+            self.shuffle(messages)
+        for message in messages:
             if message.visible_at > now or message.entry.group in held:
                 held |= {message.entry.group} - {""}
                 continue

@@ -12,7 +12,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ from records import incident, record, remediation
 
 from async_relay.broadcaster import Broadcaster, Limits
 from async_relay.errors import PostError, StoreUnavailable
-from async_relay.jobs import Client, Cursor, Job, Shard, shard_of
+from async_relay.jobs import Client, Cursor, Job, Shard, ShardKind, shard_of
 from async_relay.lanes import Lane
 from async_relay.leftovers import Policy
 from async_relay.memory import NEVER, MemoryStore, MemoryTransport, Reply
@@ -119,6 +119,16 @@ class Nature:
 
 
 @dataclass(frozen=True)
+class Deploy:
+    """From when on the relay and the workers fan out in another way; nobody deploys both at the same moment."""
+
+    shards: int
+    kind: ShardKind
+    relay_at: float
+    workers_at: float
+
+
+@dataclass(frozen=True)
 class History:
     """What happens, and how the relay is set up; ``seed`` decides the small things."""
 
@@ -142,6 +152,19 @@ class History:
     refusals: tuple[tuple[float, float], ...] = ()
     account: float | None = None
     burst: int = 20
+    kind: ShardKind = ShardKind.SEGMENT
+    deploy: Deploy | None = None
+    lag: float = 0.0
+    pages_per_second: float | None = None
+
+    def hands_back(self) -> bool:
+        """Whether records or jobs whose messages arrived may have to come again; a table in trouble is no reason."""
+        return bool(self.crashes or self.repeats or self.refusals or not (self.retry and self.letters))
+
+    def partitions(self) -> list[int]:
+        """The numbers of partitions that jobs are ever made for."""
+        settings = [(self.shards, self.kind)] + ([(self.deploy.shards, self.deploy.kind)] if self.deploy else [])
+        return [count for count, kind in settings if count and kind is ShardKind.PARTITION]
 
 
 @dataclass(eq=False)
@@ -155,14 +178,37 @@ class Post:
     acknowledged: bool = False
 
 
+class Allowance:
+    """A token bucket on the loop's time, until the trouble ends."""
+
+    def __init__(self, rate: float | None, burst: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.tokens = burst
+        self.filled_at = 0.0
+
+    def take(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if self.rate is None or now >= TROUBLE_ENDS:
+            return True
+        self.tokens = min(self.burst, self.tokens + (now - self.filled_at) * self.rate)
+        self.filled_at = now
+        allowed = self.tokens >= 1
+        self.tokens -= allowed
+        return allowed
+
+
 class WatchedStore(MemoryStore):
-    """A table that is down when the history says so."""
+    """A table that is down when the history says so, and gives so many pages a second."""
 
     outages: tuple[tuple[float, float], ...] = ()
     page_delay = 0.0
+    allowance: Allowance | None = None
 
     async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
         await asyncio.sleep(self.page_delay)
+        if self.allowance is not None and not self.allowance.take():
+            raise StoreUnavailable("the table's throughput is exceeded")
         return await super().read(shard, cursor)
 
     async def _work(self) -> None:
@@ -179,19 +225,19 @@ class World:
         self.history = history
         self.random = Random(history.seed)
         self.natures = {f"c{number}=": nature for number, nature in enumerate(history.clients)}
-        self.store = WatchedStore(page_size=history.page_size, delay=0.01)
+        self.store = WatchedStore(page_size=history.page_size, delay=0.01, lag=history.lag)
         self.store.outages, self.store.page_delay = history.outages, history.page_delay
+        self.store.allowance = Allowance(history.pages_per_second, 2.0)
+        self.account = Allowance(history.account, float(history.burst))
         self.posts: list[Post] = []
         self.published: dict[str, tuple[float, str, Any]] = {}
         self.redelivered: set[str] = set()
         self.strays = 0
         self.most_in_flight = 0
-        self.tokens = float(history.burst)
-        self.filled_at = 0.0
-        refuses = self._refuses
-        self.retry = Sqs(visibility=6 * history.timeout, refuses=refuses, max_receives=20, delay=0.02)
-        self.letters = Sqs(refuses=refuses)
-        self.fanout = Sqs(fifo=True, visibility=6 * history.timeout, refuses=refuses, max_receives=20)
+        moods: dict[str, Any] = {"refuses": self._refuses, "denies": self._denies, "shuffle": self.random.shuffle}
+        self.retry = Sqs(visibility=6 * history.timeout, max_receives=20, delay=0.02, **moods)
+        self.letters = Sqs(**moods)
+        self.fanout = Sqs(fifo=True, visibility=6 * history.timeout, max_receives=20, **moods)
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -203,15 +249,39 @@ class World:
         now = self.now()
         return any(start <= now < end for start, end in self.history.refusals) and self.random.random() < 0.7
 
+    def _denies(self, _entry: Entry) -> bool:
+        now = self.now()
+        return any(start <= now < end for start, end in self.history.refusals) and self.random.random() < 0.2
+
+    def way(self, entry: str) -> tuple[int, ShardKind]:
+        """How a function fans out now: the number and the kind of its shards."""
+        deploy, now = self.history.deploy, self.now()
+        if deploy is not None and now >= (deploy.relay_at if entry == "on_stream" else deploy.workers_at):
+            return deploy.shards, deploy.kind
+        return self.history.shards, self.history.kind
+
     def connect(self, connection_id: str) -> None:
         connects = self.natures[connection_id].connects
-        row = {"createdAt": int((EPOCH + connects) * 1000)} if connects >= 0 else {}
-        self.store.rows[connection_id] = row
-        self.store._order.append(connection_id)
+        row: dict[str, Any] = {"createdAt": int((EPOCH + connects) * 1000)} if connects >= 0 else {}
+        partitions = self.history.partitions()
+        if partitions:
+            row["shard"] = shard_of(connection_id, min(partitions))
+        elif self.random.random() < 0.5:
+            row["shard"] = self.random.choice([0, 1, 2, 99, -1])
+        if connects < 0:
+            self.store.add(connection_id, **row)
+        else:
+            self.store.write(connection_id, row)
 
     def drop(self, connection_id: str) -> None:
         if not self.natures[connection_id].row_stays:
-            self.store.rows.pop(connection_id, None)
+            self.store.write(connection_id, None)
+
+    def is_in(self, shard: Shard, connection_id: str) -> bool:
+        """Whether a job for the shard is also for this client."""
+        if shard.kind is ShardKind.PARTITION:
+            return shard_of(connection_id, min(self.history.partitions())) == shard.index
+        return self.store.has(shard, connection_id)
 
     def reply(self, connection_id: str, message: Message) -> Reply:
         """What API Gateway answers, by the clock, the account and the client's nature."""
@@ -219,18 +289,10 @@ class World:
         quick = random.choice([0.0, 0.005, 0.02, 0.05])
         if now >= nature.drops or now < nature.connects + nature.handshake:
             return Reply(410, quick)
-        if self.history.account is not None and self.trouble() and not self._allowed(self.history.account):
+        if not self.account.take():
             return Reply(429, quick)
         answer = ANSWERS[nature.fault] if now < nature.until else well
         return answer(random, quick, message)
-
-    def _allowed(self, rate: float) -> bool:
-        now = self.now()
-        self.tokens = min(float(self.history.burst), self.tokens + (now - self.filled_at) * rate)
-        self.filled_at = now
-        allowed = self.tokens >= 1
-        self.tokens -= allowed
-        return allowed
 
 
 class WatchedTransport(MemoryTransport):
@@ -266,29 +328,35 @@ class Sandbox:
         self.world = world
         self.make = make
         self.relay: Relay | None = None
+        self.way: tuple[int, ShardKind] | None = None
         self.transport = WatchedTransport(world)
 
-    def _relay(self) -> Relay:
-        if self.relay is None:
+    def _relay(self, entry: str) -> Relay:
+        way = self.world.way(entry)
+        if self.relay is None or way != self.way:
             world, history = self.world, self.world.history
+            self.way = way
+            shards, kind = way
+            store = world.store.seen_by(index=kind is ShardKind.PARTITION)
             self.transport = WatchedTransport(world)
             limits = Limits(history.bound, 1.0, persistent=not history.retry)
             rate, random = Rate(), Random(history.seed)
             self.relay = Relay(
-                self.make(self.transport, world.store, limits, rate, random, wall_clock),
+                self.make(self.transport, store, limits, rate, random, wall_clock),
                 Queues(
                     world.retry if history.retry else None,
                     world.letters if history.letters else None,
-                    world.fanout if history.shards else None,
+                    world.fanout if shards else None,
                 ),
                 Policy(history.retry, history.letters, history.backoff, 4),
                 wall_clock=wall_clock,
-                shards=history.shards or 1,
+                shards=shards or 1,
+                shard_kind=kind,
             )
         return self.relay
 
     async def serve(self, entry: str, event: Any, seconds: float) -> Any:
-        relay = self._relay()
+        relay = self._relay(entry)
         transport = self.transport
         transport.serving += 1
         try:
@@ -459,6 +527,8 @@ def _about_rows(world: World) -> Iterator[str]:
 def _about_posts(world: World) -> Iterator[str]:
     """Only what was to be sent is, as it was; and a second time only for a reason."""
     excused: dict[tuple[str, str], bool] = {}
+    deploy = world.history.deploy
+    begins_again = deploy is not None and deploy.kind is not world.history.kind  # a cursor of the other kind of read
     bodies = {sequence: _body(raw) for sequence, (_, _, raw) in world.published.items()}
     for post in world.posts:
         message = post.message
@@ -469,7 +539,8 @@ def _about_posts(world: World) -> Iterator[str]:
         key = (post.connection_id, message.event_id)
         if not excused.get(key, True):
             yield f"{post.connection_id} got record {message.sequence} again for no reason"
-        excused[key] = not post.acknowledged or message.event_id in world.redelivered
+        sent_again = world.history.hands_back() and message.event_id in world.redelivered
+        excused[key] = not post.acknowledged or sent_again or begins_again
 
 
 def _body(raw: Any) -> bytes | None:
@@ -509,6 +580,7 @@ def _about_debts(after: Aftermath) -> Iterator[str]:
     """Everybody got what it was owed, or it is in the dead letters for a reason its client gave."""
     world = after.world
     arrived = {(post.connection_id, post.message.sequence) for post in world.posts if post.arrived}
+    late = world.history.lag if world.history.partitions() else 0.0
     letters = Letters(world, after.streams)
     for sequence, (at, kind, _raw) in world.published.items():
         if kind in ("ignored", "removed"):
@@ -518,7 +590,7 @@ def _about_debts(after: Aftermath) -> Iterator[str]:
                 yield f"record {sequence} ({kind}) is in no dead letter"
             continue
         for connection_id, nature in world.natures.items():
-            owed = nature.connects < at and nature.drops == NEVER
+            owed = nature.connects + late < at and nature.drops == NEVER
             if owed and (connection_id, sequence) not in arrived and not letters.account_for(connection_id, sequence):
                 yield f"{connection_id} ({nature.fault}) never got record {sequence}"
 
@@ -553,8 +625,8 @@ class Letters:
         if sequence not in at:
             return False
         if "clients" not in letter:
-            index, count = letter["shard"]["index"], letter["shard"]["count"]
-            return bool(count == 1 or shard_of(connection_id, count) == index)
+            shard = Job.from_fields(letter).shard
+            return shard is not None and self.world.is_in(shard, connection_id)
         skips = [each.get("skip", 0) for each in letter["clients"] if each["connectionId"] == connection_id]
         return any(skip <= at.index(sequence) for skip in skips)
 
@@ -615,6 +687,24 @@ BATCHES = st.lists(
     max_size=4,
 ).map(tuple)
 
+
+@st.composite
+def deploys(draw: st.DrawFn) -> Deploy | None:
+    """To more shards or fewer, with an index or without one."""
+    if draw(st.sampled_from([True, True, False])):
+        return None
+    ways = st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from(ShardKind))
+    return Deploy(*draw(ways), draw(SECONDS), draw(SECONDS))
+
+
+def as_documented(history: History) -> History:
+    """Fewer partitions are never made while the index is read: docs/scaling.md says what to do instead."""
+    partitions = history.partitions()
+    if history.deploy is None or not history.shards or partitions == sorted(partitions):
+        return history if history.shards else replace(history, deploy=None)
+    return replace(history, deploy=replace(history.deploy, shards=partitions[0]))
+
+
 HISTORIES = st.builds(
     History,
     seed=st.integers(0, 2**32),
@@ -636,7 +726,11 @@ HISTORIES = st.builds(
     outages=STRETCHES,
     refusals=STRETCHES,
     account=st.sampled_from([None, None, 20.0, 100.0]),
-)
+    kind=st.sampled_from(ShardKind),
+    deploy=deploys(),
+    lag=st.sampled_from([0.0, 0.2, 2.0]),
+    pages_per_second=st.sampled_from([None, None, 0.2, 2.0]),
+).map(as_documented)
 RUN = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None, max_examples=400)
 
 
@@ -785,6 +879,16 @@ class Restart(Broadcaster):
         return report
 
 
+class Presumptuous(Broadcaster):
+    """The real one, but it serves the kind of shard it would make itself, whatever the job says."""
+
+    async def broadcast(self, jobs: Sequence[Job], seconds: float) -> Report:
+        assert isinstance(self.store, MemoryStore)
+        kind = ShardKind.PARTITION if self.store.index else ShardKind.SEGMENT
+        own = [replace(job, shard=replace(job.shard, kind=kind)) if job.shard is not None else job for job in jobs]
+        return await super().broadcast(own, seconds)
+
+
 class Conservator(Broadcaster):
     """The real one, but no row ever goes."""
 
@@ -811,6 +915,7 @@ class Conservator(Broadcaster):
         (Shortsighted, "never got record"),
         (Mute, "never got record"),
         (Restart, "again for no reason"),
+        (Presumptuous, "never got record"),
         (Conservator, "which is gone, is still there"),
     ],
 )
