@@ -14,6 +14,7 @@ Rules
 - A lane that was answered goes on before one that has not begun, so clients finish early.
 - Pages are read while posts are under way, and not far ahead: nothing holds all the clients.
 - What is not delivered is in the report: to whom, from which message on, and why.
+- A read that fails ends the reading of its own job, and nothing else.
 - No task, timer or post outlives a broadcast, whatever ends it.
 """
 
@@ -143,15 +144,18 @@ class _Broadcast:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._readers.discard(task)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, StoreUnavailable):
-            self._abort(error)
-        elif error is not None and not self._over.done():
+        if error is not None and not self._over.done():
             self._over.set_exception(error)
         self._check()
 
     async def _read(self, outcome: Outcome, shard: Shard) -> None:
         while outcome.unread:
-            page = await self._store.read(shard, outcome.cursor)
+            try:
+                page = await self._store.read(shard, outcome.cursor)
+            except StoreUnavailable as error:
+                outcome.failure = error
+                return
+            outcome.pages += 1
             outcome.unread, outcome.cursor = page.cursor is not None, page.cursor
             self._ready.extend([Lane(client, outcome) for client in page.clients])
             self._pump()
@@ -265,7 +269,7 @@ class _Broadcast:
     def _leave(self, lane: Lane) -> None:
         lane.outcome.leftovers.append(lane.left_over())
 
-    def _abort(self, error: PostError | Unavailable) -> None:
+    def _abort(self, error: PostError) -> None:
         """Nobody can be served: take nothing more, wait for what is in flight but not for the deadline."""
         if self._systemic is None:
             self._systemic = error
@@ -337,10 +341,15 @@ class _Broadcast:
         await self._deletions.cancel()
         await self._transport.end()
 
+    def _unreadable(self) -> StoreUnavailable | None:
+        """The failure that kept every job from its first page, if there was no other work."""
+        failures = [outcome.failure for outcome in self._outcomes if not outcome.pages]
+        return failures[0] if failures and len(failures) == len(self._outcomes) and all(failures) else None
+
     def _report(self) -> Report:
         return Report(
             self._outcomes,
-            self._systemic or self._judge.systemic(self._outcomes),
+            self._systemic or self._judge.systemic(self._outcomes) or self._unreadable(),
             posts=self._posts,
             throttled=self._judge.throttled,
             most_in_flight=self._most,

@@ -4,6 +4,8 @@ Rules
 - Systemic: all goes back, nothing is parked.
 - A client that was tried and failed is parked with the next attempt and a delay that doubles; one
   that was never tried, and the unread part of the table, without delay and with the same attempt.
+- The unread part of a table that stopped answering waits the base delay, and counts no attempt either.
+  Where not one page came, the job goes back: it would be parked as it is, hop after hop.
 - After ``max_attempts`` in the queue a client's job is a dead letter.
 - 400 and 413 are dead letters; a 413 from everybody is one letter for the message.
 - Without the queue something would go to, its messages go back.
@@ -74,11 +76,12 @@ def settle(outcome: Outcome, policy: Policy, now: int) -> Settlement:
         else:
             back.update(positions)
     if outcome.unread:
-        job = replace(outcome.job, cursor=outcome.cursor, hop=outcome.job.hop + 1, first_at=outcome.job.first_at or now)
-        if policy.retries:
-            parked.append(Parked(job, 0, range(len(job.messages))))
+        positions = range(len(outcome.job.messages))
+        if policy.retries and (outcome.pages or outcome.failure is None):
+            delay = queue_delay(1, policy.backoff_seconds) if outcome.failure is not None else 0
+            parked.append(Parked(_unread(outcome, now), delay, positions))
         else:
-            back.update(range(len(job.messages)))
+            back.update(positions)
     for position, letter in _rejections(outcome, now):
         if policy.dead_letters:
             buried.append(Buried(letter, range(position, position + 1)))
@@ -111,6 +114,11 @@ def _lacking(job: Job, clients: list[Client], error: PostError | None, now: int)
         reason=error.reason if error else job.reason,
     )
     return lacking, range(start, len(job.messages))
+
+
+def _unread(outcome: Outcome, now: int) -> Job:
+    job = outcome.job
+    return replace(job, cursor=outcome.cursor, hop=job.hop + 1, first_at=job.first_at or now)
 
 
 def _exhausted(job: Job, attempt: int, error: PostError, now: int) -> DeadLetter:

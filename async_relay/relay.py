@@ -8,6 +8,7 @@ Rules
 - Records are settled or handed back, each by itself: a bad one never takes a good one with it.
 - What a queue does not take goes back to whoever sent it. Nothing is dropped.
 - Time is kept back for the queues: as much as they took before, with a margin.
+- A table that stops answering is the trouble of the jobs that read it: the others are settled.
 - FIFO jobs of one group are served in order, those of one shard in one read; the first that fails
   goes back with all behind it.
 
@@ -206,6 +207,8 @@ class Relay:
         served = []
         for owner, (outcome, (_, group)) in enumerate(zip(report.outcomes, jobs, strict=True)):
             settlement = settle(outcome, self._policy, now)
+            if outcome.failure is not None:
+                _log.warning("the table stopped answering after %d pages: %s", outcome.pages, outcome.failure)
             parcels = [
                 parcel
                 for parked in settlement.parked

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .errors import PostError, Unavailable
+from .errors import PostError, StoreUnavailable, Unavailable
 from .jobs import Client, Cursor, Job
 
 
@@ -31,7 +31,8 @@ class Outcome:
 
     ``delivered`` counts the 200s of each message, ``too_large`` the 413s of one that nobody got yet.
     ``blocked`` are the positions of messages that are too large for everybody. ``unread`` says that
-    the table was read only as far as ``cursor``.
+    the table was read only as far as ``cursor``, after ``pages`` pages in this broadcast, and ``failure``
+    why, unless it was the deadline.
     """
 
     job: Job
@@ -43,6 +44,8 @@ class Outcome:
     blocked: set[int] = field(default_factory=set)
     unread: bool = False
     cursor: Cursor | None = None
+    pages: int = 0
+    failure: StoreUnavailable | None = None
 
     def __repr__(self) -> str:
         """A sentence for logs."""

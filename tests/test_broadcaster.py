@@ -540,15 +540,43 @@ class FailingScan(MemoryStore):
         return await super().read(shard, cursor)
 
 
-async def test_a_table_that_fails_half_way_is_systemic() -> None:
-    """What is in flight is waited for, the rest is left, and the report says where the reading ended."""
+async def test_a_table_that_fails_half_way_ends_the_reading_only() -> None:
+    """Everybody who was read is served, another job too, and the report says where the reading ended and why."""
     store = FailingScan(names("c", 500), page_size=100, delay=0.01)
     scene = Scene(lambda _id, _message: Reply(200, 0.5), store, bound=10)
-    report = await scene.broadcast(everybody())
-    assert isinstance(report.systemic, StoreUnavailable)
-    assert report.outcomes[0].delivered == [10]
-    assert report.outcomes[0].unread
-    assert scene.took < 1
+    report = await scene.broadcast(everybody(), to("d=", "e="))
+    assert report.systemic is None
+    assert [outcome.delivered for outcome in report.outcomes] == [[200], [2]]
+    outcome = report.outcomes[0]
+    assert (outcome.unread, outcome.cursor, outcome.pages) == (True, {"position": 200}, 2)
+    assert isinstance(outcome.failure, StoreUnavailable)
+    assert outcome.leftovers == []
+
+
+class DownFor(MemoryStore):
+    """Cannot read some of its shards."""
+
+    shards: tuple[int, ...] = ()
+
+    async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
+        if shard.index in self.shards:
+            raise StoreUnavailable("InternalServerError")
+        return await super().read(shard, cursor)
+
+
+@pytest.mark.parametrize(
+    ("down", "clients", "systemic"), [((0, 1), 0, True), ((0,), 0, False), ((0, 1), 1, False), ((), 0, False)]
+)
+async def test_a_table_is_down_for_all_where_no_job_got_a_page_and_there_is_no_other_work(
+    down: tuple[int, ...], clients: int, systemic: bool
+) -> None:
+    """One shard that can be read, even an empty one, or one job with names is somebody who can be served."""
+    store = DownFor([])
+    store.shards = down
+    jobs = [Job(messages(), shard=Shard(index, 2)) for index in range(2)]
+    report = await Scene(store=store).broadcast(*jobs, *[to("c=")] * clients)
+    assert isinstance(report.systemic, StoreUnavailable) is systemic
+    assert [outcome.failure is not None for outcome in report.outcomes[:2]] == [index in down for index in range(2)]
 
 
 async def test_a_hanging_post_does_not_hold_up_the_verdict_for_long() -> None:

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from async_relay.errors import Forbidden, PostError, Refused, ServerError, Throttled, TimedOut, TooLarge
+from async_relay.errors import (
+    Forbidden,
+    PostError,
+    Refused,
+    ServerError,
+    StoreUnavailable,
+    Throttled,
+    TimedOut,
+    TooLarge,
+)
 from async_relay.jobs import Client, Job, Shard
 from async_relay.leftovers import Parked, Policy, Settlement, settle
 from async_relay.messages import Message
@@ -100,6 +109,17 @@ def test_the_unread_part_of_the_table_goes_on_at_its_cursor() -> None:
     kept = settle(replace(outcome, job=replace(job, first_at=7)), BOTH, NOW).parked[0].job.first_at
     assert kept == 7
     assert settle(outcome, NO_RETRIES, NOW) == Settlement(back=frozenset({0, 1, 2}))
+
+
+def test_the_unread_part_of_a_table_that_stopped_answering_waits() -> None:
+    """After a page it is parked for the base delay, whatever the attempt; without one the job goes back."""
+    job = replace(STREAM, shard=Shard(1, 8), attempt=2, hop=3)
+    outcome = replace(of(job), unread=True, cursor={"position": 2}, pages=1, failure=StoreUnavailable("throttled"))
+    (parked,) = settle(outcome, BOTH, NOW).parked
+    assert (parked.delay, parked.job.attempt, parked.job.hop, parked.positions) == (5, 2, 4, range(3))
+    assert settle(outcome, replace(BOTH, backoff_seconds=0), NOW).parked[0].delay == 0
+    everything = Settlement(back=frozenset({0, 1, 2}))
+    assert settle(replace(outcome, pages=0), BOTH, NOW) == settle(outcome, NO_RETRIES, NOW) == everything
 
 
 def test_a_client_of_a_shard_is_parked_by_its_name() -> None:
