@@ -293,7 +293,7 @@ class Relay:
             "delivered": sum(sum(outcome.delivered) for outcome in report.outcomes),
             "gone": sum(outcome.gone for outcome in report.outcomes),
             "left_over": sum(len(outcome.leftovers) for outcome in report.outcomes),
-            "rejected": sum(len(outcome.rejected) for outcome in report.outcomes),
+            "rejected": sum(outcome.rejections for outcome in report.outcomes),
             "posts": report.posts,
             "throttled": report.throttled,
             "most_in_flight": report.most_in_flight,

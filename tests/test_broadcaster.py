@@ -624,7 +624,7 @@ async def test_a_transport_that_cannot_begin_is_systemic() -> None:
 @pytest.mark.parametrize("bound", [1, 20])
 @pytest.mark.parametrize("large", [{"e1"}, {"e0", "e2"}])
 async def test_a_message_too_large_for_everybody_is_posted_to_a_few_only(large: set[str], bound: int) -> None:
-    """After ten refusals and no delivery a message is blocked; the others go on."""
+    """After ten 413s and no delivery a message is blocked; the others go on."""
     posts = Counter[str]()
 
     def strict(_id: str, message: Message) -> Reply:
@@ -633,18 +633,18 @@ async def test_a_message_too_large_for_everybody_is_posted_to_a_few_only(large: 
 
     scene = Scene(strict, MemoryStore(names("c", 400)), bound=bound)
     report = await scene.broadcast(everybody(3))
-    assert report.outcomes[0].blocked == {int(each[1]) for each in large}
+    assert report.outcomes[0].blocked == {int(each[1]): "too_large" for each in large}
     assert all(posts[each] < 10 + bound for each in large)
     assert report.outcomes[0].delivered == [0 if f"e{at}" in large else 400 for at in range(3)]
-    assert {type(rejected.error) for rejected in report.outcomes[0].rejected} == {TooLarge}
+    assert {type(rejected.error) for rejected in report.outcomes[0].rejected.values()} == {TooLarge}
 
 
 async def test_a_message_too_large_for_some_is_not_blocked() -> None:
     """A message that somebody got is kept for everybody else, however many refuse it."""
     scene = Scene(Failing(413, prefix="small"), MemoryStore([*names("c", 5), *names("small", 30)]), bound=5)
     report = await scene.broadcast(everybody())
-    assert report.outcomes[0].blocked == set()
-    assert len(report.outcomes[0].rejected) == 30
+    assert report.outcomes[0].blocked == {}
+    assert report.outcomes[0].rejections == 30
 
 
 async def test_a_refused_message_is_skipped_and_the_row_kept() -> None:
@@ -655,8 +655,8 @@ async def test_a_refused_message_is_skipped_and_the_row_kept() -> None:
 
     scene = Scene(picky, MemoryStore(["odd=", *names("c", 5)]))
     report = await scene.broadcast(everybody(3))
-    ((client, position, error),) = report.outcomes[0].rejected
-    assert (client.connection_id, position, type(error)) == ("odd=", 1, Refused)
+    ((key, (error, clients)),) = report.outcomes[0].rejected.items()
+    assert (key, type(error), clients) == ((1, "refused"), Refused, [Client("odd=")])
     assert scene.got("odd=") == ["e0", "e2"]
     assert scene.store.deleted == []
 
@@ -669,8 +669,35 @@ async def test_waiting_for_a_message_that_turns_out_blocked_ends_the_broadcast()
 
     scene = Scene(strict, MemoryStore(["late=", *names("c", 20)]))
     report = await scene.broadcast(everybody())
-    assert report.outcomes[0].blocked == {0}
+    assert report.outcomes[0].blocked == {0: "too_large"}
     assert scene.took < 4
+
+
+@pytest.mark.parametrize("bound", [1, 50])
+async def test_a_message_that_thousands_refuse_and_nobody_takes_is_posted_to_no_more(bound: int) -> None:
+    """After a thousand 400s and no delivery a message is the one at fault; the others go on."""
+    posts = Counter[str]()
+
+    def strict(_id: str, message: Message) -> Reply:
+        posts[message.event_id] += 1
+        return Reply(400 if message.event_id == "e1" else 200, 0.001)
+
+    scene = Scene(strict, MemoryStore(names("c", 3_000)), bound=bound)
+    report = await scene.broadcast(everybody(3))
+    assert report.outcomes[0].blocked == {1: "refused"}
+    assert 1_000 <= posts["e1"] < 1_000 + bound
+    assert report.outcomes[0].delivered == [3_000, 0, 3_000]
+
+
+@pytest.mark.parametrize("bound", [1, 50])
+async def test_malformed_ids_at_the_head_of_the_table_keep_no_message_from_the_others(bound: int) -> None:
+    """A hundred rows that are no connections answer 400 before anybody is served, and then everybody is."""
+    scene = Scene(Failing(400, prefix="bad"), MemoryStore(names("bad", 100) + names("c", 200)), bound=bound)
+    report = await scene.broadcast(everybody(2))
+    assert report.outcomes[0].delivered == [200, 200]
+    assert report.outcomes[0].blocked == {}
+    for _, clients in report.outcomes[0].rejected.values():
+        assert sorted(clients) == sorted(map(Client, names("bad", 100)))
 
 
 # ── giving up, and the deadline ─────────────────────────────────────────────────────────────────
@@ -757,6 +784,18 @@ async def test_time_is_kept_back_for_those_who_will_be_left_over(delay: float, u
     report = await scene.broadcast(everybody(), seconds=10)
     assert len(report.outcomes[0].leftovers) == 10_000
     assert until - 0.3 < scene.took < until - 0.05
+
+
+async def test_time_is_kept_back_for_those_who_refused_a_message() -> None:
+    """Their names are to be written into dead letters, and a client that hangs must not use that time up."""
+
+    def strict(connection_id: str, _message: Message) -> Reply:
+        return Reply(200, NEVER) if connection_id == "hang=" else Reply(400 if connection_id.startswith("odd") else 200)
+
+    scene = Scene(strict, MemoryStore(["c=", "hang=", *names("odd", 10_000)]), timeout=30, persistent=True)
+    report = await scene.broadcast(everybody(), seconds=10)
+    assert report.outcomes[0].rejections == 10_000
+    assert scene.took < 9.85
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.001, 0.05])

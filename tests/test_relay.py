@@ -270,6 +270,19 @@ async def test_too_large_for_everybody_is_one_letter() -> None:
     assert stage.figures[0]["rejected"] < 20
 
 
+@pytest.mark.parametrize("fanout", [False, True])
+async def test_refused_by_everybody_is_one_letter(fanout: bool) -> None:
+    """400 from everybody for one record: one dead letter a job, to its part of the table, and the rest for all."""
+    stage = Stage(lambda _id, message: Reply(400 if message.sequence == "2" else 200), names("c", 300), fanout=fanout)
+    if fanout:
+        assert await stage.jobs(fifo(0, 1, 3), fifo(1, 1, 3)) == back()
+    else:
+        assert await stage.stream(*records(3)) == back()
+    assert stage.reasons() == [("refused", "2")] * (2 if fanout else 1)
+    assert all("clients" not in letter and letter["shard"] for letter in stage.buried())
+    assert all(stage.got(each) == ["1", "3"] for each in names("c", 300))
+
+
 async def test_refused_by_some_names_them() -> None:
     """400 from two of many: one letter with the two, and the message that was refused."""
     stage = Stage(only("odd", Reply(400)), [*names("odd", 2), *names("c", 20)])
