@@ -15,6 +15,7 @@ Rules
 - Pages are read while posts are under way, and not far ahead: nothing holds all the clients.
 - What is not delivered is in the report: to whom, from which message on, and why.
 - A read that fails ends the reading of its own job, and nothing else.
+- Rows of gone clients go while the posting goes on, as far as the evidence suffices (``evidence``).
 - No task, timer or post outlives a broadcast, whatever ends it.
 """
 
@@ -28,6 +29,7 @@ from random import Random
 
 from .deletions import Deletions
 from .errors import PostError, StoreUnavailable, TimedOut, Unavailable
+from .evidence import Evidence
 from .jobs import Job, Shard
 from .lanes import CROWD, Judge, Lane, Step
 from .protocols import ConnectionStore, Transport
@@ -53,7 +55,7 @@ class Limits:
 
 
 class Broadcaster:
-    """Serves jobs over one transport and one connection store; its rate outlives a broadcast."""
+    """Serves jobs over one transport and one connection store; its rate and its evidence outlive a broadcast."""
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class Broadcaster:
         self.rate = rate
         self.random = random
         self.wall_clock = wall_clock
+        self.evidence = Evidence(wall_clock)
 
     async def broadcast(self, jobs: Sequence[Job], seconds: float) -> Report:
         """Serve all jobs at once, within ``seconds``. What a post or the table does is in the report, never raised."""
@@ -97,6 +100,8 @@ class _Broadcast:
         self._waiting: dict[Lane, asyncio.TimerHandle] = {}
         self._suspects: list[Lane] = []
         self._deletions = Deletions(owner.store)
+        self._evidence = owner.evidence
+        self._unproven: list[str] = []
         self._readers: set[asyncio.Task[None]] = set()
         self._timers: list[asyncio.TimerHandle] = []
         self._pause: asyncio.TimerHandle | None = None
@@ -114,6 +119,7 @@ class _Broadcast:
                 await self._transport.begin()
             self._start()
             await self._over
+            self._prove()
             await self._deletions.finish(self._end - self._loop.time())
         except (Unavailable, TimeoutError) as error:
             self._systemic = (
@@ -241,8 +247,7 @@ class _Broadcast:
             case Step.REJECT:
                 self._reject(lane)
             case Step.BURY:
-                lane.outcome.gone += 1
-                self._deletions.add(lane.connection_id)
+                self._bury(lane)
             case _:
                 self._leave(lane)
         if step is Step.ABORT and lane.error is not None:
@@ -267,6 +272,22 @@ class _Broadcast:
             self._blocked = True
             outcome.blocked.setdefault(position, lane.error.reason)
         self._advance(lane)
+
+    def _bury(self, lane: Lane) -> None:
+        self._prove()
+        lane.outcome.gone += 1
+        if self._evidence.suffices(lane.created_at):
+            self._deletions.add(lane.connection_id)
+        else:
+            self._unproven.append(lane.connection_id)
+
+    def _prove(self) -> None:
+        """Once somebody was served, let the rows go that were held; asked now and then, to keep it out of each 200."""
+        if self._judge.served:
+            self._evidence.proven = True
+            for connection_id in self._unproven:
+                self._deletions.add(connection_id)
+            self._unproven.clear()
 
     def _leave(self, lane: Lane) -> None:
         lane.outcome.leftovers.append(lane.left_over())
@@ -311,6 +332,7 @@ class _Broadcast:
 
     def _tick(self) -> None:
         now = self._loop.time()
+        self._prove()
         self._rate.tick(now, self._judge.served + self._judge.failed)
         settling = _SETTLING * self._held()
         if now > self._end - settling:
@@ -356,4 +378,5 @@ class _Broadcast:
             throttled=self._judge.throttled,
             most_in_flight=self._most,
             undeleted=self._deletions.undeleted,
+            unproven=len(self._unproven),
         )

@@ -298,8 +298,14 @@ class Relay:
             "throttled": report.throttled,
             "most_in_flight": report.most_in_flight,
             "undeleted": report.undeleted,
+            "unproven": report.unproven,
             "systemic": int(report.systemic is not None),
         }
+        if report.unproven:
+            _log.error(
+                "%d clients answered 410 and nobody 200: their rows stay, since WS_ENDPOINT may be another API's",
+                report.unproven,
+            )
         _log.debug("broadcast", extra=figures)
         self._measure(figures)
 

@@ -71,7 +71,8 @@ class Report:
     """What came of one broadcast; ``systemic`` is set where nobody could be served, with the reason.
 
     ``posts`` were sent and ``throttled`` of them answered 429; ``undeleted`` rows of gone clients
-    are still there, for the next broadcast to find.
+    are still there, for the next broadcast to find, and ``unproven`` rows more were not to be deleted
+    while nobody was answered 200.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -80,3 +81,4 @@ class Report:
     throttled: int = 0
     most_in_flight: int = 0
     undeleted: int = 0
+    unproven: int = 0

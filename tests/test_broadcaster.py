@@ -316,6 +316,78 @@ async def test_without_a_queue_a_gone_client_is_waited_for_until_it_is_old() -> 
     assert 10 <= scene.took < 14
 
 
+HOUR_MS = 3_600_000
+
+
+async def test_an_endpoint_that_knows_nobody_empties_no_table() -> None:
+    """5,000 ids answer 410 and none 200: 25 rows go in the sandbox's life, the others stay and are counted."""
+    store = MemoryStore(names("c", 5_000))
+    scene = Scene(Failing(410), store)
+    first, second = [await scene.broadcast(everybody()) for _ in range(2)]
+    assert (len(store.deleted), len(store.rows)) == (25, 4_975)
+    assert [report.outcomes[0].gone for report in (first, second)] == [5_000, 4_975]
+    assert [(report.unproven, report.undeleted, report.systemic) for report in (first, second)] == [
+        (4_975, 0, None)
+    ] * 2
+
+
+async def test_the_first_200_lets_the_rows_of_gone_clients_go() -> None:
+    """Rows held for want of evidence are deleted in the broadcast that is answered 200, while it still posts."""
+    rows = names("gone", 300)
+    store = MemoryStore([*rows, "c="])
+
+    def late(connection_id: str, _message: Message) -> Reply:
+        return Reply(200, 1.0) if connection_id == "c=" else Reply(410)
+
+    scene = Scene(late, store)
+    broadcast = asyncio.create_task(scene.broadcaster.broadcast([everybody(3)], 60))
+    await asyncio.sleep(0.9)
+    assert len(store.deleted) == 25
+    await asyncio.sleep(0.3)
+    assert sorted(store.deleted) == sorted(rows)
+    assert (await broadcast).unproven == 0
+
+
+async def test_the_proof_holds_for_the_life_of_the_sandbox() -> None:
+    """Once an endpoint answered 200, a later broadcast of nothing but 410 deletes all rows."""
+    store = MemoryStore(["c="])
+    scene = Scene(Failing(410, prefix="gone"), store)
+    await scene.broadcast(everybody())
+    report = await scene.broadcast(to(*names("gone", 300)))
+    assert (len(store.deleted), report.unproven) == (300, 0)
+
+
+@pytest.mark.parametrize(
+    ("created_at", "stays"),
+    [
+        (NOW_MS - 3 * HOUR_MS, 0),
+        (NOW_MS - 2 * HOUR_MS - 5 * 60_000, 75),
+        (NOW_MS - HOUR_MS, 75),
+        (NOW_MS + 9 * HOUR_MS, 75),
+        (None, 75),
+        (0, 75),
+        (EPOCH, 75),
+    ],
+)
+async def test_a_row_older_than_any_connection_needs_no_other_evidence(created_at: int | None, stays: int) -> None:
+    """No connection lasts over two hours; a time that is missing, newer or no milliseconds says nothing."""
+    scene = Scene(Failing(410), store_of(created_at, *names("gone", 100)))
+    report = await scene.broadcast(everybody())
+    assert (report.unproven, len(scene.store.rows)) == (stays, stays)
+
+
+async def test_forbidden_for_all_proves_nothing() -> None:
+    """Where nobody can be served the rows held for want of evidence stay."""
+
+    def hostile(connection_id: str, _message: Message) -> Reply:
+        return Reply(410) if connection_id.startswith("gone") else Reply(403)
+
+    scene = Scene(hostile, MemoryStore(names("gone", 60) + names("c", 30)), bound=5)
+    report = await scene.broadcast(everybody())
+    assert isinstance(report.systemic, Forbidden)
+    assert (len(scene.store.deleted), report.unproven) == (25, 35)
+
+
 class SlowDeletes(MemoryStore):
     """Reads at once, and takes its time to delete."""
 
@@ -345,8 +417,8 @@ async def test_rows_are_deleted_while_the_posting_goes_on() -> None:
 
 async def test_deletions_wait_no_longer_than_the_deadline() -> None:
     """Rows that could not be deleted in time are counted, and left for the next broadcast."""
-    store = SlowDeletes(names("gone", 50))
-    scene = Scene(Failing(410), store)
+    store = SlowDeletes(["c=", *names("gone", 50)])
+    scene = Scene(Failing(410, prefix="gone"), store)
     report = await scene.broadcast(everybody(), seconds=0.5)
     assert report.undeleted == 50
     assert report.outcomes[0].gone == 50

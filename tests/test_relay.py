@@ -503,6 +503,21 @@ async def test_a_young_client_is_parked_with_its_age_and_buried_once_it_is_old()
     assert (stage.parked(), stage.buried()) == ([], [])
 
 
+async def test_an_endpoint_that_may_be_another_apis_is_one_error(caplog: pytest.LogCaptureFixture) -> None:
+    """410 from everybody and not one 200 is a success for the batch, a figure, and one line that names WS_ENDPOINT."""
+    stage = Stage(only("", Reply(410)), names("c", 5_000))
+    assert await stage.stream(*records(2)) == back()
+    assert (stage.figures[0]["unproven"], stage.figures[0]["undeleted"], stage.figures[0]["gone"]) == (4_975, 0, 5_000)
+    errors = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert errors == [
+        "4975 clients answered 410 and nobody 200: their rows stay, since WS_ENDPOINT may be another API's"
+    ]
+    stage.transport.script = only("c1", Reply(410))
+    assert await stage.stream(*records(1)) == back()
+    assert stage.figures[1]["unproven"] == 0
+    assert not any(each.startswith("c1") for each in stage.store.rows)
+
+
 # ── the fan-out ─────────────────────────────────────────────────────────────────────────────────
 
 
