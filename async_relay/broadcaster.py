@@ -276,7 +276,7 @@ class _Broadcast:
     def _bury(self, lane: Lane) -> None:
         self._prove()
         lane.outcome.gone += 1
-        if self._evidence.suffices(lane.created_at):
+        if self._evidence.suffices(lane.connection_id, lane.created_at):
             self._deletions.add(lane.connection_id)
         else:
             self._unproven.append(lane.connection_id)

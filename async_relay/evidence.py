@@ -32,21 +32,20 @@ class Evidence:
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         self.proven = False
-        self._on_trust = _ON_TRUST
+        self._on_trust: set[str] = set()
         self._wall_clock = wall_clock
 
     def __repr__(self) -> str:
         """A sentence for logs."""
-        return (
-            "the endpoint answered 200" if self.proven else f"no 200 yet; {max(0, self._on_trust)} rows may go on trust"
-        )
+        return "the endpoint answered 200" if self.proven else f"no 200 yet; {len(self._on_trust)} rows went on trust"
 
-    def suffices(self, created_at: int | None) -> bool:
-        """Whether the row of a client that answered 410 may go now; one on trust is counted."""
+    def suffices(self, connection_id: str, created_at: int | None) -> bool:
+        """Whether the row of a client that answered 410 may go now; one that goes on trust is remembered."""
         if self.proven or self._outlived(created_at):
             return True
-        self._on_trust -= 1
-        return self._on_trust >= 0
+        if len(self._on_trust) < _ON_TRUST:
+            self._on_trust.add(connection_id)
+        return connection_id in self._on_trust
 
     def _outlived(self, created_at: int | None) -> bool:
         if created_at is None or created_at < _FIRST_CONNECTION_MS:

@@ -432,6 +432,14 @@ class NoDeletes(MemoryStore):
         raise StoreUnavailable("AccessDeniedException")
 
 
+async def test_rows_on_trust_that_could_not_be_deleted_are_tried_again() -> None:
+    """The 25 rows that may go without a 200 are the same 25 in every broadcast, until they are gone."""
+    store = NoDeletes(names("gone", 40))
+    scene = Scene(Failing(410), store)
+    reports = [await scene.broadcast(everybody()) for _ in range(2)]
+    assert [(report.undeleted, report.unproven) for report in reports] == [(25, 15)] * 2
+
+
 async def test_a_deletion_that_fails_is_counted_and_nothing_more() -> None:
     """A table that refuses deletions costs nobody a message."""
     scene = Scene(Failing(410, prefix="gone"), NoDeletes([*names("gone", 3), "c="]))
