@@ -3,7 +3,8 @@
     errors  settings  messages            what things are called, and what is wrong with them
     streams  jobs  backoff  rate  sigv4   pure: decoding, what crosses a queue, when to try again
     protocols                             Transport, ConnectionStore, Queue: what the core asks for
-    lanes  broadcaster  deletions         who gets what when: what an answer means, the bound, gone rows
+    lanes  broadcaster                    who gets what when: what an answer means, and the bound
+    evidence  deletions                   which rows of gone clients may go, and their going
     report  leftovers                     what came of it, and where the rest goes
     relay                                 one stream event, or one batch of jobs, from start to end
     pool + http   aws   memory            what answers to the protocols: sockets, tables and queues, doubles

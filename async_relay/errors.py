@@ -62,12 +62,14 @@ class PostError(RelayError):
     """What a post came to when it was not delivered.
 
     ``reason`` is the machine-readable word used in reports and dead letters;
-    ``weight`` is how many attempts the failure counts for.
+    ``weight`` is how many attempts the failure counts for; ``same_for_all`` says that it is about
+    the message, whoever it is for.
     """
 
     reason: ClassVar[str] = "post_failed"
     temporary: ClassVar[bool] = False
     weight: ClassVar[int] = 1
+    same_for_all: ClassVar[bool] = False
 
 
 class Gone(PostError):
@@ -129,6 +131,7 @@ class TooLarge(PostError):
     """413, or a body over the 128 KB API Gateway takes."""
 
     reason = "too_large"
+    same_for_all = True
 
 
 _BY_STATUS: dict[int, type[PostError]] = {

@@ -4,8 +4,12 @@ Rules
 - Systemic: all goes back, nothing is parked.
 - A client that was tried and failed is parked with the next attempt and a delay that doubles; one
   that was never tried, and the unread part of the table, without delay and with the same attempt.
+- The unread part of a table that stopped answering waits the base delay, and counts no attempt either.
+  Where not one page came, the job goes back: it would be parked as it is, hop after hop.
 - After ``max_attempts`` in the queue a client's job is a dead letter.
-- 400 and 413 are dead letters; a 413 from everybody is one letter for the message.
+- 400 and 413 are dead letters, one for all clients that gave a message the same answer. Where nobody
+  takes it and all answers are alike it is the message's letter, to whoever it was for: a 413 from one
+  client is enough, of 400 it takes ten, since that may also say that an id is malformed.
 - Without the queue something would go to, its messages go back.
 
 A position is a message's index in its job. Times are milliseconds since 1970.
@@ -17,9 +21,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from .backoff import queue_delay
-from .errors import PostError, TooLarge
+from .errors import PostError
 from .jobs import Client, DeadLetter, Job
-from .report import Leftover, Outcome, Rejected
+from .lanes import CROWD
+from .report import Leftover, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +79,12 @@ def settle(outcome: Outcome, policy: Policy, now: int) -> Settlement:
         else:
             back.update(positions)
     if outcome.unread:
-        job = replace(outcome.job, cursor=outcome.cursor, hop=outcome.job.hop + 1, first_at=outcome.job.first_at or now)
-        if policy.retries:
-            parked.append(Parked(job, 0, range(len(job.messages))))
+        positions = range(len(outcome.job.messages))
+        if policy.retries and (outcome.pages or outcome.failure is None):
+            delay = queue_delay(1, policy.backoff_seconds) if outcome.failure is not None else 0
+            parked.append(Parked(_unread(outcome, now), delay, positions))
         else:
-            back.update(range(len(job.messages)))
+            back.update(positions)
     for position, letter in _rejections(outcome, now):
         if policy.dead_letters:
             buried.append(Buried(letter, range(position, position + 1)))
@@ -113,38 +119,48 @@ def _lacking(job: Job, clients: list[Client], error: PostError | None, now: int)
     return lacking, range(start, len(job.messages))
 
 
+def _unread(outcome: Outcome, now: int) -> Job:
+    job = outcome.job
+    return replace(job, cursor=outcome.cursor, hop=job.hop + 1, first_at=job.first_at or now)
+
+
 def _exhausted(job: Job, attempt: int, error: PostError, now: int) -> DeadLetter:
     detail = f"given up after {attempt} attempts from the queue; the last error: {error}"
     return DeadLetter("attempts_exhausted", detail, replace(job, attempt=attempt), now)
 
 
 def _rejections(outcome: Outcome, now: int) -> Iterator[tuple[int, DeadLetter]]:
-    """A letter a message and reason, with its clients; too large for everybody: with whoever was to get it."""
-    groups: dict[tuple[int, str], list[Rejected]] = {}
-    for rejected in outcome.rejected:
-        groups.setdefault((rejected.position, rejected.error.reason), []).append(rejected)
-    for (position, reason), group in groups.items():
-        everybody = reason == TooLarge.reason and (position in outcome.blocked or not outcome.delivered[position])
-        named = _wanted_by(outcome, position) if everybody else [each.client for each in group]
+    """A letter for each message and reason, with its clients; refused by all: with whoever was to get it."""
+    for (position, reason), (error, clients) in outcome.rejected.items():
+        everybody = _refused_by_all(outcome, position, reason)
+        named = _wanted_by(outcome, position, reason) if everybody else clients
         job = replace(
             outcome.job,
             messages=(outcome.job.messages[position],),
-            clients=tuple(client._replace(skip=0) for client in named),
+            clients=tuple(named),
             shard=outcome.job.shard if everybody else None,
             cursor=None,
             first_at=outcome.job.first_at or now,
             reason=reason,
         )
-        detail = f"{'everybody' if everybody else f'{len(group)} clients'} answered {group[0].error}"
+        detail = f"{'everybody' if everybody else f'{len(clients)} clients'} answered {error}"
         yield position, DeadLetter(reason, detail, job, now, job.messages[0].event_id, job.messages[0].sequence)
 
 
-def _wanted_by(outcome: Outcome, position: int) -> list[Client]:
-    """The job's clients that were to get the message, without those left over or refused in a letter of their own."""
+def _refused_by_all(outcome: Outcome, position: int, reason: str) -> bool:
+    """Whether this is what is wrong with the message, and not with some clients."""
+    if position in outcome.blocked:
+        return outcome.blocked[position] == reason
+    error, clients = outcome.rejected[position, reason]
+    alike = all(key == (position, reason) for key in outcome.rejected if key[0] == position)
+    return alike and not outcome.delivered[position] and (error.same_for_all or len(clients) >= CROWD)
+
+
+def _wanted_by(outcome: Outcome, position: int, reason: str) -> list[Client]:
+    """The job's clients that were to get the message, without those left over or in a letter for another reason."""
     elsewhere = {client.connection_id for client, _ in outcome.leftovers if client.skip <= position}
-    elsewhere |= {
-        each.client.connection_id
-        for each in outcome.rejected
-        if each.position == position and each.error.reason != TooLarge.reason
-    }
-    return [each for each in outcome.job.clients if each.skip <= position and each.connection_id not in elsewhere]
+    for (at, other), (_, clients) in outcome.rejected.items():
+        if at == position and other != reason:
+            elsewhere.update(client.connection_id for client in clients)
+    wanted = (each for each in outcome.job.clients if each.skip <= position and each.connection_id not in elsewhere)
+    return [Client(each.connection_id, each.created_at) for each in wanted]

@@ -10,6 +10,7 @@ Rules
 - Time is kept back for the queues: as much as they took before, with a margin.
 - Records go back to the stream after a wait, since nothing else may slow down its retries. Jobs go
   back at once: their queue hides them until the visibility timeout is over.
+- A table that stops answering is the trouble of the jobs that read it: the others are settled.
 - FIFO jobs of one group are served in order, those of one shard in one read; the first that fails
   goes back with all behind it.
 
@@ -223,6 +224,8 @@ class Relay:
         served = []
         for owner, (outcome, (_, group)) in enumerate(zip(report.outcomes, jobs, strict=True)):
             settlement = settle(outcome, self._policy, now)
+            if outcome.failure is not None:
+                _log.warning("the table stopped answering after %d pages: %s", outcome.pages, outcome.failure)
             parcels = [
                 parcel
                 for parked in settlement.parked
@@ -306,13 +309,19 @@ class Relay:
             "delivered": sum(sum(outcome.delivered) for outcome in report.outcomes),
             "gone": sum(outcome.gone for outcome in report.outcomes),
             "left_over": sum(len(outcome.leftovers) for outcome in report.outcomes),
-            "rejected": sum(len(outcome.rejected) for outcome in report.outcomes),
+            "rejected": sum(outcome.rejections for outcome in report.outcomes),
             "posts": report.posts,
             "throttled": report.throttled,
             "most_in_flight": report.most_in_flight,
             "undeleted": report.undeleted,
+            "unproven": report.unproven,
             "systemic": int(report.systemic is not None),
         }
+        if report.unproven:
+            _log.error(
+                "%d clients answered 410 and nobody 200: their rows stay, since WS_ENDPOINT may be another API's",
+                report.unproven,
+            )
         _log.debug("broadcast", extra=figures)
         self._measure(figures)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .errors import PostError, Unavailable
+from .errors import PostError, StoreUnavailable, Unavailable
 from .jobs import Client, Cursor, Job
 
 
@@ -18,37 +17,52 @@ class Leftover(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A message that one client will never take: 400 or 413."""
+    """The clients that will never take one message, for one reason; ``error`` is the first one's answer."""
 
-    client: Client
-    position: int
     error: PostError
+    clients: list[Client]
 
 
 @dataclass(slots=True)
 class Outcome:
     """What came of one job.
 
-    ``delivered`` counts the 200s of each message, ``too_large`` the 413s of one that nobody got yet.
-    ``blocked`` are the positions of messages that are too large for everybody. ``unread`` says that
-    the table was read only as far as ``cursor``.
+    ``delivered`` counts the 200s of each message. ``rejected`` has who refused it, by position and
+    reason, and ``blocked`` the reason of a message that nobody takes, by position. ``unread`` says that
+    the table was read only as far as ``cursor``, after ``pages`` pages in this broadcast, and ``failure``
+    why, unless it was the deadline.
     """
 
     job: Job
     delivered: list[int]
     gone: int = 0
     leftovers: list[Leftover] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-    too_large: Counter[int] = field(default_factory=Counter)
-    blocked: set[int] = field(default_factory=set)
+    rejected: dict[tuple[int, str], Rejected] = field(default_factory=dict)
+    blocked: dict[int, str] = field(default_factory=dict)
     unread: bool = False
     cursor: Cursor | None = None
+    pages: int = 0
+    failure: StoreUnavailable | None = None
+
+    def reject(self, connection_id: str, created_at: int | None, position: int, error: PostError) -> int:
+        """Note that a client will never take this message; returns how many say so for the same reason."""
+        key = (position, error.reason)
+        group = self.rejected.get(key)
+        if group is None:
+            group = self.rejected[key] = Rejected(error, [])
+        group.clients.append(Client(connection_id, created_at))
+        return len(group.clients)
+
+    @property
+    def rejections(self) -> int:
+        """How often a client refused a message for good."""
+        return sum(len(group.clients) for group in self.rejected.values())
 
     def __repr__(self) -> str:
         """A sentence for logs."""
         return (
             f"<{sum(self.delivered)} delivered of {len(self.job.messages)} messages, {self.gone} gone, "
-            f"{len(self.leftovers)} left over, {len(self.rejected)} rejected{', part unread' * self.unread}>"
+            f"{len(self.leftovers)} left over, {self.rejections} rejected{', part unread' * self.unread}>"
         )
 
 
@@ -57,7 +71,8 @@ class Report:
     """What came of one broadcast; ``systemic`` is set where nobody could be served, with the reason.
 
     ``posts`` were sent and ``throttled`` of them answered 429; ``undeleted`` rows of gone clients
-    are still there, for the next broadcast to find.
+    are still there, for the next broadcast to find, and ``unproven`` rows more were not to be deleted
+    while nobody was answered 200.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -66,3 +81,4 @@ class Report:
     throttled: int = 0
     most_in_flight: int = 0
     undeleted: int = 0
+    unproven: int = 0

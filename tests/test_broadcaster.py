@@ -317,6 +317,78 @@ async def test_without_a_queue_a_gone_client_is_waited_for_until_it_is_old() -> 
     assert 10 <= scene.took < 14
 
 
+HOUR_MS = 3_600_000
+
+
+async def test_an_endpoint_that_knows_nobody_empties_no_table() -> None:
+    """5,000 ids answer 410 and none 200: 25 rows go in the sandbox's life, the others stay and are counted."""
+    store = MemoryStore(names("c", 5_000))
+    scene = Scene(Failing(410), store)
+    first, second = [await scene.broadcast(everybody()) for _ in range(2)]
+    assert (len(store.deleted), len(store.rows)) == (25, 4_975)
+    assert [report.outcomes[0].gone for report in (first, second)] == [5_000, 4_975]
+    assert [(report.unproven, report.undeleted, report.systemic) for report in (first, second)] == [
+        (4_975, 0, None)
+    ] * 2
+
+
+async def test_the_first_200_lets_the_rows_of_gone_clients_go() -> None:
+    """Rows held for want of evidence are deleted in the broadcast that is answered 200, while it still posts."""
+    rows = names("gone", 300)
+    store = MemoryStore([*rows, "c="])
+
+    def late(connection_id: str, _message: Message) -> Reply:
+        return Reply(200, 1.0) if connection_id == "c=" else Reply(410)
+
+    scene = Scene(late, store)
+    broadcast = asyncio.create_task(scene.broadcaster.broadcast([everybody(3)], 60))
+    await asyncio.sleep(0.9)
+    assert len(store.deleted) == 25
+    await asyncio.sleep(0.3)
+    assert sorted(store.deleted) == sorted(rows)
+    assert (await broadcast).unproven == 0
+
+
+async def test_the_proof_holds_for_the_life_of_the_sandbox() -> None:
+    """Once an endpoint answered 200, a later broadcast of nothing but 410 deletes all rows."""
+    store = MemoryStore(["c="])
+    scene = Scene(Failing(410, prefix="gone"), store)
+    await scene.broadcast(everybody())
+    report = await scene.broadcast(to(*names("gone", 300)))
+    assert (len(store.deleted), report.unproven) == (300, 0)
+
+
+@pytest.mark.parametrize(
+    ("created_at", "stays"),
+    [
+        (NOW_MS - 3 * HOUR_MS, 0),
+        (NOW_MS - 2 * HOUR_MS - 5 * 60_000, 75),
+        (NOW_MS - HOUR_MS, 75),
+        (NOW_MS + 9 * HOUR_MS, 75),
+        (None, 75),
+        (0, 75),
+        (EPOCH, 75),
+    ],
+)
+async def test_a_row_older_than_any_connection_needs_no_other_evidence(created_at: int | None, stays: int) -> None:
+    """No connection lasts over two hours; a time that is missing, newer or no milliseconds says nothing."""
+    scene = Scene(Failing(410), store_of(created_at, *names("gone", 100)))
+    report = await scene.broadcast(everybody())
+    assert (report.unproven, len(scene.store.rows)) == (stays, stays)
+
+
+async def test_forbidden_for_all_proves_nothing() -> None:
+    """Where nobody can be served the rows held for want of evidence stay."""
+
+    def hostile(connection_id: str, _message: Message) -> Reply:
+        return Reply(410) if connection_id.startswith("gone") else Reply(403, 0.1)
+
+    scene = Scene(hostile, MemoryStore(names("gone", 60) + names("c", 30)), bound=90)
+    report = await scene.broadcast(everybody())
+    assert isinstance(report.systemic, Forbidden)
+    assert (len(scene.store.deleted), report.unproven) == (25, 35)
+
+
 class SlowDeletes(MemoryStore):
     """Reads at once, and takes its time to delete."""
 
@@ -346,8 +418,8 @@ async def test_rows_are_deleted_while_the_posting_goes_on() -> None:
 
 async def test_deletions_wait_no_longer_than_the_deadline() -> None:
     """Rows that could not be deleted in time are counted, and left for the next broadcast."""
-    store = SlowDeletes(names("gone", 50))
-    scene = Scene(Failing(410), store)
+    store = SlowDeletes(["c=", *names("gone", 50)])
+    scene = Scene(Failing(410, prefix="gone"), store)
     report = await scene.broadcast(everybody(), seconds=0.5)
     assert report.undeleted == 50
     assert report.outcomes[0].gone == 50
@@ -359,6 +431,14 @@ class NoDeletes(MemoryStore):
 
     async def delete(self, _connection_ids: object) -> None:
         raise StoreUnavailable("AccessDeniedException")
+
+
+async def test_rows_on_trust_that_could_not_be_deleted_are_tried_again() -> None:
+    """The 25 rows that may go without a 200 are the same 25 in every broadcast, until they are gone."""
+    store = NoDeletes(names("gone", 40))
+    scene = Scene(Failing(410), store)
+    reports = [await scene.broadcast(everybody()) for _ in range(2)]
+    assert [(report.undeleted, report.unproven) for report in reports] == [(25, 15)] * 2
 
 
 async def test_a_deletion_that_fails_is_counted_and_nothing_more() -> None:
@@ -541,15 +621,46 @@ class FailingScan(MemoryStore):
         return await super().read(shard, cursor)
 
 
-async def test_a_table_that_fails_half_way_is_systemic() -> None:
-    """What is in flight is waited for, the rest is left, and the report says where the reading ended."""
+async def test_a_table_that_fails_half_way_ends_the_reading_only() -> None:
+    """Everybody who was read is served, another job too, and the report says where the reading ended and why."""
     store = FailingScan(names("c", 500), page_size=100, delay=0.01)
     scene = Scene(lambda _id, _message: Reply(200, 0.5), store, bound=10)
-    report = await scene.broadcast(everybody())
-    assert isinstance(report.systemic, StoreUnavailable)
-    assert report.outcomes[0].delivered == [10]
-    assert report.outcomes[0].unread
-    assert scene.took < 1
+    report = await scene.broadcast(everybody(), to("d=", "e="))
+    assert report.systemic is None
+    assert [outcome.delivered for outcome in report.outcomes] == [[200], [2]]
+    outcome = report.outcomes[0]
+    assert (outcome.unread, outcome.pages) == (True, 2)
+    store.down = False
+    rest = await MemoryStore.read(store, Shard(), outcome.cursor)
+    assert not {client.connection_id for client in rest.clients} & set(scene.transport.received)
+    assert isinstance(outcome.failure, StoreUnavailable)
+    assert outcome.leftovers == []
+
+
+class DownFor(MemoryStore):
+    """Cannot read some of its shards."""
+
+    closed: tuple[int, ...] = ()
+
+    async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
+        if shard.index in self.closed:
+            raise StoreUnavailable("InternalServerError")
+        return await super().read(shard, cursor)
+
+
+@pytest.mark.parametrize(
+    ("down", "clients", "systemic"), [((0, 1), 0, True), ((0,), 0, False), ((0, 1), 1, False), ((), 0, False)]
+)
+async def test_a_table_is_down_for_all_where_no_job_got_a_page_and_there_is_no_other_work(
+    down: tuple[int, ...], clients: int, systemic: bool
+) -> None:
+    """One shard that can be read, even an empty one, or one job with names is somebody who can be served."""
+    store = DownFor([])
+    store.closed = down
+    jobs = [Job(messages(), shard=Shard(index, 2)) for index in range(2)]
+    report = await Scene(store=store).broadcast(*jobs, *[to("c=")] * clients)
+    assert isinstance(report.systemic, StoreUnavailable) is systemic
+    assert [outcome.failure is not None for outcome in report.outcomes[:2]] == [index in down for index in range(2)]
 
 
 async def test_a_hanging_post_does_not_hold_up_the_verdict_for_long() -> None:
@@ -597,7 +708,7 @@ async def test_a_transport_that_cannot_begin_is_systemic() -> None:
 @pytest.mark.parametrize("bound", [1, 20])
 @pytest.mark.parametrize("large", [{"e1"}, {"e0", "e2"}])
 async def test_a_message_too_large_for_everybody_is_posted_to_a_few_only(large: set[str], bound: int) -> None:
-    """After ten refusals and no delivery a message is blocked; the others go on."""
+    """After ten 413s and no delivery a message is blocked; the others go on."""
     posts = Counter[str]()
 
     def strict(_id: str, message: Message) -> Reply:
@@ -606,18 +717,18 @@ async def test_a_message_too_large_for_everybody_is_posted_to_a_few_only(large: 
 
     scene = Scene(strict, MemoryStore(names("c", 400)), bound=bound)
     report = await scene.broadcast(everybody(3))
-    assert report.outcomes[0].blocked == {int(each[1]) for each in large}
+    assert report.outcomes[0].blocked == {int(each[1]): "too_large" for each in large}
     assert all(posts[each] < 10 + bound for each in large)
     assert report.outcomes[0].delivered == [0 if f"e{at}" in large else 400 for at in range(3)]
-    assert {type(rejected.error) for rejected in report.outcomes[0].rejected} == {TooLarge}
+    assert {type(rejected.error) for rejected in report.outcomes[0].rejected.values()} == {TooLarge}
 
 
 async def test_a_message_too_large_for_some_is_not_blocked() -> None:
     """A message that somebody got is kept for everybody else, however many refuse it."""
     scene = Scene(Failing(413, prefix="small"), MemoryStore([*names("c", 5), *names("small", 30)]), bound=5)
     report = await scene.broadcast(everybody())
-    assert report.outcomes[0].blocked == set()
-    assert len(report.outcomes[0].rejected) == 30
+    assert report.outcomes[0].blocked == {}
+    assert report.outcomes[0].rejections == 30
 
 
 async def test_a_refused_message_is_skipped_and_the_row_kept() -> None:
@@ -628,8 +739,8 @@ async def test_a_refused_message_is_skipped_and_the_row_kept() -> None:
 
     scene = Scene(picky, MemoryStore(["odd=", *names("c", 5)]))
     report = await scene.broadcast(everybody(3))
-    ((client, position, error),) = report.outcomes[0].rejected
-    assert (client.connection_id, position, type(error)) == ("odd=", 1, Refused)
+    ((key, (error, clients)),) = report.outcomes[0].rejected.items()
+    assert (key, type(error), clients) == ((1, "refused"), Refused, [Client("odd=")])
     assert scene.got("odd=") == ["e0", "e2"]
     assert scene.store.deleted == []
 
@@ -642,8 +753,35 @@ async def test_waiting_for_a_message_that_turns_out_blocked_ends_the_broadcast()
 
     scene = Scene(strict, MemoryStore(["late=", *names("c", 20)]))
     report = await scene.broadcast(everybody())
-    assert report.outcomes[0].blocked == {0}
+    assert report.outcomes[0].blocked == {0: "too_large"}
     assert scene.took < 4
+
+
+@pytest.mark.parametrize("bound", [1, 50])
+async def test_a_message_that_thousands_refuse_and_nobody_takes_is_posted_to_no_more(bound: int) -> None:
+    """After a thousand 400s and no delivery a message is the one at fault; the others go on."""
+    posts = Counter[str]()
+
+    def strict(_id: str, message: Message) -> Reply:
+        posts[message.event_id] += 1
+        return Reply(400 if message.event_id == "e1" else 200, 0.001)
+
+    scene = Scene(strict, MemoryStore(names("c", 3_000)), bound=bound)
+    report = await scene.broadcast(everybody(3))
+    assert report.outcomes[0].blocked == {1: "refused"}
+    assert 1_000 <= posts["e1"] < 1_000 + bound
+    assert report.outcomes[0].delivered == [3_000, 0, 3_000]
+
+
+@pytest.mark.parametrize("bound", [1, 50])
+async def test_malformed_ids_at_the_head_of_the_table_keep_no_message_from_the_others(bound: int) -> None:
+    """A hundred rows that are no connections answer 400 before anybody is served, and then everybody is."""
+    scene = Scene(Failing(400, prefix="bad"), MemoryStore(names("bad", 100) + names("c", 200)), bound=bound)
+    report = await scene.broadcast(everybody(2))
+    assert report.outcomes[0].delivered == [200, 200]
+    assert report.outcomes[0].blocked == {}
+    for _, clients in report.outcomes[0].rejected.values():
+        assert sorted(clients) == sorted(map(Client, names("bad", 100)))
 
 
 # ── giving up, and the deadline ─────────────────────────────────────────────────────────────────
@@ -731,6 +869,21 @@ async def test_time_is_kept_back_for_those_who_will_be_left_over(delay: float, u
     report = await scene.broadcast(everybody(), seconds=10)
     assert len(report.outcomes[0].leftovers) == 10_000
     assert until - 0.3 < scene.took < until - 0.05
+
+
+async def test_time_is_kept_back_for_those_who_refused_a_message() -> None:
+    """Their names are to be written into dead letters, and a client that hangs must not use that time up."""
+
+    def strict(connection_id: str, _message: Message) -> Reply:
+        if connection_id.startswith("odd"):
+            return Reply(400, 1.0)
+        return Reply(200, NEVER if connection_id == "hang=" else 0.0)
+
+    rows = ["c=", "hang=", *names("odd", 10_000)]
+    scene = Scene(strict, MemoryStore(rows), bound=len(rows), timeout=30, persistent=True)
+    report = await scene.broadcast(everybody(), seconds=10)
+    assert report.outcomes[0].rejections == 10_000
+    assert scene.took < 9.85
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.001, 0.05])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
 from random import Random
@@ -11,11 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from async_relay.errors import Forbidden, PostError, Refused, ServerError, Throttled, TimedOut, TooLarge
+from async_relay.errors import (
+    Forbidden,
+    PostError,
+    Refused,
+    ServerError,
+    StoreUnavailable,
+    Throttled,
+    TimedOut,
+    TooLarge,
+)
 from async_relay.jobs import Client, Job, Shard
 from async_relay.leftovers import Parked, Policy, Settlement, settle
 from async_relay.messages import Message
-from async_relay.report import Leftover, Outcome, Rejected
+from async_relay.report import Leftover, Outcome
 
 NOW = 1_700_000_000_000
 BOTH = Policy(retries=True, dead_letters=True)
@@ -29,12 +39,14 @@ def messages(count: int) -> tuple[Message, ...]:
     return tuple(Message.encode({"incident_id": at, "event_id": f"e{at}", "sequence": str(at)}) for at in range(count))
 
 
-def of(job: Job, *, leftovers: list[Leftover] | None = None, rejected: list[Rejected] | None = None) -> Outcome:
-    return Outcome(job, [0] * len(job.messages), leftovers=leftovers or [], rejected=rejected or [])
+Rejection = tuple[Client, int, PostError]
 
 
-def from_message(client: Client, skip: int) -> Client:
-    return client._replace(skip=skip)
+def of(job: Job, *, leftovers: list[Leftover] | None = None, rejected: Iterable[Rejection] = ()) -> Outcome:
+    outcome = Outcome(job, [0] * len(job.messages), leftovers=leftovers or [])
+    for client, position, error in rejected:
+        outcome.reject(client.connection_id, client.created_at, position, error)
+    return outcome
 
 
 STREAM = Job(messages(3), shard=Shard(), first_at=0)
@@ -102,6 +114,17 @@ def test_the_unread_part_of_the_table_goes_on_at_its_cursor() -> None:
     assert settle(outcome, NO_RETRIES, NOW) == Settlement(back=frozenset({0, 1, 2}))
 
 
+def test_the_unread_part_of_a_table_that_stopped_answering_waits() -> None:
+    """After a page it is parked for the base delay, whatever the attempt; without one the job goes back."""
+    job = replace(STREAM, shard=Shard(1, 8), attempt=2, hop=3)
+    outcome = replace(of(job), unread=True, cursor={"position": 2}, pages=1, failure=StoreUnavailable("throttled"))
+    (parked,) = settle(outcome, BOTH, NOW).parked
+    assert (parked.delay, parked.job.attempt, parked.job.hop, parked.positions) == (5, 2, 4, range(3))
+    assert settle(outcome, replace(BOTH, backoff_seconds=0), NOW).parked[0].delay == 0
+    everything = Settlement(back=frozenset({0, 1, 2}))
+    assert settle(replace(outcome, pages=0), BOTH, NOW) == settle(outcome, NO_RETRIES, NOW) == everything
+
+
 def test_a_client_of_a_shard_is_parked_by_its_name() -> None:
     """A leftover of a part of the table no longer has to do with shard, cursor and hops."""
     job = replace(STREAM, shard=Shard(1, 8), cursor={"connectionId": {"S": "c"}}, hop=3)
@@ -152,7 +175,7 @@ def test_without_a_retry_queue_leftovers_go_back(error: PostError | None) -> Non
 
 def test_a_refused_message_is_a_letter_to_who_refused_it() -> None:
     """A 400 is one letter a message, with all clients that answered it."""
-    rejected = [Rejected(from_message(each, 1), 1, Refused("HTTP 400")) for each in (A, B)]
+    rejected = [(each, 1, Refused("HTTP 400")) for each in (A, B)]
     settled = settle(of(STREAM, rejected=rejected), BOTH, NOW)
     (buried,) = settled.buried
     letter = buried.letter
@@ -165,9 +188,9 @@ def test_a_refused_message_is_a_letter_to_who_refused_it() -> None:
 def test_each_message_and_reason_has_its_letter() -> None:
     """Two messages, or two reasons for one, are different letters."""
     rejected = [
-        Rejected(A, 0, Refused("HTTP 400")),
-        Rejected(B, 0, TooLarge("HTTP 413")),
-        Rejected(from_message(A, 1), 1, Refused("HTTP 400")),
+        (A, 0, Refused("HTTP 400")),
+        (B, 0, TooLarge("HTTP 413")),
+        (A, 1, Refused("HTTP 400")),
     ]
     outcome = replace(of(STREAM, rejected=rejected), delivered=[1, 1, 3])
     letters = [each.letter for each in settle(outcome, BOTH, NOW).buried]
@@ -180,16 +203,16 @@ def test_each_message_and_reason_has_its_letter() -> None:
 
 def test_a_message_too_large_for_some_is_a_letter_to_them() -> None:
     """A 413 while others took the message is its clients' letter."""
-    outcome = replace(of(STREAM, rejected=[Rejected(A, 0, TooLarge("HTTP 413"))]), delivered=[5, 6, 6])
+    outcome = replace(of(STREAM, rejected=[(A, 0, TooLarge("HTTP 413"))]), delivered=[5, 6, 6])
     (buried,) = settle(outcome, BOTH, NOW).buried
     assert buried.letter.detail == "1 clients answered HTTP 413"
     assert buried.letter.content == Job(STREAM.messages[:1], (A,), first_at=NOW, reason="too_large")
 
 
-@pytest.mark.parametrize("blocked", [set(), {1}])
-def test_a_message_too_large_for_everybody_is_one_letter(blocked: set[int]) -> None:
+@pytest.mark.parametrize("blocked", [{}, {1: "too_large"}])
+def test_a_message_too_large_for_everybody_is_one_letter(blocked: dict[int, str]) -> None:
     """A 413 from everybody is one letter for the message, to the part of the table it was for."""
-    rejected = [Rejected(from_message(each, 1), 1, TooLarge("HTTP 413")) for each in (A, B)]
+    rejected = [(each, 1, TooLarge("HTTP 413")) for each in (A, B)]
     job = replace(STREAM, shard=Shard(2, 4), cursor={"connectionId": {"S": "c"}}, first_at=9)
     delivered = [7, 1 if blocked else 0, 7]
     outcome = replace(of(job, rejected=rejected), delivered=delivered, blocked=blocked)
@@ -202,12 +225,12 @@ def test_a_job_too_large_for_everybody_names_who_was_to_get_it() -> None:
     """From the queue it is a letter to all the job's clients that lack the message and have no way of their own."""
     job = replace(QUEUED, clients=(A, B, C, Client("has", None, 2), Client("later"), Client("odd", None, 1)))
     rejected = [
-        Rejected(from_message(A, 1), 1, TooLarge("HTTP 413")),
-        Rejected(Client("odd", None, 1), 1, Refused("HTTP 400")),
-        Rejected(B, 0, Refused("HTTP 400")),
+        (A, 1, TooLarge("HTTP 413")),
+        (Client("odd", None, 1), 1, Refused("HTTP 400")),
+        (B, 0, Refused("HTTP 400")),
     ]
     leftovers = [Leftover(Client("c", None, 2), TimedOut()), Leftover(Client("later", None, 1), TimedOut())]
-    outcome = replace(of(job, rejected=rejected, leftovers=leftovers), delivered=[5, 0, 2], blocked={1})
+    outcome = replace(of(job, rejected=rejected, leftovers=leftovers), delivered=[5, 0, 2], blocked={1: "too_large"})
     buried, others, _ = settle(outcome, BOTH, NOW).buried
     assert isinstance(buried.letter.content, Job)
     assert buried.letter.content.clients == (A, B, C)
@@ -216,17 +239,44 @@ def test_a_job_too_large_for_everybody_names_who_was_to_get_it() -> None:
     assert others.letter.content.clients == (Client("odd"),)
 
 
-def test_a_message_refused_by_everybody_names_them() -> None:
-    """Only a message too large is one for the whole table; a 400 may be the clients' own."""
-    (buried,) = settle(of(STREAM, rejected=[Rejected(A, 0, Refused("HTTP 400"))]), BOTH, NOW).buried
+def refusals(count: int, error: PostError) -> list[Rejection]:
+    return [(Client(f"x{at}"), 0, error) for at in range(count)]
+
+
+@pytest.mark.parametrize(("delivered", "count", "everybody"), [(0, 9, False), (0, 10, True), (1, 500, False)])
+def test_a_message_refused_by_ten_and_taken_by_nobody_is_one_letter(
+    delivered: int, count: int, everybody: bool
+) -> None:
+    """A 400 from ten clients and not one 200 is the message's own; fewer, or beside a 200, are those clients'."""
+    outcome = replace(of(STREAM, rejected=refusals(count, Refused("HTTP 400"))), delivered=[delivered, 9, 9])
+    (buried,) = settle(outcome, BOTH, NOW).buried
     assert isinstance(buried.letter.content, Job)
-    assert (buried.letter.content.shard, buried.letter.content.clients) == (None, (A,))
+    assert (buried.letter.content.shard is not None) is everybody
+    assert len(buried.letter.content.clients) == (0 if everybody else count)
+    assert buried.letter.detail == f"{'everybody' if everybody else f'{count} clients'} answered HTTP 400"
+
+
+def test_answers_that_differ_are_no_verdict_of_everybody() -> None:
+    """Where some say 400 and some 413 each letter names its clients."""
+    rejected = [*refusals(12, Refused("HTTP 400")), (A, 0, TooLarge("HTTP 413"))]
+    contents = [each.letter.content for each in settle(of(STREAM, rejected=rejected), BOTH, NOW).buried]
+    assert [len(each.clients) for each in contents if isinstance(each, Job)] == [12, 1]
+
+
+def test_a_job_refused_by_all_its_clients_names_who_was_to_get_it() -> None:
+    """From the queue the letter is to the job's clients, each once, those left over excepted."""
+    clients = tuple(Client(f"x{at}") for at in range(12))
+    outcome = of(replace(QUEUED, clients=clients), rejected=refusals(10, Refused("HTTP 400")))
+    outcome.leftovers.append(Leftover(Client("x11"), TimedOut()))
+    (buried,) = settle(outcome, NO_RETRIES, NOW).buried
+    assert isinstance(buried.letter.content, Job)
+    assert buried.letter.content.clients == clients[:11]
 
 
 @pytest.mark.parametrize("error", [Refused("HTTP 400"), TooLarge("HTTP 413")])
 def test_without_dead_letters_a_rejected_message_goes_back(error: PostError) -> None:
     """The message is handed back alone."""
-    outcome = of(STREAM, rejected=[Rejected(from_message(A, 1), 1, error)])
+    outcome = of(STREAM, rejected=[(A, 1, error)])
     assert settle(outcome, NO_LETTERS, NOW) == Settlement(back=frozenset({1}))
 
 
@@ -246,10 +296,13 @@ class History:
         self.owed: set[tuple[str, int]] = set()
         self.skipped: set[int] = set()
         if random.random() < 0.3:
-            self.outcome.blocked.add(random.randrange(count))
+            self.outcome.blocked[random.randrange(count)] = "too_large"
         for client in clients:
             self.serve(client, random)
-        self.outcome.blocked &= self.skipped
+        self.outcome.blocked = {at: reason for at, reason in self.outcome.blocked.items() if at in self.skipped}
+
+    def reject(self, client: Client, position: int, error: PostError) -> None:
+        self.outcome.reject(client.connection_id, client.created_at, position, error)
 
     def serve(self, client: Client, random: Random) -> None:
         for position in range(client.skip, len(self.outcome.job.messages)):
@@ -262,12 +315,12 @@ class History:
             if position in self.outcome.blocked:
                 self.owed.add((client.connection_id, position))
                 if position not in self.skipped or random.random() < 0.3:
-                    self.outcome.rejected.append(Rejected(now, position, TooLarge("HTTP 413")))
+                    self.reject(client, position, TooLarge("HTTP 413"))
                 self.skipped.add(position)
             elif fate < 0.4:
                 self.owed.add((client.connection_id, position))
                 error = random.choice([Refused("HTTP 400"), TooLarge("HTTP 413")])
-                self.outcome.rejected.append(Rejected(now, position, error))
+                self.reject(client, position, error)
             else:
                 self.outcome.delivered[position] += 1
 

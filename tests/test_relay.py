@@ -317,6 +317,19 @@ async def test_too_large_for_everybody_is_one_letter() -> None:
     assert stage.figures[0]["rejected"] < 20
 
 
+@pytest.mark.parametrize("fanout", [False, True])
+async def test_refused_by_everybody_is_one_letter(fanout: bool) -> None:
+    """400 from everybody for one record: one dead letter a job, to its part of the table, and the rest for all."""
+    stage = Stage(lambda _id, message: Reply(400 if message.sequence == "2" else 200), names("c", 300), fanout=fanout)
+    if fanout:
+        assert await stage.jobs(fifo(0, 1, 3), fifo(1, 1, 3)) == back()
+    else:
+        assert await stage.stream(*records(3)) == back()
+    assert stage.reasons() == [("refused", "2")] * (2 if fanout else 1)
+    assert all("clients" not in letter and letter["shard"] for letter in stage.buried())
+    assert all(stage.got(each) == ["1", "3"] for each in names("c", 300))
+
+
 async def test_refused_by_some_names_them() -> None:
     """400 from two of many: one letter with the two, and the message that was refused."""
     stage = Stage(only("odd", Reply(400)), [*names("odd", 2), *names("c", 20)])
@@ -534,6 +547,21 @@ async def test_a_young_client_is_parked_with_its_age_and_buried_once_it_is_old()
     assert await stage.jobs(*stage.retry.take()) == back()
     assert stage.store.deleted == ["new="]
     assert (stage.parked(), stage.buried()) == ([], [])
+
+
+async def test_an_endpoint_that_may_be_another_apis_is_one_error(caplog: pytest.LogCaptureFixture) -> None:
+    """410 from everybody and not one 200 is a success for the batch, a figure, and one line that names WS_ENDPOINT."""
+    stage = Stage(only("", Reply(410)), names("c", 5_000))
+    assert await stage.stream(*records(2)) == back()
+    assert (stage.figures[0]["unproven"], stage.figures[0]["undeleted"], stage.figures[0]["gone"]) == (4_975, 0, 5_000)
+    errors = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert errors == [
+        "4975 clients answered 410 and nobody 200: their rows stay, since WS_ENDPOINT may be another API's"
+    ]
+    stage.transport.script = only("c1", Reply(410))
+    assert await stage.stream(*records(1)) == back()
+    assert stage.figures[1]["unproven"] == 0
+    assert not any(each.startswith("c1") for each in stage.store.rows)
 
 
 # ── the fan-out ─────────────────────────────────────────────────────────────────────────────────

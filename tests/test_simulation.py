@@ -52,6 +52,7 @@ HOUR = 3_600.0
 TROUBLE_ENDS = 120.0
 CLOSING = 140.0
 CROWD = 10
+ON_TRUST = 25
 
 Fault = Literal["none", "slow", "flaky", "sick", "hanging", "full", "lossy", "odd", "small", "forbidden", "unreachable"]
 Answer = Callable[[Random, float, Message], Reply]
@@ -517,6 +518,9 @@ def _about_invocations(after: Aftermath) -> Iterator[str]:
 
 def _about_rows(world: World) -> Iterator[str]:
     read = world.history.retry or not world.history.page_delay  # else it may end with the table never read whole
+    if all(nature.drops < NEVER for nature in world.natures.values()):
+        # Nobody is left to prove the endpoint: all but what goes on trust may stay.
+        read = read and len(world.store.rows) > max(0, len(world.natures) - ON_TRUST)
     for connection_id, nature in world.natures.items():
         if nature.drops == NEVER and connection_id not in world.store.rows:
             yield f"the row of {connection_id}, which is live, was deleted"

@@ -1,0 +1,217 @@
+"""A connections table that answers now and then: what was served stays served, and everybody is served once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from random import Random
+from typing import Any
+
+import pytest
+from lambda_models import Function, Sqs, SqsMapping, StreamMapping, virtual_time, wall_clock
+from records import event, incident, record
+
+from async_relay.broadcaster import Broadcaster, Limits
+from async_relay.errors import StoreUnavailable
+from async_relay.jobs import Client, Cursor, Job, Shard
+from async_relay.leftovers import Policy
+from async_relay.memory import MemoryQueue, MemoryStore, MemoryTransport
+from async_relay.messages import Message
+from async_relay.protocols import Entry, Page
+from async_relay.rate import Rate
+from async_relay.relay import Queues, Relay
+from async_relay.streams import read_record
+
+pytestmark = virtual_time
+
+
+def names(count: int) -> list[str]:
+    return [f"c{number}=" for number in range(count)]
+
+
+def raw(number: int) -> dict[str, Any]:
+    return record(incident(number), sequence=str(number))
+
+
+def message(number: int) -> Message:
+    found = read_record(raw(number)).message
+    assert found is not None
+    return found
+
+
+class TwoPages(MemoryStore):
+    """Gives two pages an invocation and then throttles, as a table with too little read capacity does."""
+
+    left = 0
+
+    async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
+        if not self.left:
+            raise StoreUnavailable("ProvisionedThroughputExceededException")
+        self.left -= 1
+        return await super().read(shard, cursor)
+
+
+class DownFor(MemoryStore):
+    """Cannot read some of its shards."""
+
+    closed: frozenset[int] = frozenset()
+
+    async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
+        if shard.index in self.closed:
+            raise StoreUnavailable("InternalServerError")
+        return await super().read(shard, cursor)
+
+
+async def pages(store: MemoryStore, shard: Shard, cursor: Cursor | None = None) -> list[int]:
+    """How many clients are on each page of the shard after the cursor."""
+    found: list[int] = []
+    while cursor is not None or not found:
+        page = await MemoryStore.read(store, shard, cursor)
+        found.append(len(page.clients))
+        cursor = page.cursor
+    return found
+
+
+def relay_over(store: MemoryStore, transport: MemoryTransport, queues: Queues, **options: Any) -> Relay:
+    retries, letters = queues.retry is not None, queues.dead_letters is not None
+    broadcaster = Broadcaster(transport, store, Limits(100, 3.0, not retries), Rate(), Random(1), wall_clock)
+    return Relay(broadcaster, queues, Policy(retries, letters), wall_clock=wall_clock, **options)
+
+
+class Throttled:
+    """The stream's function and the worker of its queue over a table that gives two pages an invocation."""
+
+    def __init__(self, clients: int, *, fanout: bool) -> None:
+        self.store = TwoPages(names(clients), page_size=100, delay=0.01)
+        self.transport = MemoryTransport()
+        # As in the template: a job is hidden for six minutes, and redriven at its eleventh receive.
+        self.retry = Sqs(visibility=360, max_receives=10)
+        self.letters = Sqs()
+        self.fanout = Sqs(fifo=True, visibility=360, max_receives=10)
+        queues = Queues(self.retry, self.letters, self.fanout if fanout else None)
+        relay = relay_over(self.store, self.transport, queues, shards=4)
+        self.stream = StreamMapping(self.function(relay.on_stream))
+        self.worker = self.function(relay.on_jobs)
+        self.jobs = [SqsMapping(queue, self.worker) for queue in (self.retry, self.fanout)]
+
+    def function(self, handler: Any) -> Function:
+        async def invoked(batch: Any, seconds: float) -> Any:
+            self.store.left = 2
+            return await handler(batch, seconds)
+
+        return Function(invoked, 60)
+
+    async def live(self, *records: Any, seconds: float = 7_200) -> None:
+        for each in records:
+            self.stream.put(each)
+        mappings: list[StreamMapping | SqsMapping] = [self.stream, *self.jobs]
+        pollers = [asyncio.create_task(each.poll()) for each in mappings]
+        await asyncio.sleep(seconds)
+        for poller in pollers:
+            poller.cancel()
+        await asyncio.gather(*pollers, return_exceptions=True)
+        assert self.retry.messages == self.fanout.messages == self.letters.messages == []
+        assert self.retry.redriven == self.fanout.redriven == self.stream.discarded == []
+
+    def arrivals(self) -> Counter[int]:
+        """How many clients got how many messages."""
+        return Counter(self.transport.arrivals.values())
+
+
+async def test_a_table_of_two_pages_an_invocation_is_served_once_in_as_many_as_it_takes() -> None:
+    """2,000 clients in twenty pages: ten invocations, and everybody has the message once."""
+    world = Throttled(2_000, fanout=False)
+    await world.live(raw(1))
+    assert world.arrivals() == {1: 2_000}
+    assert world.stream.function.invocations + world.worker.invocations == 10
+
+
+async def test_a_throttled_table_behind_the_fan_out_is_served_once_too() -> None:
+    """Four shards share two pages an invocation: no page is read twice, none is redriven, nobody is served twice."""
+    world = Throttled(2_000, fanout=True)
+    await world.live(raw(1), raw(2))
+    assert world.arrivals() == {2: 2_000}
+    assert world.store.reads == sum([len(await pages(world.store, Shard(index, 4))) for index in range(4)])
+    assert all([each.sequence for each in got] == ["1", "2"] for got in world.transport.received.values())
+
+
+@pytest.mark.parametrize("base", [5.0, 0.0])
+async def test_the_unread_part_waits_in_the_retry_queue(base: float) -> None:
+    """It is the job from its page on, parked for the base delay, and no attempt is counted."""
+    store, queue = TwoPages(names(500), page_size=100), MemoryQueue()
+    store.left = 3
+    relay = relay_over(store, MemoryTransport(), Queues(queue, MemoryQueue()))
+    relay._policy = Policy(True, True, base)
+    first = await store.read(Shard(), None)
+    job = Job((message(1),), shard=Shard(), cursor=first.cursor, attempt=1, hop=3)
+    assert await relay.on_jobs({"Records": sqs_records(job)}, 30) == {"batchItemFailures": []}
+    (entry,) = queue.entries
+    parked = Job.decode(entry.body)
+    assert await pages(store, Shard(), parked.cursor) == [100, 100]
+    assert (parked.attempt, parked.hop, entry.delay) == (1, 4, int(base))
+
+
+async def test_without_a_retry_queue_the_records_go_back() -> None:
+    """There is nowhere to write the page key down, so the batch comes again."""
+    store = TwoPages(names(500), page_size=100)
+    store.left = 2
+    relay = relay_over(store, MemoryTransport(), Queues(None, MemoryQueue()))
+    failures = await relay.on_stream(event(raw(1), raw(2)), 30)
+    assert failures == {"batchItemFailures": [{"itemIdentifier": "1"}, {"itemIdentifier": "2"}]}
+
+
+def sqs_records(*jobs: Job, group: str = "") -> list[dict[str, Any]]:
+    attributes = {"MessageGroupId": group} if group else {}
+    return [
+        {"messageId": f"{group}m{at}", "body": job.encode(), "attributes": attributes} for at, job in enumerate(jobs)
+    ]
+
+
+@pytest.mark.parametrize("others", ["clients", "shards"])
+async def test_a_continuation_whose_table_is_down_takes_no_other_job_with_it(others: str) -> None:
+    """Of six retry jobs five are settled and one stays, received until SQS redrives it alone."""
+    store, transport = DownFor(names(60)), MemoryTransport()
+    store.closed = frozenset({5})
+    retry, letters = Sqs(visibility=360, max_receives=10), Sqs()
+    worker = Function(relay_over(store, transport, Queues(retry, letters)).on_jobs, 60)
+    jobs = [Job((message(1),), shard=Shard(index, 6)) for index in range(6)]
+    if others == "clients":
+        jobs[:5] = [Job((message(1),), (Client(each),), attempt=1) for each in names(5)]
+    await retry.send([Entry(job.encode()) for job in jobs])
+    poller = asyncio.create_task(SqsMapping(retry, worker).poll())
+    await asyncio.sleep(60)
+    assert [each.entry.body for each in retry.messages] == [jobs[5].encode()]
+    await asyncio.sleep(2 * 3_600)
+    poller.cancel()
+    await asyncio.gather(poller, return_exceptions=True)
+    assert [each.entry.body for each in retry.redriven] == [jobs[5].encode()]
+    assert letters.messages == []
+    assert set(transport.arrivals.values()) == {1}
+
+
+async def test_jobs_of_one_group_that_share_a_read_go_on_together() -> None:
+    """Three jobs read in one go whose table stops half way are one continuation, back in their group."""
+    store, fanout = TwoPages(names(500), page_size=100), MemoryQueue()
+    store.left = 1
+    relay = relay_over(store, MemoryTransport(), Queues(MemoryQueue(), MemoryQueue(), fanout))
+    jobs = [Job((message(number),), shard=Shard(0, 1)) for number in (1, 2, 3)]
+    assert await relay.on_jobs({"Records": sqs_records(*jobs, group="0")}, 30) == {"batchItemFailures": []}
+    (entry,) = fanout.entries
+    parked = Job.decode(entry.body)
+    assert (entry.group, entry.delay, parked.hop) == ("0", 0, 1)
+    assert await pages(store, Shard(), parked.cursor) == [100] * 4
+    assert [each.sequence for each in parked.messages] == ["1", "2", "3"]
+
+
+async def test_a_group_whose_table_is_down_goes_back_alone() -> None:
+    """The jobs that would have shared the read come back, and another group is served."""
+    store, transport, fanout = DownFor(names(60)), MemoryTransport(), MemoryQueue()
+    store.closed = frozenset({0})
+    relay = relay_over(store, transport, Queues(MemoryQueue(), MemoryQueue(), fanout))
+    down = [Job((message(number),), shard=Shard(0, 2)) for number in (1, 2)]
+    well = [Job((message(number),), shard=Shard(1, 2)) for number in (1, 2)]
+    batch = [*sqs_records(*down, group="0"), *sqs_records(*well, group="1")]
+    failures = await relay.on_jobs({"Records": batch}, 30)
+    assert [each["itemIdentifier"] for each in failures["batchItemFailures"]] == ["0m0", "0m1"]
+    assert fanout.entries == []
+    assert set(transport.arrivals.values()) == {2}
