@@ -7,14 +7,15 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
-from aws_server import Answering
+from aws_server import Answering, aws_server, content
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from async_relay.aws import DynamoStore, SqsQueue
-from async_relay.errors import QueueUnavailable, SettingsError, StoreUnavailable
-from async_relay.jobs import Shard
+from async_relay.aws import Aws, DynamoStore, SqsQueue
+from async_relay.errors import QueueUnavailable, SettingsError, StoreUnavailable, Unavailable
+from async_relay.jobs import Client, Shard
 from async_relay.protocols import Entry
+from async_relay.testing import Answer
 
 QUEUE_URL = "https://sqs.eu-west-1.amazonaws.com/1/retry"
 ENTRIES = [Entry(f"body {at}") for at in range(3)]
@@ -173,6 +174,65 @@ async def test_an_empty_last_key_is_the_end() -> None:
     store = DynamoStore(Answering(lambda _request: page(ROW, LastEvaluatedKey={})), "connections")
     assert (await store.read(Shard(), None)).cursor is None
     assert await store.count(5) == 1
+
+
+# ── over a socket, and through the SDK ──────────────────────────────────────────────────────────
+
+DEEP = Answer(body=b'{"Items": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+
+
+async def test_an_answer_nested_too_deep_is_left_to_the_sdk_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own sockets give it up without waiting for the timeout, and the SDK has the next word."""
+    async with aws_server(DEEP, content(page(ROW))) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        aws = Aws()
+        try:
+            async with asyncio.timeout(4):
+                found = await DynamoStore(aws.service("dynamodb"), "connections").read(Shard(), None)
+            assert found.clients == [Client("a=")]
+            assert server.agents == ["own sockets", "sdk"]
+        finally:
+            await aws.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(400, body=b"[]"), Answer(400, body=b'"no"'), Answer(body=b"[]"), Answer(body=b'{"Items": 7}'), DEEP],
+    ids=["400 of a list", "400 of a text", "a list", "no list of items", "deep"],
+)
+async def test_what_the_sdk_cannot_read_is_an_unavailable_table(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer botocore's parser falls over is the documented error too."""
+    async with aws_server(answer) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        aws = Aws(own_sockets=False)
+        try:
+            with pytest.raises(StoreUnavailable):
+                await DynamoStore(aws.service("dynamodb"), "connections").read(Shard(), None)
+        finally:
+            await aws.close()
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), ImportError("no aiobotocore"), SyntaxError()])
+async def test_an_sdk_that_cannot_be_loaded_is_an_unavailable_table(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever an import raises is the documented error, and the next call tries again."""
+
+    def fail(_name: str) -> Any:
+        raise error
+
+    aws = Aws(own_sockets=False)
+    with monkeypatch.context() as broken:
+        broken.setattr("async_relay.aws.session.import_module", fail)
+        with pytest.raises(StoreUnavailable, match=r"cannot be read: the AWS SDK cannot be loaded"):
+            await DynamoStore(aws.service("dynamodb"), "connections").read(Shard(), None)
+        with pytest.raises(Unavailable):
+            await aws.load("management_api")
+    assert (await aws.credentials()).access_key == "AKIDEXAMPLE"
+    assert (await aws.sdk()).region == "eu-west-1"
+    await aws.close()
 
 
 # ── the queue ───────────────────────────────────────────────────────────────────────────────────
