@@ -31,11 +31,11 @@ def deliver_handler(event: Any, context: Any = None) -> Failures:
     return _runner.run(_sandbox.on_jobs(event, context))
 
 
-def connect_handler(event: Any, _context: Any = None) -> dict[str, int]:
+def connect_handler(event: Any, context: Any = None) -> dict[str, int]:
     """WebSocket $connect: write the client's row."""
-    return _runner.run(_sandbox.on_connect(event))
+    return _runner.run(_sandbox.on_connect(event, context))
 
 
-def disconnect_handler(event: Any, _context: Any = None) -> dict[str, int]:
+def disconnect_handler(event: Any, context: Any = None) -> dict[str, int]:
     """WebSocket $disconnect: delete the client's row."""
-    return _runner.run(_sandbox.on_disconnect(event))
+    return _runner.run(_sandbox.on_disconnect(event, context))

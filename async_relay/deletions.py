@@ -1,6 +1,7 @@
 """Rows of gone clients, deleted in parallel while the posting goes on.
 
-One worker takes all that has come together meanwhile, so many rows are few calls of the store.
+One worker takes all that has come together meanwhile, so many rows are few calls of the store. A row
+that is asked for twice, by two jobs that name the same client, is one row.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from .errors import Unavailable
 from .protocols import ConnectionStore
 
 _ROWS = 1_000
+# Seconds for what is still to be deleted when everybody has been served. A call takes some milliseconds, so a
+# table that has not answered by then is sick; whoever is served next must not wait for it, and a row that stays
+# costs one more post that is answered 410.
+_LAST_CALLS = 3.0
 
 
 class Deletions:
@@ -21,8 +26,9 @@ class Deletions:
         self._store = store
         self._rows: deque[str] = deque()
         self._worker: asyncio.Task[None] | None = None
-        self._refused = 0
+        self._asked: set[str] = set()
         self._begun: set[str] = set()
+        self._refused: set[str] = set()
 
     def __repr__(self) -> str:
         """A sentence for logs."""
@@ -31,18 +37,22 @@ class Deletions:
     @property
     def undeleted(self) -> int:
         """How many rows are not known to be deleted."""
-        return len(self._rows) + len(self._begun) + self._refused
+        return len(self._rows) + len(self._begun) + len(self._refused)
 
     def add(self, connection_id: str) -> None:
-        """Delete this row soon."""
+        """Delete this row soon, once; one that could not be deleted is tried again."""
+        if connection_id in self._asked:
+            return
+        self._asked.add(connection_id)
+        self._refused.discard(connection_id)
         self._rows.append(connection_id)
         if self._worker is None or self._worker.done():
             self._worker = asyncio.get_running_loop().create_task(self._work())
 
     async def finish(self, seconds: float) -> None:
-        """Wait for what was added, at most ``seconds``."""
+        """Wait for what was added, at most ``seconds`` and never more than a few."""
         if self._worker is not None:
-            await asyncio.wait([self._worker], timeout=max(0.0, seconds))
+            await asyncio.wait([self._worker], timeout=max(0.0, min(seconds, _LAST_CALLS)))
             if self._worker.done():
                 self._worker.result()
 
@@ -59,5 +69,6 @@ class Deletions:
             try:
                 await self._store.delete(rows)
             except Unavailable:
-                self._refused += len(rows)
+                self._refused.update(rows)
+                self._asked.difference_update(rows)
             self._begun.difference_update(rows)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 
 SERVICE = "async-relay"
 _OURS = "async_relay"
@@ -16,10 +17,13 @@ class PowertoolsHandler(logging.Handler):
     """Gives the package's logger to Powertools at its first line, and that line with it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Configure, and write the line."""
-        from aws_lambda_powertools import Logger
-        from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
-
+        """Configure, and write the line; to stderr as it is, where Powertools cannot be loaded."""
+        try:
+            from aws_lambda_powertools import Logger
+            from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
+        except Exception:  # noqa: BLE001 - no file descriptor left, say: what the line is about matters more than its form
+            print(self.format(record), file=sys.stderr)
+            return
         logger = logging.getLogger(_OURS)
         logger.removeHandler(self)
         copy_config_to_registered_loggers(Logger(service=SERVICE), include={_OURS})

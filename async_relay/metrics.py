@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from .logs import SERVICE
+
+_log = logging.getLogger("async_relay")
 
 NAMESPACE = "AsyncRelay"
 _GAUGES = ("most_in_flight",)
@@ -13,7 +16,11 @@ _GAUGES = ("most_in_flight",)
 def emit(figures: Mapping[str, float]) -> None:
     """Print one line; CloudWatch makes the metrics of it, named like the figures in CamelCase."""
     # After the first broadcast, not before it: the import would delay the first post by 40 ms.
-    from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
+    try:
+        from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
+    except Exception:  # noqa: BLE001 - what was delivered is delivered, whether it can be counted or not
+        _log.exception("no metrics: Powertools cannot be loaded")
+        return
 
     metrics = EphemeralMetrics(namespace=NAMESPACE, service=SERVICE)
     for name, value in figures.items():

@@ -10,12 +10,16 @@ Rules
 - A socket that was closed while it lay idle costs nothing: the first post of an invocation on it
   goes again, on another, if the socket fails before a byte of the answer.
 - If no socket is open and none can be opened, each failure is one post's: ``Unreachable``.
+- Never more sockets than the process's file descriptors allow (``descriptors``). Where none is left all
+  the same, idle sockets are given back, this pool's and the others', and posts go on over the busy ones.
+- A signature ages by the loop's clock, also while nothing is posted.
 - 1xx answers are stepped over; what is not HTTP is a ``ServerError`` and the end of its socket.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Container
@@ -24,21 +28,32 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import httptools
 
-from .errors import Disconnected, PostError, ServerError, TimedOut, Unreachable, post_error
+from .descriptors import exhausted, sockets_at_most
+from .dialling import TcpSocket, dial
+from .errors import Disconnected, PostError, Refused, ServerError, TimedOut, Unreachable, post_error
 from .messages import Message
 from .sigv4 import Credentials
+
+_log = logging.getLogger("async_relay")
 
 _AMAZON_ROOTS = Path(__file__).with_name("amazon_roots.pem")
 _HANDSHAKES = 16
 _LAST_HANDSHAKES = 0.05
 _SWEEP = 0.1
+# Seconds a date serves: far from the five minutes a signature is good for, whatever the clocks differ by.
 _SIGNED_FOR = 20.0
 _MAX_DETAIL = 200
+# Seconds until sockets that were aborted have given their descriptors back: some turns of the loop, more under TLS.
+_CLOSING = 0.01
 
 Done = Callable[[Any, PostError | None], None]
+
+#: Every pool, since they share the process's file descriptors.
+_pools: WeakSet[SignedPool] = WeakSet()
 
 
 class _Post(NamedTuple):
@@ -86,7 +101,14 @@ class _Socket(asyncio.Protocol):
         self.post = post
         self.stale = self.invocation != invocation
         self.invocation = invocation
-        self.transport.write(self.pool.request(post.lane, post.message))
+        try:
+            request = self.pool.request(post.lane, post.message)
+        except Exception as error:  # noqa: BLE001 - an id that is no text in UTF-8 fails its own post, not the broadcast
+            self.stale = False
+            refused = Refused(f"it cannot be posted: {type(error).__name__}: {error}")
+            asyncio.get_running_loop().call_soon(self.pool.answered, self, refused)
+        else:
+            self.transport.write(request)
 
     def on_body(self, body: bytes) -> None:
         if len(self._body) < self.pool.most_kept:
@@ -153,7 +175,7 @@ class SignedPool:
         max_sockets: int = 100,
         timeout: float = 3.0,
     ) -> None:
-        """``timeout`` is in seconds, for one post or one connection."""
+        """``timeout`` is in seconds, for one post or one connection; ``max_sockets`` is less where descriptors are."""
         url = urlsplit(endpoint)
         assert url.hostname is not None
         self._host = url.hostname
@@ -162,12 +184,13 @@ class SignedPool:
         self._path = url.path.rstrip("/")
         self._credentials = credentials
         self._tls = tls if url.scheme == "https" else None
-        self._max_sockets = max_sockets
+        self._max_sockets = sockets_at_most(max_sockets)
         self._timeout = timeout
         self._period = min(_SWEEP, timeout / 5)
         self._patience = ceil(timeout / self._period)
         self._signed_with: Credentials | None = None
-        self._resign_at = 0
+        self._resign_at = 0.0
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._idle: list[_Socket] = []
         self._busy: set[_Socket] = set()
         self._pending: deque[_Post] = deque()
@@ -178,6 +201,7 @@ class SignedPool:
         self._wanted = 0
         self._invocation = 0
         self.opened = 0
+        _pools.add(self)
 
     def __repr__(self) -> str:
         """A sentence for logs and tests."""
@@ -188,8 +212,9 @@ class SignedPool:
 
     async def begin(self) -> None:
         """Fetch the credentials, fix the date, and let the loop notice which sockets were closed meanwhile."""
+        self.loop = asyncio.get_running_loop()
         self._signed_with = await self._credentials()
-        self._resign()
+        self._resign(self.loop.time())
         self._invocation += 1
         self._wanted = 0
         for _ in range(3):
@@ -200,7 +225,7 @@ class SignedPool:
         """Post ``message`` to ``lane.connection_id``; ``done(lane, error)`` follows."""
         post = _Post(lane, message, done, self._sweeps + self._patience)
         if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(self._period, self._sweep_up)
+            self._start_sweep(asyncio.get_running_loop())
         while self._idle:
             socket = self._idle.pop()
             if socket.alive:
@@ -315,20 +340,15 @@ class SignedPool:
             task.add_done_callback(self._connected)
 
     async def _connect(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                _, socket = await loop.create_connection(
-                    lambda: _Socket(self),
-                    self._host,
-                    self._port,
-                    ssl=self._tls,
-                    server_hostname=self._host if self._tls else None,
-                    # A handshake that is cancelled holds its 300 KB until this is over; it is a minute by default.
-                    ssl_handshake_timeout=self._timeout if self._tls else None,
-                )
+                socket = await self._open()
         except (OSError, TimeoutError) as error:
             # ssl.SSLError is an OSError too: an endpoint we cannot trust cannot be reached.
+            self._unreachable(error)
+            return
+        except Exception as error:  # noqa: BLE001 - a host name that is none raises anything, and each post must hear of it
+            _log.exception("a connection to %s failed unexpectedly", self._netloc)
             self._unreachable(error)
             return
         self.opened += 1
@@ -336,32 +356,71 @@ class SignedPool:
         if socket.alive:
             self._idle.append(socket)
 
+    async def _open(self) -> _Socket:
+        _, socket = await asyncio.get_running_loop().create_connection(
+            lambda: _Socket(self),
+            sock=await self._dial(),
+            ssl=self._tls,
+            server_hostname=self._host if self._tls else None,
+            # A handshake that is cancelled holds its 300 KB until this is over; it is a minute by default.
+            ssl_handshake_timeout=self._timeout if self._tls else None,
+        )
+        return socket
+
+    async def _dial(self) -> TcpSocket:
+        try:
+            return await dial(self._host, self._port)
+        except OSError:
+            if not exhausted():
+                raise
+        loop = asyncio.get_running_loop()
+        if given_back := sum(pool.give_back() for pool in tuple(_pools) if pool.loop is loop):
+            _log.warning("no file descriptor is left for %s: %d idle sockets are closed", self._netloc, given_back)
+        await asyncio.sleep(_CLOSING)
+        return await dial(self._host, self._port)
+
     def _connected(self, task: asyncio.Task[None]) -> None:
         self._connecting.discard(task)
         if not task.cancelled():
             task.result()
             self._serve()
 
-    def _unreachable(self, error: OSError) -> None:
-        """While other sockets serve, what waits may wait for them; else somebody has to be told."""
+    def _unreachable(self, error: Exception) -> None:
+        """While other sockets serve, what waits may wait for them; else somebody has to be told.
+
+        Where only file descriptors are wanting, a socket that is being opened will serve as well.
+        """
         self._refused_at = self._sweeps
         self._wanted = 0
-        if self._pending and not self._busy and not self._idle:
+        hopeless = len(self._connecting) <= 1 or not exhausted()
+        if self._pending and not self._busy and not self._idle and hopeless:
             post = self._pending.popleft()
             reason = str(error) or type(error).__name__
             post.done(post.lane, Unreachable(f"no connection to {self._netloc}: {reason}"))
 
-    def _resign(self) -> None:
+    def _resign(self, now: float) -> None:
         assert self._signed_with is not None
         self.resign(self._signed_with, datetime.now(UTC))
-        self._resign_at = self._sweeps + int(_SIGNED_FOR / self._period)
+        self._resign_at = now + _SIGNED_FOR
+
+    def _start_sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the time counted from here on, and no post signed with a date that is old by now."""
+        now = loop.time()
+        if now >= self._resign_at:
+            self._resign(now)
+        self._sweep = loop.call_later(self._period, self._sweep_up)
+
+    def give_back(self) -> int:
+        """Close the idle sockets, since their file descriptors are needed; returns how many."""
+        idle = tuple(self._idle)
+        for socket in idle:
+            socket.fail(Disconnected("its file descriptor was needed"))
+        return len(idle)
 
     def _sweep_up(self) -> None:
         """Count the time, and end what is out of it."""
         self._sweeps += 1
         self._sweep = None
-        if self._sweeps >= self._resign_at:
-            self._resign()
         for socket in [each for each in self._busy if each.post is not None and each.post.expires < self._sweeps]:
             socket.stale = False
             socket.fail(TimedOut(f"no answer within {self._timeout:g} s"))
@@ -372,7 +431,7 @@ class SignedPool:
         if self._pending:
             self._serve()
         if self._sweep is None and (self._busy or self._pending):
-            self._sweep = asyncio.get_running_loop().call_later(self._period, self._sweep_up)
+            self._start_sweep(asyncio.get_running_loop())
 
 
 def trust(ca_file: str | None) -> ssl.SSLContext:

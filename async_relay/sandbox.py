@@ -4,29 +4,41 @@ Rules
 - Nothing is opened before the first invocation, and only what that needs: a sandbox restored from
   a snapshot (SnapStart) must not share sockets, credentials or random numbers with another.
 - The deadline is Lambda's remaining time less what the return takes; without a context, a minute.
+- Opening has the same deadline, less what it takes to say so. If nothing can be opened in time, or what
+  everybody depends on does not answer, all records and jobs are handed back: nothing was sent, so nothing
+  is lost and nobody gets a message twice. ``$connect`` and ``$disconnect`` raise.
+- An opening that is cut off leaves what was opened whole, and the next invocation goes on from there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
 from .aws import Aws, DynamoStore, SqsQueue
 from .broadcaster import Broadcaster, Limits
-from .errors import RelayError
+from .descriptors import sockets_at_most
+from .errors import RelayError, StoreUnavailable, Unavailable
 from .http import DirectTransport
 from .leftovers import Policy
 from .protocols import ConnectionStore, Queue, Transport
 from .rate import Rate
 from .relay import Failures, Measure, Queues, Relay
 from .settings import Settings
+from .streams import read_records
+
+_log = logging.getLogger("async_relay")
 
 _RETURN = 0.2
+# Seconds, or a quarter of the time where that is less: the first log line of a sandbox loads Powertools.
+_LAST_WORDS = 0.5
 _NO_CONTEXT = 60.0
 _CLIENT_ID_LENGTH = 256
 
@@ -63,29 +75,33 @@ class Sandbox:
     async def on_stream(self, event: Any, context: Any) -> Failures:
         """A stream event; see ``Relay.on_stream``."""
         end = _end(context)
-        relay = await self._open()
+        relay = await self._ready(end)
+        if relay is None:
+            return _all_back(record.sequence for record in read_records(event))
         return await relay.on_stream(event, end - asyncio.get_running_loop().time())
 
     async def on_jobs(self, event: Any, context: Any) -> Failures:
         """An SQS event; see ``Relay.on_jobs``."""
         end = _end(context)
-        relay = await self._open()
+        relay = await self._ready(end)
+        if relay is None:
+            return _all_back(record["messageId"] for record in event["Records"])
         return await relay.on_jobs(event, end - asyncio.get_running_loop().time())
 
-    async def on_connect(self, event: Any) -> dict[str, int]:
+    async def on_connect(self, event: Any, context: Any = None) -> dict[str, int]:
         """Write the row; a failure refuses the connection, since a client without a row gets nothing."""
         now = self._wall_clock()
         query = event.get("queryStringParameters") or {}
         client_id = str(query.get("clientId") or "unknown")[:_CLIENT_ID_LENGTH]
         ttl = int(now + self._settings.ttl_hours * 3600)
-        store = await self._open_store()
-        await store.put(_connection_id(event), client_id, int(now * 1000), ttl)
+        async with self._table_by(_end(context)) as store:
+            await store.put(_connection_id(event), client_id, int(now * 1000), ttl)
         return {"statusCode": 200}
 
-    async def on_disconnect(self, event: Any) -> dict[str, int]:
+    async def on_disconnect(self, event: Any, context: Any = None) -> dict[str, int]:
         """Delete the row."""
-        store = await self._open_store()
-        await store.delete([_connection_id(event)])
+        async with self._table_by(_end(context)) as store:
+            await store.delete([_connection_id(event)])
         return {"statusCode": 200}
 
     async def close(self) -> None:
@@ -95,6 +111,25 @@ class Sandbox:
         if self._opened_aws is not None:
             await self._opened_aws.close()
         self._opened_aws = self._store = self._transport = self._relay = None
+
+    async def _ready(self, end: float) -> Relay | None:
+        """The relay, or None where it cannot be opened by ``end``; the log says why."""
+        now = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(end - min(_LAST_WORDS, (end - now) / 4)):
+                return await self._open()
+        except (Unavailable, TimeoutError) as error:
+            _log.error("nobody can be served, all is handed back: %s", str(error) or "nothing was open in time")
+            return None
+
+    @asynccontextmanager
+    async def _table_by(self, end: float) -> AsyncIterator[ConnectionStore]:
+        """The table, opened and used until ``end``; raises ``StoreUnavailable`` then."""
+        try:
+            async with asyncio.timeout_at(end):
+                yield await self._open_store()
+        except TimeoutError:
+            raise StoreUnavailable(f"the table {self._settings.connections_table} did not answer in time") from None
 
     async def _open(self) -> Relay:
         if self._relay is None:
@@ -106,7 +141,9 @@ class Sandbox:
                 dead_letters=self._queue(settings.dead_letter_queue_url),
                 fanout=self._queue(settings.fanout_queue_url if settings.fanout_mode != "direct" else None),
             )
-            limits = Limits(settings.max_concurrency, settings.post_timeout_seconds, queues.retry is None)
+            limits = Limits(
+                sockets_at_most(settings.max_concurrency), settings.post_timeout_seconds, queues.retry is None
+            )
             rate = Rate(settings.max_posts_per_second)
             self._relay = Relay(
                 Broadcaster(self._transport, store, limits, rate, Random(), self._wall_clock),
@@ -146,14 +183,13 @@ class Sandbox:
         settings = self._settings
         bounds: dict[str, Any] = {
             "region": endpoint_region(settings.ws_endpoint) or await self._aws().region() or "us-east-1",
-            "max_sockets": settings.max_concurrency,
+            "max_sockets": sockets_at_most(settings.max_concurrency),
             "timeout": settings.post_timeout_seconds,
         }
         if settings.transport == "sdk":
-            # This loads the SDK.
-            from .aws.management_api import SdkTransport
-
-            return await SdkTransport.open(self._aws(), settings.ws_endpoint, **bounds)
+            management_api = await self._aws().load("management_api")
+            transport: Transport = await management_api.SdkTransport.open(self._aws(), settings.ws_endpoint, **bounds)
+            return transport
         tls = await self._aws().tls(settings.ws_endpoint)
         return DirectTransport(settings.ws_endpoint, credentials=self._aws().credentials, tls=tls, **bounds)
 
@@ -167,6 +203,10 @@ def endpoint_region(endpoint: str) -> str | None:
         case [_, "execute-api", region, *_]:
             return region
     return None
+
+
+def _all_back(identifiers: Iterable[str]) -> Failures:
+    return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in identifiers]}
 
 
 def _end(context: Any) -> float:

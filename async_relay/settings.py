@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from .descriptors import MOST_IN_A_LAMBDA
 from .errors import SettingsError
 from .jobs import ShardKind
 
@@ -74,7 +75,7 @@ class Settings:
             ws_endpoint=required("WS_ENDPOINT", _endpoint, _ENDPOINT),
             connections_table=required("CONNECTIONS_TABLE", _table, "a DynamoDB table's name"),
             connections_index=read("CONNECTIONS_INDEX", _index, None),
-            max_concurrency=read("MAX_CONCURRENCY", _whole(1, 10_000), 100),
+            max_concurrency=read("MAX_CONCURRENCY", _whole(1, MOST_IN_A_LAMBDA), 100),
             max_posts_per_second=read("MAX_POSTS_PER_SECOND", _number(0.1, 1_000_000), None),
             post_timeout_seconds=read("POST_TIMEOUT_SECONDS", _number(0.05, 60), 3.0),
             retry_queue_url=read("RETRY_QUEUE_URL", _standard_queue, None),

@@ -319,7 +319,7 @@ def main(
     churn: Annotated[
         float, typer.Option(parser=number("--churn", 0, 10_000), metavar="CLIENTS", help="coming and going a second")
     ] = 0.0,
-    concurrency: Annotated[int, typer.Option(parser=whole("--concurrency", 1, 10_000), metavar="N")] = 100,
+    concurrency: Annotated[int, typer.Option(parser=whole("--concurrency", 1, 900), metavar="N")] = 100,
     transport: Annotated[
         str, typer.Option(parser=one_of("--transport", "direct", "sdk", "memory"), metavar="direct|sdk|memory")
     ] = "direct",

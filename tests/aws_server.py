@@ -1,13 +1,17 @@
-"""A server of AWS's JSON protocol that answers by script, one script a request, the last for all that follow."""
+"""AWS as tests want it: a server of its JSON protocol that answers by script, and a service without a server.
+
+One script a request, the last for all that follow.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from async_relay.aws.session import Service
 from async_relay.testing import Answer
 from async_relay.testing.scripts import Ending, Script
 
@@ -59,3 +63,15 @@ async def aws_server(*scripts: Script) -> AsyncIterator[AwsServer]:
     aws.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
         yield aws
+
+
+class Answering(Service):
+    """A service that answers by a function of the request, raising what that raises."""
+
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self._answer = answer
+        self.requests: list[Any] = []
+
+    async def call_each(self, operation: str, requests: Sequence[Any]) -> list[Any]:  # noqa: ARG002
+        self.requests += requests
+        return [self._answer(request) for request in requests]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import boto3
 import pytest
-from aws_server import aws_server, content
+from aws_server import Answering, aws_server, content
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
@@ -23,7 +23,6 @@ from deployment import new_table
 
 from async_relay.aws import Aws, DynamoStore, SqsQueue
 from async_relay.aws.calls import SignedCalls
-from async_relay.aws.session import Service
 from async_relay.errors import QueueUnavailable, StoreUnavailable, Unavailable
 from async_relay.jobs import Client, Shard, ShardKind, shard_of
 from async_relay.memory import MemoryStore
@@ -263,24 +262,15 @@ async def test_what_a_queue_refuses_is_named_by_position(aws: Aws, moto_url: str
     assert caught.value.failed == frozenset({0, 1})
 
 
-class Answering(Service):
-    """A service that answers by a function of the request."""
-
-    def __init__(self, answer: Callable[[Any], Any]) -> None:
-        self._answer = answer
-        self.requests: list[Any] = []
-
-    async def call_each(self, operation: str, requests: Sequence[Any]) -> list[Any]:  # noqa: ARG002
-        self.requests += requests
-        return [self._answer(request) for request in requests]
-
-
 async def test_a_partial_failure_names_only_what_failed() -> None:
     """Of twelve entries two are refused, in different batches."""
 
     def answer(request: Any) -> Any:
-        failed = [entry for entry in request["Entries"] if entry["MessageBody"] == "no"]
-        return {"Failed": [{"Id": entry["Id"], "Code": "InternalError"} for entry in failed]}
+        results: dict[str, list[Any]] = {"Successful": [], "Failed": []}
+        for entry in request["Entries"]:
+            refused = entry["MessageBody"] == "no"
+            results["Failed" if refused else "Successful"].append({"Id": entry["Id"], "Code": "InternalError"})
+        return results
 
     queue = SqsQueue(Answering(answer), "https://sqs/retry")
     with pytest.raises(QueueUnavailable, match="did not take 2 of 12") as caught:

@@ -98,3 +98,22 @@ def test_a_proxy_is_seen_in_capitals_and_without() -> None:
     assert environment.proxied({"HTTPS_PROXY": "http://proxy"})
     assert environment.proxied({"https_proxy": "http://proxy"})
     assert not environment.proxied({"HTTPS_PROXY": "", "NO_PROXY": "*"})
+
+
+def test_without_a_home_there_is_no_config_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No HOME and a user the machine does not know: what is plain is plain all the same."""
+
+    def homeless(_path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert environment.endpoint({"AWS_REGION": "eu-west-1"}, "sqs") == "https://sqs.eu-west-1.amazonaws.com"
+
+
+@pytest.mark.parametrize("path", ["\0", "/" + "x" * 5_000])
+def test_a_config_file_nobody_can_look_at_is_the_sdks(path: str) -> None:
+    """A path that is none has no answer, and raises nothing."""
+    assert environment.endpoint(PLAIN | {"AWS_CONFIG_FILE": path}, "sqs") in (
+        None,
+        "https://sqs.eu-west-1.amazonaws.com",
+    )

@@ -168,6 +168,7 @@ class Life:
 
     def live(self) -> Iterator[Figures]:
         """Invoke, and yield figures now and then."""
+        self.run(5)  # the next has too little time to open anything
         for number in range(1, INVOCATIONS + 1):
             self.invoke(number)
             if number >= WARM_UP and number % SAMPLE == 0:

@@ -81,8 +81,8 @@ class SignedCalls(SignedPool):
         return self._start + self._signs[lane.operation]("", message.digest) + length + message.body
 
     def accept(self, lane: Any, body: bytes) -> PostError | None:
-        """The content of an answer is a JSON object."""
-        with suppress(ValueError):
+        """The content of an answer is a JSON object, nested no deeper than can be read."""
+        with suppress(ValueError, RecursionError):
             content = json.loads(body)
             lane.content = content if isinstance(content, dict) else None
         return None

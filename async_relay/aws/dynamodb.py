@@ -1,17 +1,25 @@
 """The connections table in DynamoDB.
 
-Rule: BatchWriteItem takes 25 rows and may leave some undone (DynamoDB API Reference, "UnprocessedItems").
+Rules
+- BatchWriteItem takes 25 rows, refuses all of them where two are the same, and may leave some undone
+  (DynamoDB API Reference, BatchWriteItem).
+- Whatever DynamoDB answers, a caller gets a value or ``StoreUnavailable``: an answer of another shape
+  than the API Reference's is no answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import SettingsError, StoreUnavailable, Unavailable
 from ..jobs import Client, Cursor, Shard, ShardKind, shard_of
 from ..protocols import Page
 from .session import Service
+
+_log = logging.getLogger("async_relay")
 
 _BATCH = 25
 # Without it a row written a moment ago may be missing: DynamoDB Developer Guide, "Read consistency".
@@ -35,10 +43,12 @@ class DynamoStore:
 
     @classmethod
     async def open(cls, dynamodb: Service, table: str, *, index: str | None = None, shards: int = 8) -> DynamoStore:
-        """A store; raises ``SettingsError`` where the index is not what it must be."""
+        """A store; raises ``SettingsError`` where the index is not what it must be, or ``StoreUnavailable``."""
+        store = cls(dynamodb, table, index=index, shards=shards)
         if index is not None:
-            await _check_index(dynamodb, table, index)
-        return cls(dynamodb, table, index=index, shards=shards)
+            with store._only_unavailable("described"):
+                await _check_index(dynamodb, table, index)
+        return store
 
     async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
         """A page of the shard, from its start where the cursor is of another kind of read."""
@@ -49,28 +59,44 @@ class DynamoStore:
         return await self._page("Query", _after(cursor, indexed=True), {"IndexName": self._index} | _partition(shard))
 
     async def _page(self, operation: str, start: Cursor | None, options: Mapping[str, Any]) -> Page:
-        answer = await self._read(operation, {"ProjectionExpression": "connectionId, createdAt", **options}, start)
-        clients = [Client(item["connectionId"]["S"], _created_at(item.get("createdAt"))) for item in answer["Items"]]
-        return Page(clients, answer.get("LastEvaluatedKey"))
+        with self._only_unavailable("read"):
+            answer = await self._read(operation, {"ProjectionExpression": "connectionId, createdAt", **options}, start)
+            items = answer["Items"]
+            clients = [Client(item["connectionId"]["S"], _created_at(item.get("createdAt"))) for item in items]
+            # One call for all of them: every id is text, and text that can be sent.
+            "".join([client.connection_id for client in clients]).encode()
+            return Page(clients, _last_key(answer))
 
     async def count(self, enough: int) -> int:
         """Count rows page by page, and stop at ``enough``: it never reads much more than that."""
         found = 0
         start: Cursor | None = None
-        while found < enough:
-            answer = await self._read("Scan", {"Select": "COUNT", "Limit": enough}, start)
-            found += answer["Count"]
-            start = answer.get("LastEvaluatedKey")
-            if start is None:
-                break
+        with self._only_unavailable("read"):
+            while found < enough:
+                answer = await self._read("Scan", {"Select": "COUNT", "Limit": enough}, start)
+                found += _counted(answer)
+                start = _last_key(answer)
+                if start is None:
+                    break
         return found
 
     async def _read(self, operation: str, request: Mapping[str, Any], start: Cursor | None) -> Any:
         after = {"ExclusiveStartKey": dict(start)} if start else {}
+        return await self._dynamodb.call(operation, {"TableName": self._table, **request, **after})
+
+    @contextmanager
+    def _only_unavailable(self, done: str) -> Iterator[None]:
+        """The last net: what comes out is ``StoreUnavailable``: the table cannot be read, written or described."""
         try:
-            return await self._dynamodb.call(operation, {"TableName": self._table, **request, **after})
+            yield
+        except (StoreUnavailable, SettingsError):
+            raise
         except Unavailable as error:
-            raise StoreUnavailable(f"the table {self._table} cannot be read: {error}") from error
+            raise StoreUnavailable(f"the table {self._table} cannot be {done}: {error}") from error
+        except Exception as error:
+            _log.exception("the table %s was answered for in an unexpected way", self._table)
+            reason = f"an answer nobody can read ({type(error).__name__}: {error})"
+            raise StoreUnavailable(f"the table {self._table} cannot be {done}: {reason}") from error
 
     async def put(self, connection_id: str, client_id: str, created_at: int, ttl: int) -> None:
         """Write a row, with its shard where there is an index."""
@@ -85,34 +111,31 @@ class DynamoStore:
         await self._write("PutItem", [{"TableName": self._table, "Item": item}])
 
     async def delete(self, connection_ids: Sequence[str]) -> None:
-        """Delete rows: one by DeleteItem, more by BatchWriteItem, and what that leaves undone once more."""
-        if len(connection_ids) == 1:
-            await self._write("DeleteItem", [{"TableName": self._table, "Key": _key(connection_ids[0])}])
+        """Delete rows, each once: one by DeleteItem, more by BatchWriteItem, and what that leaves undone once more."""
+        rows = list(dict.fromkeys(connection_ids))
+        if len(rows) == 1:
+            await self._write("DeleteItem", [{"TableName": self._table, "Key": _key(rows[0])}])
             return
-        requests = [{"DeleteRequest": {"Key": _key(row)}} for row in connection_ids]
         for _ in range(2):
+            requests = [{"DeleteRequest": {"Key": _key(row)}} for row in rows]
             batches = [requests[at : at + _BATCH] for at in range(0, len(requests), _BATCH)]
             answers = await self._write("BatchWriteItem", [{"RequestItems": {self._table: batch}} for batch in batches])
-            requests = [each for answer in answers for each in _unprocessed(answer)]
-        if requests:
+            with self._only_unavailable("written"):
+                rows = list(dict.fromkeys(row for answer in answers for row in _unprocessed(answer)))
+        if rows:
             raise StoreUnavailable(f"the table {self._table} is too busy to delete rows")
 
     async def _write(self, operation: str, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
-        try:
+        with self._only_unavailable("written"):
             answers = await self._dynamodb.call_each(operation, requests)
             for answer in answers:
                 if isinstance(answer, Unavailable):
                     raise answer
-        except Unavailable as error:
-            raise StoreUnavailable(f"the table {self._table} cannot be written: {error}") from error
         return answers
 
 
 async def _check_index(dynamodb: Service, table: str, index: str) -> None:
-    try:
-        description = (await dynamodb.call("DescribeTable", {"TableName": table}))["Table"]
-    except Unavailable as error:
-        raise SettingsError(f"CONNECTIONS_TABLE is {table!r}; it cannot be described: {error}") from error
+    description = (await dynamodb.call("DescribeTable", {"TableName": table}))["Table"]
     types = {each["AttributeName"]: each["AttributeType"] for each in description["AttributeDefinitions"]}
     for each in description.get("GlobalSecondaryIndexes", ()):
         if each["IndexName"] != index:
@@ -157,13 +180,34 @@ def _key(connection_id: str) -> dict[str, dict[str, str]]:
     return {"connectionId": {"S": connection_id}}
 
 
-def _unprocessed(answer: Any) -> list[Any]:
-    return [request for requests in answer.get("UnprocessedItems", {}).values() for request in requests]
+def _unprocessed(answer: Any) -> list[str]:
+    """The rows a BatchWriteItem left undone."""
+    left = answer.get("UnprocessedItems", {}).values()
+    return [str(each["DeleteRequest"]["Key"]["connectionId"]["S"]) for requests in left for each in requests]
+
+
+def _last_key(answer: Any) -> Cursor | None:
+    """Where the next page starts: the key of a row, which jobs carry about; none where it is empty."""
+    key = answer.get("LastEvaluatedKey")
+    if key is None or key == {}:
+        return None
+    for name, typed in key.items():
+        if not (isinstance(name, str) and isinstance(typed, dict) and all(isinstance(v, str) for v in typed.values())):
+            raise TypeError("LastEvaluatedKey is not the key of a row")
+    cursor: Cursor = key
+    return cursor
+
+
+def _counted(answer: Any) -> int:
+    count = answer["Count"]
+    if not isinstance(count, int) or count < 0:
+        raise TypeError("Count is not a number of rows")
+    return count
 
 
 def _created_at(typed: Any) -> int | None:
     """A row without a sensible time counts as old."""
     try:
         return int(typed["N"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ..sigv4 import Credentials
@@ -47,7 +48,7 @@ def credentials(environ: Mapping[str, str]) -> Credentials | None:
 def endpoint(environ: Mapping[str, str], service: str) -> str | None:
     """The URL of ``dynamodb`` or ``sqs``."""
     where = region(environ)
-    if where is None or any(environ.get(name) for name in _DECIDING) or _config_file(environ).is_file():
+    if where is None or any(environ.get(name) for name in _DECIDING) or _configured(environ):
         return None
     named = environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or environ.get("AWS_ENDPOINT_URL")
     if named:
@@ -61,5 +62,13 @@ def proxied(environ: Mapping[str, str]) -> bool:
     return any(environ.get(name) or environ.get(name.upper()) for name in _PROXIES)
 
 
-def _config_file(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
+def _configured(environ: Mapping[str, str]) -> bool:
+    """Whether there is a config file, or anything that keeps us from knowing."""
+    path = Path(environ.get("AWS_CONFIG_FILE") or "~/.aws/config")
+    # It says so where there is no home, as for a user the machine does not know; the SDK finds no file there then.
+    with suppress(RuntimeError):
+        path = path.expanduser()
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return True

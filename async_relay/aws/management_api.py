@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,8 @@ from ..messages import Message
 from .sdk import VerifyingSession
 from .session import Aws
 
+_log = logging.getLogger("async_relay")
+
 #: What botocore raises for a post that has no answer. The first that fits counts.
 _POST_FAILURES: tuple[tuple[type[Exception], type[PostError]], ...] = (
     (ConnectTimeoutError, Unreachable),
@@ -33,6 +36,7 @@ _POST_FAILURES: tuple[tuple[type[Exception], type[PostError]], ...] = (
     (TimeoutError, TimedOut),
     (ResponseParserError, ServerError),
     (BotoCoreError, Disconnected),
+    (OSError, Disconnected),
 )
 
 
@@ -92,8 +96,12 @@ class SdkTransport:
             answer = refusal.response
             status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
             error = post_error(status, str(answer.get("Error", {}).get("Code", "")))
-        except (BotoCoreError, TimeoutError) as failure:
+        except (BotoCoreError, OSError) as failure:
+            # TimeoutError is an OSError.
             error = _post_failure(failure)
+        except Exception as failure:  # noqa: BLE001 - the boundary: an answer botocore cannot parse must not hang its client
+            _log.exception("the AWS SDK failed unexpectedly")
+            error = ServerError(f"an answer nobody can read ({type(failure).__name__}: {failure})")
         done(lane, error)
 
     def stop(self) -> None:

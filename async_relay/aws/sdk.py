@@ -1,14 +1,19 @@
 """aioboto3: its session, its clients, and what it raises. Importing this module loads the SDK.
 
-Rule: the host name in a certificate counts. botocore makes its TLS contexts for urllib3, which checks
-names by itself; aiohttp leaves that to the context, so aiobotocore alone would take any host's
-certificate of a trusted CA for the right one.
+Rules
+- The host name in a certificate counts. botocore makes its TLS contexts for urllib3, which checks
+  names by itself; aiohttp leaves that to the context, so aiobotocore alone would take any host's
+  certificate of a trusted CA for the right one.
+- Whatever the SDK raises comes out as ``Unavailable``. botocore's own errors are expected; an answer of
+  a shape it does not know makes it raise AttributeError, KeyError, RecursionError and what not.
 """
 
 from __future__ import annotations
 
+import logging
 import ssl
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import aioboto3
@@ -19,6 +24,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ..errors import Unavailable
 from ..sigv4 import Credentials
+
+_log = logging.getLogger("async_relay")
 
 
 class VerifyingSession(AIOHTTPSession):
@@ -32,10 +39,26 @@ class VerifyingSession(AIOHTTPSession):
 
 def _patient() -> AioConfig:
     """For calls that everybody waits for: three tries, and no wait so long that it would eat the deadline."""
-    retries: Any = {"max_attempts": 3, "mode": "standard"}
+    # ``max_attempts`` would count the tries after the first.
+    retries: Any = {"total_max_attempts": 3, "mode": "standard"}
     return AioConfig(
         retries=retries, connect_timeout=2, read_timeout=5, tcp_keepalive=True, http_session_cls=VerifyingSession
     )
+
+
+@contextmanager
+def _only_unavailable(doing: str = "") -> Iterator[None]:
+    """The last net; ``doing`` comes before the SDK's own words."""
+    try:
+        yield
+    except Unavailable:
+        raise
+    except (BotoCoreError, ClientError, ValueError) as error:
+        # ValueError: an endpoint that is no URL, among others.
+        raise Unavailable(f"{doing}{error}") from error
+    except Exception as error:
+        _log.exception("the AWS SDK failed unexpectedly")
+        raise Unavailable(f"{doing}{type(error).__name__}: {error}") from error
 
 
 class Sdk:
@@ -46,10 +69,8 @@ class Sdk:
 
         Raises ``Unavailable`` where there is no such profile.
         """
-        try:
+        with _only_unavailable("the AWS SDK cannot start: "):
             self._session = aioboto3.Session(region_name=region)
-        except BotoCoreError as error:
-            raise Unavailable(f"the AWS SDK cannot start: {error}") from error
         self._stack = AsyncExitStack()
         self._clients: dict[str, Any] = {}
 
@@ -61,20 +82,19 @@ class Sdk:
 
     async def credentials(self) -> Credentials:
         """The credentials of now, refreshed if they have to be; raises ``Unavailable``."""
-        try:
+        with _only_unavailable("no AWS credentials: "):
             session: Any = self._session
             provider = await session.get_credentials()
             if provider is None:
                 raise Unavailable("no AWS credentials were found; give the function a role, or set AWS_ACCESS_KEY_ID")
             frozen = await provider.get_frozen_credentials()
-        except BotoCoreError as error:
-            raise Unavailable(f"no AWS credentials: {error}") from error
-        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+            return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
     async def client(self, service: str, config: AioConfig, **options: Any) -> Any:
-        """A client that lives as long as the session."""
+        """A client that lives as long as the session; raises ``Unavailable``."""
         make: Any = self._session.client
-        return await self._stack.enter_async_context(make(service, config=config, **options))
+        with _only_unavailable():
+            return await self._stack.enter_async_context(make(service, config=config, **options))
 
     async def where(self, service: str) -> tuple[str, str]:
         """The URL and the Region of a service, as the SDK finds them; raises ``Unavailable``."""
@@ -84,18 +104,12 @@ class Sdk:
     async def call(self, service: str, operation: str, request: Any) -> Any:
         """The answer to a call; raises ``Unavailable`` once it has been tried three times."""
         client = await self._patient(service)
-        try:
+        with _only_unavailable():
             return await getattr(client, xform_name(operation))(**request)
-        except (BotoCoreError, ClientError) as error:
-            raise Unavailable(str(error)) from error
 
     async def _patient(self, service: str) -> Any:
         if service not in self._clients:
-            try:
-                self._clients[service] = await self.client(service, _patient())
-            except (BotoCoreError, ValueError) as error:
-                # ValueError: an endpoint that is no URL.
-                raise Unavailable(str(error)) from error
+            self._clients[service] = await self.client(service, _patient())
         return self._clients[service]
 
     async def close(self) -> None:

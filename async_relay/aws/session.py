@@ -38,9 +38,18 @@ class Aws:
         """The SDK, loaded when it is first needed, beside the loop: that takes some hundred milliseconds."""
         async with self._sdk_opens:
             if self._sdk is None:
-                module = await asyncio.to_thread(import_module, f"{__package__}.sdk")
+                module = await self.load("sdk")
                 self._sdk = module.Sdk(environment.region(self._environ))
             return self._sdk
+
+    async def load(self, name: str) -> Any:
+        """A module beside this one that needs the SDK; raises ``Unavailable`` where it cannot be loaded."""
+        try:
+            return await asyncio.to_thread(import_module, f"{__package__}.{name}")
+        except Exception as error:
+            # The boundary: hundreds of files are read, any of which may be missing, broken or one descriptor too many.
+            _log.exception("the AWS SDK cannot be loaded")
+            raise Unavailable(f"the AWS SDK cannot be loaded: {type(error).__name__}: {error}") from error
 
     async def region(self) -> str | None:
         """AWS_REGION, AWS_DEFAULT_REGION or the profile's."""
@@ -67,7 +76,7 @@ class Aws:
         return SignedCalls(service, endpoint, region=region, credentials=self.credentials, tls=tls)
 
     async def tls(self, url: str) -> ssl.SSLContext | None:
-        """The TLS context for our own sockets to ``url``, None for plain HTTP.
+        """The TLS context for our own sockets to ``url``, None for plain HTTP; raises ``Unavailable``.
 
         Reading a hundred CAs takes 40 ms, so not in the loop.
         """
@@ -75,7 +84,11 @@ class Aws:
             return None
         ca_file = certificate_authorities(url, self._environ.get("AWS_CA_BUNDLE"))
         if ca_file not in self._tls:
-            self._tls[ca_file] = await asyncio.to_thread(trust, ca_file)
+            try:
+                self._tls[ca_file] = await asyncio.to_thread(trust, ca_file)
+            except OSError as error:
+                what = f"the certificates of {ca_file}" if ca_file else "the system's certificates"
+                raise Unavailable(f"{what} cannot be read: {error}") from error
         return self._tls[ca_file]
 
     async def close(self) -> None:

@@ -1,14 +1,21 @@
-"""Queues in SQS. A SendMessageBatch takes ten entries (SQS quotas), and we give it 256 KiB at most."""
+"""Queues in SQS. A SendMessageBatch takes ten entries (SQS quotas), and we give it 256 KiB at most.
+
+Rule: an entry is sent when the answer names its Id in ``Successful`` and not in ``Failed``. Whatever the
+answer passes over has failed: to send it again repeats a message at worst, to believe it sent loses one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import QueueUnavailable, Unavailable
 from ..jobs import MAX_BODY_BYTES
 from ..protocols import Entry
 from .session import Service
+
+_log = logging.getLogger("async_relay")
 
 _BATCH_SEND = 10
 
@@ -25,22 +32,42 @@ class SqsQueue:
         failed: set[int] = set()
         reason = ""
         for batch in _batches(entries):
-            try:
-                answer = await self._sqs.call(
-                    "SendMessageBatch",
-                    {"QueueUrl": self._url, "Entries": [_entry(at, entries[at]) for at in batch]},
-                )
-            except Unavailable as error:
-                failed.update(batch)
-                reason = str(error)
-                continue
-            for failure in answer.get("Failed", ()):
-                failed.add(int(failure["Id"]))
-                reason = f"{failure.get('Code')}: {failure.get('Message', '')}"
+            sent, problem = await self._send_batch({str(at): entries[at] for at in batch})
+            missing = [at for at in batch if str(at) not in sent]
+            failed.update(missing)
+            if missing:
+                reason = problem
         if failed:
             raise QueueUnavailable(
                 f"the queue {self._url} did not take {len(failed)} of {len(entries)}: {reason}", frozenset(failed)
             )
+
+    async def _send_batch(self, entries: Mapping[str, Entry]) -> tuple[set[str], str]:
+        """The Ids that were sent, and what went wrong with the others."""
+        request = {"QueueUrl": self._url, "Entries": [_entry(name, entry) for name, entry in entries.items()]}
+        try:
+            answer = await self._sqs.call("SendMessageBatch", request)
+            return _named(answer, "Successful").keys() - _named(answer, "Failed").keys(), _reason(answer)
+        except Unavailable as error:
+            return set(), str(error)
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever AWS answers, nobody above knows its errors
+            _log.exception("a batch for the queue %s failed unexpectedly", self._url)
+            return set(), f"{type(error).__name__}: {error}"
+
+
+def _named(answer: Any, field: str) -> dict[str, Mapping[str, Any]]:
+    """The results in a field of the answer by their Ids; what has another shape than that is not there."""
+    results = answer.get(field) if isinstance(answer, Mapping) else None
+    if not isinstance(results, list):
+        return {}
+    named = [each for each in results if isinstance(each, Mapping) and isinstance(each.get("Id"), str)]
+    return {each["Id"]: each for each in named}
+
+
+def _reason(answer: Any) -> str:
+    for failure in _named(answer, "Failed").values():
+        return f"{failure.get('Code')}: {failure.get('Message', '')}"
+    return "the answer does not say that they were sent"
 
 
 def _batches(entries: Sequence[Entry]) -> Iterator[list[int]]:
@@ -48,7 +75,7 @@ def _batches(entries: Sequence[Entry]) -> Iterator[list[int]]:
     batch: list[int] = []
     size = 0
     for at, entry in enumerate(entries):
-        need = len(entry.body.encode())
+        need = len(entry.body.encode(errors="surrogatepass"))
         if batch and (len(batch) == _BATCH_SEND or size + need > MAX_BODY_BYTES):
             yield batch
             batch, size = [], 0
@@ -58,8 +85,8 @@ def _batches(entries: Sequence[Entry]) -> Iterator[list[int]]:
         yield batch
 
 
-def _entry(at: int, entry: Entry) -> dict[str, Any]:
-    fields: dict[str, Any] = {"Id": str(at), "MessageBody": entry.body}
+def _entry(name: str, entry: Entry) -> dict[str, Any]:
+    fields: dict[str, Any] = {"Id": name, "MessageBody": entry.body}
     if entry.delay:
         fields["DelaySeconds"] = entry.delay
     if entry.group:

@@ -79,7 +79,7 @@ def show(
         _number("--others", others, 0, 10_000_000),
         _whole("--shards", shards, 1, 1_000),
         _whole("--workers", workers, 2, 1_000),
-        _whole("--concurrency", concurrency, 1, 10_000),
+        _whole("--concurrency", concurrency, 1, 900),
         _time("--cpu-per-post", cpu, 0.000001, 1),
         index=index,
         sweep=sweep,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 import pytest
 from transports import CREDENTIALS, KINDS, To, opened, post, post_all, raw_message
@@ -20,6 +21,7 @@ from async_relay.errors import (
     TooLarge,
 )
 from async_relay.http import DirectTransport
+from async_relay.pool import trust
 from async_relay.protocols import Transport
 from async_relay.sigv4 import Credentials
 from async_relay.testing.gateway import Gateway
@@ -204,3 +206,55 @@ async def test_the_pool_says_what_it_does(gateway: Gateway) -> None:
     async with opened("direct", gateway.endpoint, gateway.ca_file) as transport:
         await post(transport, "a=")
         assert repr(transport).endswith("0 busy, 1 idle, 0 opening, 0 waiting>")
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"no"', b"7", b"null", b"[" * 100_000], ids=lambda body: repr(body)[:12])
+@pytest.mark.parametrize("status", [200, 400, 500])
+async def test_an_answer_with_an_odd_body_is_still_an_answer(
+    gateway: Gateway, transport: Transport, status: int, body: bytes
+) -> None:
+    """JSON that is no object, or nests too deep: the post comes to an error of ours, and the next is served."""
+    gateway.play([Answer(status, body=body), 200], "a=")
+    async with asyncio.timeout(3):
+        found = await post(transport, "a=")
+    assert isinstance(found, PostError | None)
+    assert (found is None) == (status == 200) or not isinstance(transport, DirectTransport)
+    assert await post(transport, "a=") is None
+
+
+async def test_an_id_that_is_no_text_fails_its_own_post(gateway: Gateway, transport: Transport) -> None:
+    """Half a surrogate pair cannot be sent: that post has an error, later and once; the one beside it arrives."""
+    odd, good = await post_all(transport, [("\ud800", b"{}"), ("a=", b"{}")])
+    assert isinstance(odd, PostError)
+    assert good is None
+    assert await post(transport, "a=") is None
+    assert gateway.posts == {"a=": 2}
+
+
+async def test_a_signature_ages_while_nothing_is_posted(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five minutes of silence within an invocation: the next post is signed anew, and the one after it is not."""
+    signed: list[object] = []
+
+    class Watched(DirectTransport):
+        def resign(self, credentials: Credentials, now: datetime) -> None:
+            signed.append(now)
+            super().resign(credentials, now)
+
+    async def credentials() -> Credentials:
+        return CREDENTIALS
+
+    transport = Watched(
+        gateway.endpoint, region="us-east-1", credentials=credentials, tls=trust(gateway.ca_file), timeout=1.0
+    )
+    await transport.begin()
+    assert await post(transport, "a=") is None
+    await asyncio.sleep(0.3)
+    assert len(signed) == 1
+    loop_class = type(asyncio.get_running_loop())
+    clock = loop_class.time
+    monkeypatch.setattr(loop_class, "time", lambda loop: clock(loop) + 303)
+    for _ in range(2):
+        assert await post(transport, "a=") is None
+        assert len(signed) == 2
+    await transport.close()
+    assert gateway.bad_signatures == 0
