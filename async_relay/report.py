@@ -57,7 +57,8 @@ class Report:
     """What came of one broadcast; ``systemic`` is set where nobody could be served, with the reason.
 
     ``posts`` were sent and ``throttled`` of them answered 429; ``undeleted`` rows of gone clients
-    are still there, for the next broadcast to find.
+    are still there, for the next broadcast to find. ``rate_limit`` is the limit at the end, in posts
+    a second; None: unlimited.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -66,3 +67,4 @@ class Report:
     throttled: int = 0
     most_in_flight: int = 0
     undeleted: int = 0
+    rate_limit: float | None = None
