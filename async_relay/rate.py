@@ -70,18 +70,21 @@ _FIRST_PRIOR = 2.0
 # Imagined tries of the group "again": a limit once found needs some evidence to doubt it; a first cut needs it to cut.
 _LIMITED_PRIOR = 4.0
 _UNLIMITED_PRIOR = 1.0
-# The step of limits below 100, at which relative growth would otherwise soar; about one refusal in seven at 1 a second.
-_STEP = 0.05
-# The step of limits above is this over the limit's root: 2.5 % at 400 a second, which is one refusal a round.
+# The largest step, which the root below reaches at 25 a second. A round of one answer takes half of it, else one post
+# in four would be refused at 1 a second; it is one in eight.
+_STEP = 0.1
+_SMALLEST_PART = 0.5
+# The step is this over the limit's root: 2.5 % at 400 a second, which is one refusal a round.
 _CREEP = 0.5
 # So many refusals that should have come and did not, before the step grows: by chance that happens one time in five.
 _CALM = 1.5
 # The most a round may add: the refusals of a limit that is too high come a latency late, when it has grown again.
-_LEAP = 0.4
+_LEAP = 0.3
 # A round of fewer answers is read as if it had four: one refusal of one answer is no share of 100 %.
 _ENOUGH = 4
-# The deepest cut of a known limit in one round, so that one odd round cannot take nearly all of it.
-_DEEPEST = 0.25
+# One round leaves so much of a known limit at least: of relays that are refused together, one is at times refused all
+# by chance, and a share that falls to nearly nothing takes long to be a fair one again.
+_DEEPEST = 0.4
 # First tries beside those of the group "again": with fewer than one to four, the two cannot be compared.
 _BESIDE = 4
 # Where they cannot, a limit moves only if refusals have mostly been the account's before.
@@ -262,7 +265,8 @@ class Rate:
         if accounts >= _SIGN:
             self._refused_at = now
         answers = max(_ENOUGH, tries.all)
-        step = min(_STEP, _CREEP / sqrt(self.limit))
+        part = min(1.0, max(_SMALLEST_PART, tries.all / _ENOUGH))
+        step = part * min(_STEP, _CREEP / sqrt(self.limit))
         self._calm = self._calm + step * answers if accounts < _REFUSAL else 0.0
         growth = min(_LEAP, step * 2 ** min(9.0, max(0.0, self._calm - _CALM)))
         change = growth - accounts / answers

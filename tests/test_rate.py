@@ -258,10 +258,10 @@ def test_a_limit_grows_by_half_its_root() -> None:
     assert traffic.round(40) == pytest.approx(before + 0.5 * sqrt(before))
 
 
-def test_a_small_limit_grows_by_a_twentieth() -> None:
-    """Below a hundred a second the step is 5 %."""
-    traffic = cut(served=2)
-    assert traffic.round(2) == pytest.approx(21)
+def test_a_small_limit_grows_by_a_tenth() -> None:
+    """Below 25 a second the step is a tenth, and half of that where one answer is all there is."""
+    assert cut(served=2).round(4) == pytest.approx(20 * 1.1)
+    assert cut(served=2).round(1) == pytest.approx(20 * 1.05)
 
 
 def test_a_limit_shrinks_by_the_accounts_share() -> None:
@@ -284,16 +284,16 @@ def test_no_round_shrinks_a_limit_below_what_it_let_through() -> None:
     assert traffic.round(38, 38) == pytest.approx(380)
 
 
-def test_one_round_takes_three_quarters_at_most() -> None:
+def test_one_round_takes_three_fifths_at_most() -> None:
     """A round in which everybody is refused may be an accident."""
     traffic = cut(served=400)
-    assert traffic.round(0, 40) == pytest.approx(1_000)
+    assert traffic.round(0, 40) == pytest.approx(1_600)
 
 
 def test_a_lone_refusal_takes_a_quarter_less_the_step() -> None:
     """One answer and it refused: no share of 100 %."""
     traffic = cut(served=4)
-    assert traffic.round(0, 1) == pytest.approx(40 * (1 - 0.25 + 0.05))
+    assert traffic.round(0, 1) == pytest.approx(40 * (1 - 0.25 + 0.5 * 0.5 / sqrt(40)))
 
 
 def test_a_limit_never_falls_below_one_a_second() -> None:
@@ -305,18 +305,18 @@ def test_a_limit_never_falls_below_one_a_second() -> None:
 
 
 def test_calm_rounds_make_the_step_grow() -> None:
-    """A limit ten times too low is made good within a second and a half, by growing 40 % a round at most."""
+    """A limit ten times too low is made good within a second and a half, by growing 30 % a round at most."""
     traffic = cut(served=40)
     limits = [limit(traffic)]
     while limits[-1] < 4_000:
         traffic.round(round(limits[-1] * ROUND))
         limits.append(limit(traffic))
-    assert len(limits) <= 15
-    assert max(later / before for before, later in pairwise(limits)) == pytest.approx(1.4)
+    assert len(limits) <= 16
+    assert max(later / before for before, later in pairwise(limits)) == pytest.approx(1.3)
 
 
 def test_a_refusal_ends_the_calm() -> None:
-    """After it the step is small again: less than twice half the root, where it was 40 % before."""
+    """After it the step is small again: less than twice half the root, where it was 30 % before."""
     traffic = cut(served=40)
     for _ in range(8):
         traffic.round(round(limit(traffic) * ROUND))
