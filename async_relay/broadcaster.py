@@ -230,16 +230,14 @@ class _Broadcast:
 
     def _advance(self, lane: Lane) -> None:
         lane.position += 1
-        if lane.error is not None:
-            lane.error, lane.tries = None, 0
+        if lane.troubled:
+            self._judge.recovered(lane)
         if lane.position < len(lane.messages):
             self._again(lane)
 
     def _take(self, step: Step, lane: Lane, wait: float) -> None:
         """Put a lane that was not delivered where it belongs now."""
         match step:
-            case Step.AGAIN:
-                self._again(lane)
             case Step.WAIT if not self._stopping:
                 self._waiting[lane] = self._loop.call_later(wait, self._wake, lane)
             case Step.SUSPECT if not self._stopping:
@@ -261,7 +259,11 @@ class _Broadcast:
 
     def _wake(self, lane: Lane) -> None:
         del self._waiting[lane]
-        self._ready.appendleft(lane)
+        # In front, a few full buffers would use up a low limit's places and nobody else would have a turn.
+        if lane.refusals > 1:
+            self._ready.append(lane)
+        else:
+            self._ready.appendleft(lane)
         self._pump()
 
     def _reject(self, lane: Lane) -> None:
@@ -379,4 +381,5 @@ class _Broadcast:
             most_in_flight=self._most,
             undeleted=self._deletions.undeleted,
             unproven=len(self._unproven),
+            rate_limit=self._rate.limit,
         )

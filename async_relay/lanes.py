@@ -4,7 +4,8 @@ Rules (API Gateway Management API, PostToConnection, "Errors")
 - Temporary: tried again after a backoff, ``MAX_TRIES`` times at one message, then left over. Without
   a queue that would take it (``persistent``), until the deadline.
 - 410: gone, unless the row is so young that the handshake may still be finishing.
-- 429: see ``rate``. The account's limit counts no try, not even for those whose refusal gave it away.
+- 429: tried again after a backoff that grows with the refusals in a row. It counts as a try unless
+  the account's limit may well have caused it: see ``rate``.
 - 403: the client's own while others are served; systemic when the first ten distinct clients have it,
   or all that is left at the end, and nobody got a 200. A client that a retry job says was forbidden
   while others were served has been judged already.
@@ -29,9 +30,24 @@ CROWD = 10
 
 
 class Lane:
-    """A client and how far it has come; ``error`` is what its latest try came to."""
+    """A client and how far it has come; ``error`` is what its latest try came to.
 
-    __slots__ = ("connection_id", "created_at", "error", "messages", "outcome", "position", "tries")
+    ``refusals`` counts the 429s in a row at this message, ``refused_lately`` says whether there were any
+    at the message before. While anything of this is set, or ``error``, the lane is ``troubled``.
+    """
+
+    __slots__ = (
+        "connection_id",
+        "created_at",
+        "error",
+        "messages",
+        "outcome",
+        "position",
+        "refusals",
+        "refused_lately",
+        "tries",
+        "troubled",
+    )
 
     def __init__(self, client: Client, outcome: Outcome) -> None:
         self.connection_id = client.connection_id
@@ -41,6 +57,9 @@ class Lane:
         self.outcome = outcome
         self.tries = 0
         self.error: PostError | None = None
+        self.refusals = 0
+        # Who is in the retry queue for its refusals is no stranger to compare the others with.
+        self.refused_lately = self.troubled = outcome.job.reason == Throttled.reason
 
     @property
     def client(self) -> Client:
@@ -55,7 +74,6 @@ class Lane:
 class Step(Enum):
     """What to do with a lane whose post was not delivered."""
 
-    AGAIN = auto()
     WAIT = auto()
     LEAVE = auto()
     SUSPECT = auto()
@@ -78,19 +96,20 @@ class Judge:
         self._reached = False
         self._forbidden = 0
         self._unreachable = 0
-        self._evidence: list[Lane] = []
 
     def judge(self, lane: Lane, error: PostError, now: float) -> tuple[Step, float]:
         """The step for this lane, and for how long it waits; ``now`` is the loop's time."""
-        lane.error = error
+        lane.error, lane.troubled = error, True
         self.failed += 1
+        if not isinstance(error, Throttled):
+            self._let_through(lane)
         self._reached = self._reached or not isinstance(error, Unreachable)
         match error:
             case Gone():
                 return self._retry(lane, equal_jitter) if self._young(lane) else (Step.BURY, 0.0)
             case Throttled():
                 if self._account_limit(lane, now):
-                    return Step.AGAIN, 0.0
+                    return Step.WAIT, full_jitter(lane.refusals, self._random)
             case Unreachable() if self._nobody_home(lane):
                 return Step.ABORT, 0.0
             case Forbidden() if self._nobody_allowed(lane):
@@ -98,6 +117,14 @@ class Judge:
             case PostError(temporary=False):
                 return Step.REJECT, 0.0
         return self._retry(lane, full_jitter)
+
+    def recovered(self, lane: Lane) -> None:
+        """A troubled lane's message is delivered, or will never be: the next one starts afresh."""
+        # A rejection was counted when it was judged.
+        if lane.error is None or lane.error.temporary:
+            self._let_through(lane)
+        lane.error, lane.tries = None, 0
+        lane.troubled = lane.refused_lately
 
     def vindicate(self, lane: Lane) -> tuple[Step, float]:
         """The step for a suspect, once somebody was served."""
@@ -131,15 +158,18 @@ class Judge:
         return abs(self._wall_clock() * 1000 - lane.created_at) < HANDSHAKE_MS
 
     def _account_limit(self, lane: Lane, now: float) -> bool:
+        """Whether a refusal may well be the account's; it is evidence in any case."""
         self.throttled += 1
-        if not self._rate.refused(lane.connection_id, now, self.served + self.failed):
-            self._evidence.append(lane)
-            return False
-        for witness in self._evidence:
-            if isinstance(witness.error, Throttled):
-                witness.tries = max(0, witness.tries - 1)
-        self._evidence.clear()
-        return True
+        lane.refusals += 1
+        answers = self.served + self.failed
+        return self._rate.refused(lane.refusals, now, answers, lately=lane.refused_lately)
+
+    def _let_through(self, lane: Lane) -> None:
+        """Any other answer than a 429: the account took the post."""
+        if lane.refusals or lane.refused_lately:
+            self._rate.taken(lane.refusals)
+            lane.refused_lately = lane.refusals > 0
+            lane.refusals = 0
 
     def _nobody_home(self, lane: Lane) -> bool:
         self._unreachable += 1

@@ -10,20 +10,19 @@ from .logs import SERVICE
 _log = logging.getLogger("async_relay")
 
 NAMESPACE = "AsyncRelay"
-_GAUGES = ("most_in_flight",)
+_UNITS = {"most_in_flight": "None", "rate_limit": "Count/Second"}
 
 
 def emit(figures: Mapping[str, float]) -> None:
     """Print one line; CloudWatch makes the metrics of it, named like the figures in CamelCase."""
     # After the first broadcast, not before it: the import would delay the first post by 40 ms.
     try:
-        from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
+        from aws_lambda_powertools.metrics import EphemeralMetrics
     except Exception:  # noqa: BLE001 - what was delivered is delivered, whether it can be counted or not
         _log.exception("no metrics: Powertools cannot be loaded")
         return
 
     metrics = EphemeralMetrics(namespace=NAMESPACE, service=SERVICE)
     for name, value in figures.items():
-        unit = MetricUnit.NoUnit if name in _GAUGES else MetricUnit.Count
-        metrics.add_metric(name.title().replace("_", ""), unit=unit, value=value)
+        metrics.add_metric(name.title().replace("_", ""), unit=_UNITS.get(name, "Count"), value=value)
     metrics.flush_metrics()

@@ -305,7 +305,7 @@ class Relay:
         return int(self._wall_clock() * 1000)
 
     def _tell(self, report: Report) -> None:
-        figures = {
+        figures: dict[str, float] = {
             "delivered": sum(sum(outcome.delivered) for outcome in report.outcomes),
             "gone": sum(outcome.gone for outcome in report.outcomes),
             "left_over": sum(len(outcome.leftovers) for outcome in report.outcomes),
@@ -322,6 +322,9 @@ class Relay:
                 "%d clients answered 410 and nobody 200: their rows stay, since WS_ENDPOINT may be another API's",
                 report.unproven,
             )
+        # Unlimited is no number: a 0 would pull the metric's average down, so the figure is left out.
+        if report.rate_limit is not None:
+            figures["rate_limit"] = report.rate_limit
         _log.debug("broadcast", extra=figures)
         self._measure(figures)
 

@@ -72,7 +72,8 @@ class Report:
 
     ``posts`` were sent and ``throttled`` of them answered 429; ``undeleted`` rows of gone clients
     are still there, for the next broadcast to find, and ``unproven`` rows more were not to be deleted
-    while nobody was answered 200.
+    while nobody was answered 200. ``rate_limit`` is the limit at the end, in posts a second; None:
+    unlimited.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -82,3 +83,4 @@ class Report:
     most_in_flight: int = 0
     undeleted: int = 0
     unproven: int = 0
+    rate_limit: float | None = None

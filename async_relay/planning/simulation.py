@@ -108,6 +108,7 @@ class _Sandbox:
     began: float = 0.0
     stepped: float = 0.0
     answers: int = 0
+    refused: int = 0
     room: float = 0.0
     allowance: float = 0.0
     spare: float = 0.0
@@ -145,7 +146,6 @@ class _World:
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
-        self._clients = 0
         self.account = TokenBucket(setup.allowed, scenario.account_burst)
         share = setup.quota / setup.workers if scenario.mode == FANOUT else setup.quota
         ceiling = share if scenario.ceilings else None
@@ -272,7 +272,7 @@ class _World:
 
     def _begin(self, sandbox: _Sandbox) -> None:
         sandbox.began = sandbox.stepped = sandbox.tail = self.now
-        sandbox.answers = 0
+        sandbox.answers = sandbox.refused = 0
         sandbox.room, sandbox.allowance, sandbox.spare = float(self.scenario.setup.concurrency), 1.0, 0.0
         sandbox.rate.begin(self.now)
         for work in sandbox.works:
@@ -329,8 +329,7 @@ class _World:
         wanted = self._wanted(sandbox, self.now - sandbox.stepped)
         sandbox.stepped = self.now
         granted = self.account.take(self.now, wanted)
-        self._refuse(sandbox, wanted - granted)
-        sandbox.answers += granted
+        self._answer(sandbox, wanted, granted)
         self.out.posts += wanted
         self._share_out(sandbox, granted)
         sandbox.rate.tick(self.now, sandbox.answers)
@@ -370,12 +369,20 @@ class _World:
         sandbox.spare -= wanted
         return wanted
 
-    def _refuse(self, sandbox: _Sandbox, refused: int) -> None:
+    def _answer(self, sandbox: _Sandbox, wanted: int, granted: int) -> None:
+        """Tell the rate; those refused a step ago are tried again now, and fare as the others do."""
+        refused = wanted - granted
+        again = min(sandbox.refused, wanted)
+        again_refused = refused * again // max(1, wanted)
         self.out.refused += refused
-        for _ in range(refused):
-            self._clients += 1
+        sandbox.refused = refused
+        sandbox.answers += granted
+        for _ in range(again - again_refused):
+            sandbox.rate.taken(1)
+        for number in range(refused):
             sandbox.answers += 1
-            sandbox.rate.refused(str(self._clients), self.now, sandbox.answers)
+            in_a_row = 2 if number < again_refused else 1
+            sandbox.rate.refused(in_a_row, self.now, sandbox.answers, lately=False)
 
     def _share_out(self, sandbox: _Sandbox, granted: int) -> None:
         """Posts to the works under way, each its part of what they lack."""
