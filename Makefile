@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARCHITECTURE ?= arm64
-SHIPPED := pyproject.toml handler.py packaging/build.py $(shell find async_relay -name '*.py')
+SHIPPED := pyproject.toml handler.py packaging/build.py $(shell find async_relay -name '*.py' -o -name '*.pem')
 TOO_OLD := Python 3.11 or newer is needed. Name one with: make PYTHON=python3.13
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(TOO_OLD)"; exit 1; }
 FAILED_INSTALL := echo "The installation failed: see the lines above, then run make again."

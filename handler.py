@@ -9,9 +9,9 @@ import asyncio
 import os
 from typing import Any
 
+from async_relay.delivery.relay import Failures
 from async_relay.logs import configure
 from async_relay.metrics import emit
-from async_relay.relay import Failures
 from async_relay.sandbox import Sandbox, new_event_loop
 from async_relay.settings import Settings
 

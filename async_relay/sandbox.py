@@ -23,16 +23,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .aws import Aws, DynamoStore, SqsQueue
-from .broadcaster import Broadcaster, Limits
-from .descriptors import sockets_at_most
+from .delivery.broadcaster import Broadcaster, Limits
+from .delivery.protocols import ConnectionStore, Queue, Transport
+from .delivery.rate import Rate
+from .delivery.relay import Failures, Measure, Queues, Relay
+from .delivery.settlement import Policy
 from .errors import RelayError, StoreUnavailable, Unavailable
-from .http import DirectTransport
-from .leftovers import Policy
-from .protocols import ConnectionStore, Queue, Transport
-from .rate import Rate
-from .relay import Failures, Measure, Queues, Relay
+from .http.descriptors import sockets_at_most
+from .http.direct import DirectTransport
 from .settings import Settings
-from .streams import read_records
+from .wire.streams import read_records
 
 _log = logging.getLogger("async_relay")
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from .descriptors import MOST_IN_A_LAMBDA
 from .errors import SettingsError
-from .jobs import ShardKind
+from .http.descriptors import MOST_IN_A_LAMBDA
+from .wire.jobs import ShardKind
 
 T = TypeVar("T")
 

@@ -27,11 +27,11 @@ from hypothesis import strategies as st
 
 from async_relay.cli.letters import Form, read_letter
 from async_relay.errors import Disconnected, PostError, ServerError, UndecodableRecord, UnreadableJob, post_error
-from async_relay.jobs import MAX_BODY_BYTES, DeadLetter, Job
-from async_relay.messages import Message
-from async_relay.pool import _Post, _Socket
-from async_relay.sigv4 import quote_id
-from async_relay.streams import read_records
+from async_relay.http.pool import _Post, _Socket
+from async_relay.http.sigv4 import quote_id
+from async_relay.wire.jobs import MAX_BODY_BYTES, DeadLetter, Job
+from async_relay.wire.messages import Message
+from async_relay.wire.streams import read_records
 
 IMAGE = {
     "incident_id": {"S": "inc-1"},

@@ -33,10 +33,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from async_relay.memory import MemoryQueue
-from async_relay.protocols import ConnectionStore, Entry, Queue, Transport
+from async_relay.delivery.protocols import ConnectionStore, Entry, Queue, Transport
 from async_relay.sandbox import Sandbox, new_event_loop
 from async_relay.settings import Settings
+from async_relay.testing.memory import MemoryQueue
 
 from . import command
 from .command import Refused, number, one_of, whole

@@ -17,13 +17,13 @@ from random import Random
 import looptime
 import matplotlib as mpl
 
-from async_relay.broadcaster import Broadcaster, Limits
-from async_relay.jobs import Job, Shard
-from async_relay.memory import MemoryStore, MemoryTransport, Reply
-from async_relay.messages import Message
-from async_relay.rate import Rate
+from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.rate import Rate
 from async_relay.testing import RateLimit
+from async_relay.testing.memory import MemoryStore, MemoryTransport, Reply
 from async_relay.testing.scripts import Bucket
+from async_relay.wire.jobs import Job, Shard
+from async_relay.wire.messages import Message
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "async-relay"

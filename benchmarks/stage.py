@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from async_relay.streams import read_records
 from async_relay.testing import Credentials, GatewayProcess, gateway_process
+from async_relay.wire.streams import read_records
 
 from .peers.worker import ACCESS_KEY, REGION, SECRET_KEY, TOKEN, Setup
 from .remote import Remote

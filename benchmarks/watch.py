@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from math import exp, log
 from typing import Any
 
+from async_relay.delivery.protocols import Transport
 from async_relay.errors import PostError
-from async_relay.messages import Message
-from async_relay.protocols import Transport
+from async_relay.wire.messages import Message
 
 _FINENESS = 24
 _BUCKETS = 600

@@ -14,9 +14,9 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from async_relay.memory import NEVER, MemoryStore, MemoryTransport, Reply
-from async_relay.messages import Message
-from async_relay.protocols import ConnectionStore, Transport
+from async_relay.delivery.protocols import ConnectionStore, Transport
+from async_relay.testing.memory import NEVER, MemoryStore, MemoryTransport, Reply
+from async_relay.wire.messages import Message
 
 from .crowd import CUT, HANGS, Crowd, Latency
 from .ledger import Shortfall, Tally

@@ -207,7 +207,7 @@ def add_package(tree: Path) -> None:
     """Put the package and ``handler.py`` into ``tree``."""
     shutil.copy(ROOT / "handler.py", tree)
     package = ROOT / "async_relay"
-    for source in (*package.rglob("*.py"), *package.glob("*.pem")):
+    for source in (*package.rglob("*.py"), *package.rglob("*.pem")):
         relative = source.relative_to(package)
         if relative.parts[0].removesuffix(".py") not in NOT_AT_RUN_TIME:
             (tree / "async_relay" / relative).parent.mkdir(parents=True, exist_ok=True)

@@ -30,8 +30,8 @@ from typing import Any, TypeVar
 import pytest
 from looptime import LoopTimeEventLoop
 
+from async_relay.delivery.protocols import Entry
 from async_relay.errors import QueueUnavailable
-from async_relay.protocols import Entry
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from async_relay.aws import Aws, DynamoStore, SqsQueue
+from async_relay.delivery.protocols import Entry
 from async_relay.errors import QueueUnavailable, SettingsError, StoreUnavailable, Unavailable
-from async_relay.jobs import Client, Shard
-from async_relay.protocols import Entry
 from async_relay.testing import Answer
+from async_relay.wire.jobs import Client, Shard
 
 QUEUE_URL = "https://sqs.eu-west-1.amazonaws.com/1/retry"
 ENTRIES = [Entry(f"body {at}") for at in range(3)]

@@ -23,13 +23,13 @@ from deployment import new_table
 
 from async_relay.aws import Aws, DynamoStore, SqsQueue
 from async_relay.aws.calls import SignedCalls
+from async_relay.delivery.protocols import ConnectionStore, Entry
 from async_relay.errors import QueueUnavailable, StoreUnavailable, Unavailable
-from async_relay.jobs import Client, Shard, ShardKind, shard_of
-from async_relay.memory import MemoryStore
-from async_relay.protocols import ConnectionStore, Entry
-from async_relay.sigv4 import Credentials
+from async_relay.http.sigv4 import Credentials
 from async_relay.testing import Answer, Cut, Garbage, Gateway, Half, Hang, Tls
+from async_relay.testing.memory import MemoryStore
 from async_relay.testing.scripts import Script
+from async_relay.wire.jobs import Client, Shard, ShardKind, shard_of
 
 MakeStore = Callable[[], Awaitable[ConnectionStore]]
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from async_relay.cli import backfill
 from async_relay.cli.app import app
-from async_relay.jobs import shard_of
+from async_relay.wire.jobs import shard_of
 
 _NUMBERS = itertools.count()
 Run = Callable[..., Any]

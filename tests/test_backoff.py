@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from async_relay.backoff import BASE, CAP, MAX_QUEUE_DELAY, equal_jitter, exponential, full_jitter, queue_delay
+from async_relay.delivery.backoff import BASE, CAP, MAX_QUEUE_DELAY, equal_jitter, exponential, full_jitter, queue_delay
 
 PROPERTY = settings(deadline=None, max_examples=80)
 TRIES = st.integers(1, 10**6)

@@ -10,7 +10,10 @@ from random import Random
 import pytest
 from lambda_models import EPOCH, still_running, virtual_time, wall_clock
 
-from async_relay.broadcaster import Broadcaster, Limits
+from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.protocols import Page
+from async_relay.delivery.rate import Rate
+from async_relay.delivery.report import Report
 from async_relay.errors import (
     Forbidden,
     Gone,
@@ -23,12 +26,9 @@ from async_relay.errors import (
     Unavailable,
     Unreachable,
 )
-from async_relay.jobs import Client, Cursor, Job, Shard
-from async_relay.memory import NEVER, OK, MemoryStore, MemoryTransport, Reply, Script
-from async_relay.messages import Message
-from async_relay.protocols import Page
-from async_relay.rate import Rate
-from async_relay.report import Report
+from async_relay.testing.memory import NEVER, OK, MemoryStore, MemoryTransport, Reply, Script
+from async_relay.wire.jobs import Client, Cursor, Job, Shard
+from async_relay.wire.messages import Message
 
 pytestmark = virtual_time
 

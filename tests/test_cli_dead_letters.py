@@ -30,8 +30,8 @@ from async_relay.cli.choice import Choice, check_ids, id_length, parse_age, pars
 from async_relay.cli.failure import CommandError
 from async_relay.cli.letters import Form, Letter, parse, read_letter
 from async_relay.cli.redrive import Resend, Stay, redrive
-from async_relay.jobs import MAX_BODY_BYTES, Client, DeadLetter, Job, Shard
-from async_relay.messages import Message
+from async_relay.wire.jobs import MAX_BODY_BYTES, Client, DeadLetter, Job, Shard
+from async_relay.wire.messages import Message
 
 NOW = 1_700_000_000_000
 HOUR = 3_600_000

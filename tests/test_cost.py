@@ -18,16 +18,17 @@ from typing import Any
 import pytest
 from transports import CREDENTIALS
 
-from async_relay import messages, sigv4
-from async_relay.broadcaster import Broadcaster, Limits
-from async_relay.http import DirectTransport
-from async_relay.jobs import Client, Cursor, Job, Shard
-from async_relay.memory import MemoryStore, MemoryTransport
-from async_relay.messages import Message
-from async_relay.protocols import Page, Transport
-from async_relay.rate import Rate
-from async_relay.sigv4 import Credentials
+from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.protocols import Page, Transport
+from async_relay.delivery.rate import Rate
+from async_relay.http import sigv4
+from async_relay.http.direct import DirectTransport
+from async_relay.http.sigv4 import Credentials
 from async_relay.testing import GatewayProcess, gateway_process
+from async_relay.testing.memory import MemoryStore, MemoryTransport
+from async_relay.wire import messages
+from async_relay.wire.jobs import Client, Cursor, Job, Shard
+from async_relay.wire.messages import Message
 
 FEW, MANY = 500, 2_500
 BODY = b'{"kind":"remediation","action":"RevokeSecurityGroupIngress","event_id":"event-1","sequence":"100"}'

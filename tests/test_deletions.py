@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from aws_server import Answering
 
-from async_relay import deletions
 from async_relay.aws import DynamoStore
-from async_relay.broadcaster import Broadcaster, Limits
-from async_relay.deletions import Deletions
+from async_relay.delivery import deletions
+from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.deletions import Deletions
+from async_relay.delivery.rate import Rate
+from async_relay.delivery.relay import Queues, Relay
+from async_relay.delivery.settlement import Policy
 from async_relay.errors import StoreUnavailable, Unavailable
-from async_relay.jobs import Client, Job
-from async_relay.leftovers import Policy
-from async_relay.memory import MemoryQueue, MemoryStore, MemoryTransport, Reply
-from async_relay.messages import Message
-from async_relay.rate import Rate
-from async_relay.relay import Queues, Relay
+from async_relay.testing.memory import MemoryQueue, MemoryStore, MemoryTransport, Reply
+from async_relay.wire.jobs import Client, Job
+from async_relay.wire.messages import Message
 
 
 class Asked(MemoryStore):

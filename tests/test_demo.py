@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from async_relay.messages import format_item
+from async_relay.wire.messages import format_item
 from demo import page
 from demo.__main__ import main
 from demo.errors import DemoError

@@ -9,7 +9,7 @@ import botocore.session
 import pytest
 
 from async_relay.aws import environment
-from async_relay.sigv4 import Credentials
+from async_relay.http.sigv4 import Credentials
 
 PLAIN = {"AWS_REGION": "eu-west-1", "AWS_CONFIG_FILE": "/nonexistent"}
 KEY = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "secret"}

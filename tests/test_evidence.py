@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from async_relay.evidence import Evidence
+from async_relay.delivery.evidence import Evidence
 
 NOW = 1_700_000_000
 

@@ -15,8 +15,8 @@ from deployment import Deployed, incident, incidents, new_queue, new_table, orde
 from records import event as stream_event
 
 from async_relay.errors import SettingsError
-from async_relay.jobs import shard_of
 from async_relay.testing import Gateway
+from async_relay.wire.jobs import shard_of
 
 SHARDS = 8
 ALL_WELL: dict[str, Any] = {"batchItemFailures": []}

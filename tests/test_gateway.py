@@ -26,7 +26,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
-from async_relay.sigv4 import Signer, quote_id
+from async_relay.http.sigv4 import Signer, quote_id
 from async_relay.testing import (
     Answer,
     Choice,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from records import incident, record
 
 from async_relay.errors import UnreadableJob
-from async_relay.jobs import Client, DeadLetter, Job, Shard, ShardKind, shard_of
-from async_relay.messages import Message
+from async_relay.wire.jobs import Client, DeadLetter, Job, Shard, ShardKind, shard_of
+from async_relay.wire.messages import Message
 
 PROPERTY = settings(deadline=None, max_examples=80)
 LIMIT = 262_144

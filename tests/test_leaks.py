@@ -16,11 +16,11 @@ from deployment import Context, incidents
 from records import event as stream_event
 from transports import CREDENTIALS
 
-from async_relay.memory import MemoryQueue, MemoryStore
-from async_relay.protocols import ConnectionStore, Queue
+from async_relay.delivery.protocols import ConnectionStore, Queue
 from async_relay.sandbox import Sandbox, new_event_loop
 from async_relay.settings import Settings
 from async_relay.testing import Choice, Cut, Garbage, GatewayProcess, Half, Hang, gateway_process
+from async_relay.testing.memory import MemoryQueue, MemoryStore
 
 INVOCATIONS, WARM_UP, SAMPLE = 1_000, 200, 100
 NAMES = [f"L0SM9cOFvHcCI{number:02}=" for number in range(20)]

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from async_relay.delivery.report import Leftover, Outcome
+from async_relay.delivery.settlement import Parked, Policy, Settlement, settle
 from async_relay.errors import (
     Forbidden,
     PostError,
@@ -22,10 +24,8 @@ from async_relay.errors import (
     TimedOut,
     TooLarge,
 )
-from async_relay.jobs import Client, Job, Shard
-from async_relay.leftovers import Parked, Policy, Settlement, settle
-from async_relay.messages import Message
-from async_relay.report import Leftover, Outcome
+from async_relay.wire.jobs import Client, Job, Shard
+from async_relay.wire.messages import Message
 
 NOW = 1_700_000_000_000
 BOTH = Policy(retries=True, dead_letters=True)

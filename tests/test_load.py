@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from async_relay.errors import ServerError
-from async_relay.messages import Message
+from async_relay.wire.messages import Message
 from benchmarks import load
 from benchmarks.command import FAILED, STOPPED, USAGE, Refused, exit_code
 from benchmarks.crowd import CUT, HANGS, Crowd, Latency, latency, sequence_of

@@ -22,16 +22,16 @@ from lambda_models import (
 )
 from records import incident, record
 
-from async_relay.broadcaster import Broadcaster, Limits
+from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.protocols import Entry
+from async_relay.delivery.rate import Rate
+from async_relay.delivery.relay import Queues, Relay
+from async_relay.delivery.settlement import Policy
 from async_relay.errors import QueueUnavailable
-from async_relay.jobs import Client, Job, Shard
-from async_relay.leftovers import Policy
-from async_relay.memory import OK, MemoryStore, MemoryTransport, Reply, Script
-from async_relay.messages import Message
-from async_relay.protocols import Entry
-from async_relay.rate import Rate
-from async_relay.relay import Queues, Relay
-from async_relay.streams import read_record
+from async_relay.testing.memory import OK, MemoryStore, MemoryTransport, Reply, Script
+from async_relay.wire.jobs import Client, Job, Shard
+from async_relay.wire.messages import Message
+from async_relay.wire.streams import read_record
 
 pytestmark = virtual_time
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import incident, remediation
 
-from async_relay.messages import MAX_BODY_BYTES, Message, compact_json, format_item, latest
+from async_relay.wire.messages import MAX_BODY_BYTES, Message, compact_json, format_item, latest
 
 PROPERTY = settings(deadline=None, max_examples=80)
 

@@ -13,8 +13,8 @@ from lambda_models import Sqs, run_virtually
 from test_mappings import Deployed, good, names
 from test_template import FANOUT, Stack
 
-from async_relay.memory import OK, Reply, Script
-from async_relay.messages import Message
+from async_relay.testing.memory import OK, Reply, Script
+from async_relay.wire.messages import Message
 
 #: Ten minutes less than the six hours after which the template gives records up.
 BACK_AFTER = 6 * 3600 - 600

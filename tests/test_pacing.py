@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from lambda_models import still_running, virtual_time
 
-from async_relay.pacing import Pacing
+from async_relay.delivery.pacing import Pacing
 
 pytestmark = virtual_time
 

@@ -62,7 +62,7 @@ os.environ.update(
 import handler
 answer = handler.connect_handler({"requestContext": {"connectionId": "abc="}})
 assert answer == {"statusCode": 200}, answer
-import async_relay.http, async_relay.relay
+import async_relay.http.direct, async_relay.delivery.relay
 
 import aioboto3
 async def refused(call, error):
@@ -157,7 +157,7 @@ def test_the_zip_works_with_nothing_else(tree: Path) -> None:
         if not (Path(file).is_relative_to(tree) or (Path(file).is_relative_to(library) and "-packages" not in file))
     }
     assert not strangers
-    assert {"handler", "async_relay.http", "aioboto3", "uvloop", "httptools"} <= loaded.keys()
+    assert {"handler", "async_relay.http.direct", "aioboto3", "uvloop", "httptools"} <= loaded.keys()
 
 
 def test_the_zip_holds_no_ballast(native: Path) -> None:
@@ -171,7 +171,7 @@ def test_the_zip_holds_no_ballast(native: Path) -> None:
     assert not [name for name in names if "/tests/" in name or name.startswith(("bin/", "boto3/data/", "pip/"))]
     assert not [name for name in names if name.startswith(("async_relay/testing", "async_relay/cli"))]
     assert not [name for name in names if name.startswith(("demo", "tests", "benchmarks", "moto", "pytest"))]
-    assert {"handler.py", "async_relay/__init__.py"} <= set(names)
+    assert {"handler.py", "async_relay/__init__.py", "async_relay/http/amazon_roots.pem"} <= set(names)
 
 
 def test_licences_and_versions_go_along(native: Path) -> None:

@@ -18,10 +18,10 @@ from deployment import new_queue
 
 from async_relay.aws import Aws, SqsQueue
 from async_relay.aws.session import Service
+from async_relay.delivery.protocols import Entry, Queue
 from async_relay.errors import QueueUnavailable
-from async_relay.jobs import MAX_BODY_BYTES, DeadLetter
-from async_relay.memory import MemoryQueue
-from async_relay.protocols import Entry, Queue
+from async_relay.testing.memory import MemoryQueue
+from async_relay.wire.jobs import MAX_BODY_BYTES, DeadLetter
 
 QUEUES = ["memory", "moto", "fauxqs", "fauxqs through the SDK", "ministack"]
 BODIES = {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from async_relay.rate import ROUND, Rate, _Tries
+from async_relay.delivery.rate import ROUND, Rate, _Tries
 
 PROPERTY = settings(deadline=None, max_examples=60)
 

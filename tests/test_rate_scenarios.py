@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from lambda_models import Function, Sqs, SqsMapping, run_virtually, wall_clock
 
-from async_relay.broadcaster import Broadcaster, Limits
+from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.protocols import Entry
+from async_relay.delivery.rate import Rate
+from async_relay.delivery.relay import Queues, Relay
+from async_relay.delivery.settlement import Policy
 from async_relay.errors import PostError
-from async_relay.jobs import Client, Job, Shard
-from async_relay.leftovers import Policy
-from async_relay.memory import MemoryStore, MemoryTransport, Reply
-from async_relay.messages import Message
-from async_relay.protocols import Entry
-from async_relay.rate import Rate
-from async_relay.relay import Queues, Relay
+from async_relay.testing.memory import MemoryStore, MemoryTransport, Reply
+from async_relay.wire.jobs import Client, Job, Shard
+from async_relay.wire.messages import Message
 
 
 @dataclass

@@ -14,16 +14,16 @@ import pytest
 from lambda_models import EPOCH, still_running, virtual_time, wall_clock
 from records import event, incident, record, remediation
 
-from async_relay.broadcaster import Broadcaster, Limits
+from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.protocols import Entry
+from async_relay.delivery.rate import Rate
+from async_relay.delivery.relay import Failures, Queues, Relay
+from async_relay.delivery.settlement import Policy
 from async_relay.errors import UndecodableRecord
-from async_relay.jobs import MAX_BODY_BYTES, Client, Job, Shard
-from async_relay.leftovers import Policy
-from async_relay.memory import NEVER, OK, MemoryQueue, MemoryStore, MemoryTransport, Reply, Script
-from async_relay.messages import Message
-from async_relay.protocols import Entry
-from async_relay.rate import Rate
-from async_relay.relay import Failures, Queues, Relay
-from async_relay.streams import read_record
+from async_relay.testing.memory import NEVER, OK, MemoryQueue, MemoryStore, MemoryTransport, Reply, Script
+from async_relay.wire.jobs import MAX_BODY_BYTES, Client, Job, Shard
+from async_relay.wire.messages import Message
+from async_relay.wire.streams import read_record
 
 pytestmark = virtual_time
 

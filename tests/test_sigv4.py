@@ -14,8 +14,8 @@ from botocore.credentials import ReadOnlyCredentials
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from async_relay import sigv4
-from async_relay.sigv4 import Credentials, Signer, quote_id, signing_key
+from async_relay.http import sigv4
+from async_relay.http.sigv4 import Credentials, Signer, quote_id, signing_key
 
 KEY = "AKIDEXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"

@@ -35,18 +35,18 @@ from lambda_models import (
 )
 from records import incident, record, remediation
 
-from async_relay.broadcaster import Broadcaster, Limits
+from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.lanes import Lane
+from async_relay.delivery.protocols import Entry, Page
+from async_relay.delivery.rate import Rate
+from async_relay.delivery.relay import Queues, Relay
+from async_relay.delivery.report import Outcome, Report
+from async_relay.delivery.settlement import Policy
 from async_relay.errors import PostError, StoreUnavailable
-from async_relay.jobs import Client, Cursor, Job, Shard, ShardKind, shard_of
-from async_relay.lanes import Lane
-from async_relay.leftovers import Policy
-from async_relay.memory import NEVER, MemoryStore, MemoryTransport, Reply
-from async_relay.messages import Message
-from async_relay.protocols import Entry, Page
-from async_relay.rate import Rate
-from async_relay.relay import Queues, Relay
-from async_relay.report import Outcome, Report
-from async_relay.streams import read_record
+from async_relay.testing.memory import NEVER, MemoryStore, MemoryTransport, Reply
+from async_relay.wire.jobs import Client, Cursor, Job, Shard, ShardKind, shard_of
+from async_relay.wire.messages import Message
+from async_relay.wire.streams import read_record
 
 HOUR = 3_600.0
 TROUBLE_ENDS = 120.0

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from async_relay.aws import Aws, DynamoStore
 from async_relay.aws.session import Service
+from async_relay.delivery.protocols import ConnectionStore, Page
 from async_relay.errors import StoreUnavailable
-from async_relay.jobs import Client, Cursor, Shard, ShardKind, shard_of
-from async_relay.memory import MemoryStore
-from async_relay.protocols import ConnectionStore, Page
+from async_relay.testing.memory import MemoryStore
+from async_relay.wire.jobs import Client, Cursor, Shard, ShardKind, shard_of
 
 PAGE = 7
 STORES = ["memory", "moto", "dynalite", "dynalite through the SDK", "ministack"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from records import event, image, incident, record, typed
 
 from async_relay.errors import UndecodableRecord
-from async_relay.streams import decode_item, decode_value, read_record, read_records
+from async_relay.wire.streams import decode_item, decode_value, read_record, read_records
 
 PROPERTY = settings(deadline=None, max_examples=80)
 

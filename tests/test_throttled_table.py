@@ -11,16 +11,16 @@ import pytest
 from lambda_models import Function, Sqs, SqsMapping, StreamMapping, virtual_time, wall_clock
 from records import event, incident, record
 
-from async_relay.broadcaster import Broadcaster, Limits
+from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.protocols import Entry, Page
+from async_relay.delivery.rate import Rate
+from async_relay.delivery.relay import Queues, Relay
+from async_relay.delivery.settlement import Policy
 from async_relay.errors import StoreUnavailable
-from async_relay.jobs import Client, Cursor, Job, Shard
-from async_relay.leftovers import Policy
-from async_relay.memory import MemoryQueue, MemoryStore, MemoryTransport
-from async_relay.messages import Message
-from async_relay.protocols import Entry, Page
-from async_relay.rate import Rate
-from async_relay.relay import Queues, Relay
-from async_relay.streams import read_record
+from async_relay.testing.memory import MemoryQueue, MemoryStore, MemoryTransport
+from async_relay.wire.jobs import Client, Cursor, Job, Shard
+from async_relay.wire.messages import Message
+from async_relay.wire.streams import read_record
 
 pytestmark = virtual_time
 

@@ -11,12 +11,12 @@ from hashlib import sha256
 
 from async_relay.aws import Aws
 from async_relay.aws.management_api import SdkTransport
+from async_relay.delivery.protocols import Transport
 from async_relay.errors import PostError
-from async_relay.http import DirectTransport
-from async_relay.messages import Message
-from async_relay.pool import trust
-from async_relay.protocols import Transport
-from async_relay.sigv4 import Credentials
+from async_relay.http.direct import DirectTransport
+from async_relay.http.pool import trust
+from async_relay.http.sigv4 import Credentials
+from async_relay.wire.messages import Message
 
 CREDENTIALS = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "a-session-token")
 KINDS = ["direct", "sdk"]

@@ -18,9 +18,9 @@ from hashlib import sha256
 from typing import Any
 
 from ..errors import PostError, ServerError
-from ..messages import Message, compact_json
-from ..pool import SignedPool
-from ..sigv4 import Credentials, Signer
+from ..http.pool import SignedPool
+from ..http.sigv4 import Credentials, Signer
+from ..wire.messages import Message, compact_json
 
 _SERVICES = {"dynamodb": "DynamoDB_20120810", "sqs": "AmazonSQS"}
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ..delivery.protocols import Page
 from ..errors import SettingsError, StoreUnavailable, Unavailable
-from ..jobs import Client, Cursor, Shard, ShardKind, shard_of
-from ..protocols import Page
+from ..wire.jobs import Client, Cursor, Shard, ShardKind, shard_of
 from .session import Service
 
 _log = logging.getLogger("async_relay")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ..sigv4 import Credentials
+from ..http.sigv4 import Credentials
 
 #: Each makes a host name, or a Region, something else than what follows from the rest.
 _DECIDING = (

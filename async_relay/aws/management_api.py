@@ -21,7 +21,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from ..errors import Disconnected, PostError, ServerError, TimedOut, Unreachable, post_error
-from ..messages import Message
+from ..wire.messages import Message
 from .sdk import VerifyingSession
 from .session import Aws
 

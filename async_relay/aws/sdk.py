@@ -23,7 +23,7 @@ from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ..errors import Unavailable
-from ..sigv4 import Credentials
+from ..http.sigv4 import Credentials
 
 _log = logging.getLogger("async_relay")
 

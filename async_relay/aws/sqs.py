@@ -10,9 +10,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..delivery.protocols import Entry
 from ..errors import QueueUnavailable, Unavailable
-from ..jobs import MAX_BODY_BYTES
-from ..protocols import Entry
+from ..wire.jobs import MAX_BODY_BYTES
 from .session import Service
 
 _log = logging.getLogger("async_relay")

@@ -25,7 +25,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from async_relay.jobs import shard_of
+from async_relay.wire.jobs import shard_of
 
 from . import screen
 from .failure import USAGE, CommandError

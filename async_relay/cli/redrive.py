@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from async_relay.errors import UnreadableJob
-from async_relay.jobs import MAX_BODY_BYTES, Job, Shard
-from async_relay.messages import MAX_BODY_BYTES as MAX_POST_BYTES
-from async_relay.streams import read_record
+from async_relay.wire.jobs import MAX_BODY_BYTES, Job, Shard
+from async_relay.wire.messages import MAX_BODY_BYTES as MAX_POST_BYTES
+from async_relay.wire.streams import read_record
 
 from .letters import Form, Letter, parse
 

@@ -19,11 +19,11 @@ from math import exp
 from random import Random
 from typing import Any
 
-from ..broadcaster import Broadcaster, Limits
-from ..jobs import Job, Shard
-from ..memory import MemoryStore, MemoryTransport, Reply
-from ..messages import Message
-from ..rate import Rate
+from ..delivery.broadcaster import Broadcaster, Limits
+from ..delivery.rate import Rate
+from ..testing.memory import MemoryStore, MemoryTransport, Reply
+from ..wire.jobs import Job, Shard
+from ..wire.messages import Message
 from .scenario import Delays, Scenario, percentile
 from .simulation import simulate
 from .values import DIRECT, FANOUT, SIGMA, Setup, Traffic

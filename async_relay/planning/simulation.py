@@ -26,7 +26,7 @@ from math import ceil, exp, inf
 from random import Random
 from statistics import NormalDist
 
-from ..rate import Rate
+from ..delivery.rate import Rate
 from .scenario import Scenario, Simulated
 from .values import DIRECT, FANOUT, RETRY_WORKERS, SEND_BATCH, SIGMA, STREAM_BATCH, Setup, Traffic, queue_batch
 

@@ -1,12 +1,13 @@
-"""The test kit: an API Gateway that does what a test tells it to, over real sockets.
+"""The test kit: an API Gateway that does what a test tells it to, over real sockets, and doubles in memory.
 
 scripts   what it answers, and to whom        pure
 trust     signatures and certificates         botocore's signer, trustme
 gateway   the server
 process   the same, in a process of its own
+memory    transport, connection store and queue in memory, with scripted faults
 """
 
-from ..sigv4 import Credentials
+from ..http.sigv4 import Credentials
 from .gateway import Counters, Gateway
 from .process import GatewayProcess, gateway_process
 from .scripts import (

@@ -38,8 +38,8 @@ from urllib.parse import unquote
 
 import httptools
 
-from ..messages import MAX_BODY_BYTES
-from ..sigv4 import Credentials
+from ..http.sigv4 import Credentials
+from ..wire.messages import MAX_BODY_BYTES
 from .scripts import Answer, Bucket, Casting, Choice, Ending, Plan, RateLimit
 from .trust import Certificates, Request, SignatureCheck, Tls
 

@@ -18,7 +18,7 @@ from hashlib import sha256
 from json import dumps
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ..sigv4 import SERVICE, Credentials
+from ..http.sigv4 import SERVICE, Credentials
 from .scripts import Answer
 
 if TYPE_CHECKING:

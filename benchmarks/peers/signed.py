@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from async_relay.errors import PostError
-from async_relay.http import DirectTransport
-from async_relay.messages import Message
+from async_relay.http.direct import DirectTransport
+from async_relay.http.sigv4 import Credentials, Signer, quote_id
 from async_relay.sandbox import new_event_loop
-from async_relay.sigv4 import Credentials, Signer, quote_id
+from async_relay.wire.messages import Message
 
 from .worker import ACCESS_KEY, REGION, SECRET_KEY, TOKEN, Setup
 

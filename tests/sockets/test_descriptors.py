@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from transports import CREDENTIALS, opened, post_all
 
-from async_relay.descriptors import MOST_IN_A_LAMBDA, RESERVED, exhausted, sockets_at_most
-from async_relay.http import DirectTransport
+from async_relay.http.descriptors import MOST_IN_A_LAMBDA, RESERVED, exhausted, sockets_at_most
+from async_relay.http.direct import DirectTransport
 from async_relay.testing import gateway_process
 
 

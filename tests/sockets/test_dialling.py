@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from transports import CREDENTIALS, opened, post_all
 
-from async_relay.dialling import dial
+from async_relay.http.dialling import dial
 from async_relay.testing.gateway import Gateway
 
 DEAD, ALIVE, ALSO_ALIVE = "127.0.0.2", "127.0.0.1", "127.0.0.3"

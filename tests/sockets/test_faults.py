@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from transports import CREDENTIALS, KINDS, opened, post, post_all
 
+from async_relay.delivery.protocols import Transport
 from async_relay.errors import Disconnected, PostError, ServerError, TimedOut, Unreachable
-from async_relay.protocols import Transport
 from async_relay.testing.gateway import Gateway
 from async_relay.testing.scripts import Answer, Choice, Cut, Drip, Garbage, Half, Hang, SlowHeader, huge_header
 from async_relay.testing.trust import Tls

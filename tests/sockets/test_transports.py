@@ -9,6 +9,7 @@ from datetime import datetime
 import pytest
 from transports import CREDENTIALS, KINDS, To, opened, post, post_all, raw_message
 
+from async_relay.delivery.protocols import Transport
 from async_relay.errors import (
     Disconnected,
     Forbidden,
@@ -20,10 +21,9 @@ from async_relay.errors import (
     TimedOut,
     TooLarge,
 )
-from async_relay.http import DirectTransport
-from async_relay.pool import trust
-from async_relay.protocols import Transport
-from async_relay.sigv4 import Credentials
+from async_relay.http.direct import DirectTransport
+from async_relay.http.pool import trust
+from async_relay.http.sigv4 import Credentials
 from async_relay.testing.gateway import Gateway
 from async_relay.testing.scripts import Answer, Cut, Hang
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from .errors import UndecodableRecord
+from ..errors import UndecodableRecord
 from .messages import Message, format_item
 
 # DynamoDB nests 32 levels; a number has at most 38 digits and an exponent of at most 130. The limits

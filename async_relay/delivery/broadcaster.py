@@ -27,10 +27,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from ..errors import PostError, StoreUnavailable, TimedOut, Unavailable
+from ..wire.jobs import Job, Shard
 from .deletions import Deletions
-from .errors import PostError, StoreUnavailable, TimedOut, Unavailable
 from .evidence import Evidence
-from .jobs import Job, Shard
 from .lanes import CROWD, Judge, Lane, Step
 from .protocols import ConnectionStore, Transport
 from .rate import ROUND, Rate

@@ -14,10 +14,10 @@ from copy import copy
 from hashlib import blake2b
 from typing import Any, NamedTuple, Self
 
-from .errors import Disconnected, PostError, QueueUnavailable, StoreUnavailable, TimedOut, Unreachable, post_error
-from .jobs import Client, Cursor, Shard, ShardKind, shard_of
-from .messages import Message
-from .protocols import Entry, Page
+from ..delivery.protocols import Entry, Page
+from ..errors import Disconnected, PostError, QueueUnavailable, StoreUnavailable, TimedOut, Unreachable, post_error
+from ..wire.jobs import Client, Cursor, Shard, ShardKind, shard_of
+from ..wire.messages import Message
 
 NEVER = float("inf")
 _PLACES = 2**64

@@ -27,16 +27,16 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+from ..errors import QueueUnavailable, StoreUnavailable, UnreadableJob
+from ..wire.jobs import MAX_BODY_BYTES, DeadLetter, Job, Shard, ShardKind
+from ..wire.messages import MAX_BODY_BYTES as MAX_MESSAGE_BYTES
+from ..wire.messages import Message, latest
+from ..wire.streams import Record, read_records
 from .broadcaster import Broadcaster
-from .errors import QueueUnavailable, StoreUnavailable, UnreadableJob
-from .jobs import MAX_BODY_BYTES, DeadLetter, Job, Shard, ShardKind
-from .leftovers import Policy, settle
-from .messages import MAX_BODY_BYTES as MAX_MESSAGE_BYTES
-from .messages import Message, latest
 from .pacing import Pacing
 from .protocols import Entry, Queue
 from .report import Report
-from .streams import Record, read_records
+from .settlement import Policy, settle
 
 _log = logging.getLogger("async_relay")
 

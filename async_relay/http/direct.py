@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
-from .messages import Message
+from ..wire.messages import Message
 from .pool import SignedPool
 from .sigv4 import Credentials, Signer, quote_id
 

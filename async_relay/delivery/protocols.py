@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
-from .errors import PostError
-from .jobs import Client, Cursor, Shard
-from .messages import Message
+from ..errors import PostError
+from ..wire.jobs import Client, Cursor, Shard
+from ..wire.messages import Message
 
 
 class Addressed(Protocol):

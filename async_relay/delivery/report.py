@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .errors import PostError, StoreUnavailable, Unavailable
-from .jobs import Client, Cursor, Job
+from ..errors import PostError, StoreUnavailable, Unavailable
+from ..wire.jobs import Client, Cursor, Job
 
 
 class Leftover(NamedTuple):

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from random import Random
 
+from ..errors import Forbidden, Gone, PostError, Throttled, Unreachable
+from ..wire.jobs import Client
 from .backoff import equal_jitter, full_jitter
-from .errors import Forbidden, Gone, PostError, Throttled, Unreachable
-from .jobs import Client
 from .rate import Rate
 from .report import Leftover, Outcome
 

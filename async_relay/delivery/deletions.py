@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from .errors import Unavailable
+from ..errors import Unavailable
 from .protocols import ConnectionStore
 
 _ROWS = 1_000

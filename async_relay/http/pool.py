@@ -32,10 +32,10 @@ from weakref import WeakSet
 
 import httptools
 
+from ..errors import Disconnected, PostError, Refused, ServerError, TimedOut, Unreachable, post_error
+from ..wire.messages import Message
 from .descriptors import exhausted, sockets_at_most
 from .dialling import TcpSocket, dial
-from .errors import Disconnected, PostError, Refused, ServerError, TimedOut, Unreachable, post_error
-from .messages import Message
 from .sigv4 import Credentials
 
 _log = logging.getLogger("async_relay")

@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from ..errors import PostError
+from ..wire.jobs import Client, DeadLetter, Job
 from .backoff import queue_delay
-from .errors import PostError
-from .jobs import Client, DeadLetter, Job
 from .lanes import CROWD
 from .report import Leftover, Outcome
 

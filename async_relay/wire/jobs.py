@@ -32,7 +32,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from .errors import UnreadableJob
+from ..errors import UnreadableJob
 from .messages import Message
 
 MAX_BODY_BYTES = 262_144
