@@ -315,5 +315,5 @@ def test_the_page_says_and_marks_when_a_rate_limit_was_found() -> None:
     for limits, found in [((None, None, None), False), ((None, 410.0, 390.0), True)]:
         moments = [{**moment, "at": at, "rate_limit": limit} for at, limit in enumerate(limits)]
         written = page({**figures, "moments": moments})
-        assert ("found after 1.0 s: 390 to 410 a second, 390 at last" in written) is found
+        assert ("from 1.0 s on: 390 to 410 a second, 390 at last" in written) is found
         assert ("a rate limit is found" in written) is found
