@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from io import StringIO
@@ -97,8 +97,20 @@ def _lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "event to delivery", _percentiles(figures["delivery_seconds"])
     if figures["arrived"]:
         yield "came again, came late", f"{figures['arrived']['repeats']:,}, {figures['arrived']['late']:,}"
+    yield "own rate limit", _limit(figures["moments"])
     yield "CPU a post", f"{figures['cpu_us_a_post']:.1f} µs, starting the SDK and watching included"
     yield "peak memory", f"{figures['peak_memory_mb']:.0f} MB"
+
+
+def _limit(moments: Sequence[Mapping[str, Any]]) -> str:
+    """What the relay allowed itself, once it had found that the account allows no more."""
+    limited = [(each["at"], each["rate_limit"]) for each in moments if each["rate_limit"] is not None]
+    if not limited:
+        return "none"
+    limits = [limit for _, limit in limited]
+    return (
+        f"from {limited[0][0]:.1f} s on: {min(limits):,.0f} to {max(limits):,.0f} a second, {limits[-1]:,.0f} at last"
+    )
 
 
 def _percentiles(found: Mapping[str, float]) -> str:
@@ -138,7 +150,8 @@ def _plots(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     speed = [("posts a second", [each["posts_a_second"] for each in moments], OURS)]
     if any(limits):
         speed.append(("the relay's own limit", [each or float("nan") for each in limits], THEIRS))
-    yield "Posts a second", _lines_over(times, speed, "a second")
+    found = next((at for at, limit in zip(times, limits, strict=True) if limit is not None), None)
+    yield "Posts a second", _lines_over(times, speed, "a second", found)
     latencies = [
         (name, [each["latency"][at] * 1000 for each in moments], colour)
         for at, (name, colour) in enumerate((("p50", OURS), ("p95", THIRD), ("p99", THEIRS)))
@@ -150,13 +163,18 @@ def _plots(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Under way", _lines_over(times, parked, "")
 
 
-def _lines_over(times: list[float], lines: list[tuple[str, list[float], str]], unit: str) -> str:
-    from .plots import figure
+def _lines_over(
+    times: list[float], lines: list[tuple[str, list[float], str]], unit: str, limit_found: float | None = None
+) -> str:
+    """The lines over time, and a mark at the moment a rate limit was first seen."""
+    from .plots import FLOOR, figure
 
     written = StringIO()
     with figure(written, height=3.0) as axes:
         for name, values, colour in lines:
             axes.plot(times, values, color=colour, label=name)
+        if limit_found is not None:
+            axes.axvline(limit_found, color=FLOOR, linestyle=":", linewidth=1, label="a rate limit is found")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("seconds")
         axes.set_ylabel(unit)

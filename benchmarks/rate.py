@@ -1,24 +1,28 @@
-"""The adaptive rate on virtual time, plotted: one relay, five relays on one limit, a minority with full buffers.
+"""The adaptive rate on virtual time: a table of cases beside an oracle, and a plot of what the limit does.
 
     python -m benchmarks.rate [FILE.svg]
 
-The real broadcaster posts over the in-memory transport; the account is a token bucket.
+The real broadcaster posts over the in-memory transport; the account is a token bucket. The oracle is the
+same broadcaster with a rate that knows the account's limit and why each post was refused.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import looptime
 import matplotlib as mpl
 
 from async_relay.delivery.broadcaster import Broadcaster, Limits
 from async_relay.delivery.rate import Rate
+from async_relay.errors import PostError
 from async_relay.testing import RateLimit
 from async_relay.testing.memory import MemoryStore, MemoryTransport, Reply
 from async_relay.testing.scripts import Bucket
@@ -36,29 +40,53 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 
 @dataclass(frozen=True)
 class Case:
-    """Relays with as many clients each on one account; ``full``: the share of clients that refuse twice."""
+    """Relays with as many clients each on one account.
+
+    ``limit`` is the account's (None: none); ``full`` the share of clients that refuse each message twice,
+    or from 1 up their number. ``seconds`` is what a broadcast may take.
+    """
 
     title: str
     clients: int
-    relays: int
-    limit: RateLimit
+    relays: int = 1
+    limit: RateLimit | None = None
     full: float = 0.0
+    messages: int = 1
+    batches: int = 1
+    seconds: float = 120.0
 
 
 @dataclass
 class Trace:
-    """What happened: each relay's limit over time, when it ended, posts and refusals in all."""
+    """What happened: each relay's limit over time, when it ended, posts, what refused how many, clients left over."""
 
     limits: list[list[tuple[float, float]]]
     took: list[float] = field(default_factory=list)
     posts: int = 0
-    refused: int = 0
+    by_account: int = 0
+    by_buffers: int = 0
+    left_over: int = 0
 
 
-CASES = (
+PLOTTED = (
     Case("One relay, 1,500 clients, 400 a second", 1_500, 1, RateLimit(400, 40)),
     Case("Five relays, 4,000 clients each, 1,000 a second", 4_000, 5, RateLimit(1_000, 500)),
     Case("One relay, 400 a second, 5 % full buffers", 1_500, 1, RateLimit(400, 40), full=0.05),
+)
+CASES = (
+    *(
+        Case(f"{title} full, 1,000 clients, 6 batches of 5", 1_000, full=full, messages=5, batches=6)
+        for title, full in (("nobody", 0.0), ("1 %", 0.01), ("10 %", 0.1), ("30 %", 0.3))
+    ),
+    Case("10 % full, 5,000 clients, 6 batches of 5", 5_000, full=0.1, messages=5, batches=6),
+    Case("50 full, 100,000 clients", 100_000, full=50),
+    Case("2 full, 5 clients, 6 batches of 5", 5, full=2, messages=5, batches=6),
+    *PLOTTED,
+    Case("One relay, 400 a second, 30 % full buffers, 5 messages", 1_500, 1, RateLimit(400, 40), 0.3, messages=5),
+    Case("20,000 clients, 3,000 a second", 20_000, 1, RateLimit(3_000, 2_500)),
+    Case("20,000 clients, 400 a second", 20_000, 1, RateLimit(400, 200)),
+    Case("200 clients, 15 messages, 5 a second", 200, 1, RateLimit(5, 2), messages=15, seconds=900),
+    Case("200 clients, 4 messages, 1 a second", 200, 1, RateLimit(1, 2), messages=4, seconds=900),
 )
 
 
@@ -66,28 +94,71 @@ class Account:
     """Answers posts: the account's bucket first, then the client's buffer."""
 
     def __init__(self, case: Case, random: Random) -> None:
-        self._bucket = Bucket(case.limit)
+        self._bucket = Bucket(case.limit) if case.limit else None
         self._full = case.full
         self._random = random
         self._turns: dict[str, int] = {}
+        self._posts: Counter[tuple[str, str]] = Counter()
+        self.causes: dict[str, bool] = {}
+        self.refused = self.full = 0
+        #: Whether the account refused the post whose answer is being handed over.
+        self.refuses = False
 
-    def answer(self, connection_id: str, _message: Message) -> Reply:
+    def answer(self, connection_id: str, message: Message) -> Reply:
         """429 for either reason, else 200."""
-        if not self._bucket.take(asyncio.get_running_loop().time()):
+        bucket = self._bucket
+        self.causes[connection_id] = bucket is not None and not bucket.take(asyncio.get_running_loop().time())
+        if self.causes[connection_id]:
+            self.refused += 1
             return Reply(429, LATENCY)
         if connection_id not in self._turns:
-            self._turns[connection_id] = 0 if self._random.random() >= self._full else 2
-        if self._turns[connection_id]:
-            self._turns[connection_id] -= 1
+            among = len(self._turns) < self._full if self._full >= 1 else self._random.random() < self._full
+            self._turns[connection_id] = 2 if among else 0
+        self._posts[connection_id, message.event_id] += self._turns[connection_id] > 0
+        if 0 < self._posts[connection_id, message.event_id] <= self._turns[connection_id]:
+            self.full += 1
             return Reply(429, LATENCY)
         return Reply(200, LATENCY)
 
 
-async def run(case: Case) -> Trace:
-    """Broadcast one message from every relay at once."""
+class TellingTransport(MemoryTransport):
+    """Tells the account whose answer is handed over, so that the oracle may ask for the cause."""
+
+    def __init__(self, account: Account) -> None:
+        super().__init__(account.answer, keep=False)
+        self._account = account
+
+    def _answer(self, lane: Any, error: PostError | None, done: Callable[[Any, PostError | None], None]) -> None:
+        self._account.refuses = self._account.causes[lane.connection_id]
+        super()._answer(lane, error, done)
+
+
+class Oracle(Rate):
+    """Knows its share of the account's limit, and the cause of each refusal."""
+
+    def __init__(self, case: Case, account: Account) -> None:
+        super().__init__(case.limit.rate / case.relays if case.limit else None)
+        self._account = account
+
+    def refused(self, *_arguments: Any, **_named: Any) -> bool:
+        """The truth."""
+        return self._account.refuses
+
+    def taken(self, refusals: int) -> None:
+        """Nothing to learn."""
+
+    def tick(self, now: float, answers: int) -> None:
+        """Nothing to adapt."""
+
+
+async def run(case: Case, *, oracle: bool = False) -> Trace:
+    """Broadcast from every relay at once."""
     account = Account(case, Random(1))
     relays = [
-        Broadcaster(*_world(case, account, n), Limits(), Rate(), Random(n), lambda: 0.0) for n in range(case.relays)
+        Broadcaster(
+            *_world(case, account, n), Limits(), Oracle(case, account) if oracle else Rate(), Random(n), lambda: 0.0
+        )
+        for n in range(case.relays)
     ]
     trace = Trace([[] for _ in relays])
     loop = asyncio.get_running_loop()
@@ -101,19 +172,22 @@ async def run(case: Case) -> Trace:
             await asyncio.sleep(STEP)
 
     async def serve(relay: Broadcaster) -> None:
-        report = await relay.broadcast([Job((Message.encode({}),), shard=Shard())], 120)
+        for batch in range(case.batches):
+            messages = tuple(Message.encode({"event_id": f"{batch}-{at}"}) for at in range(case.messages))
+            report = await relay.broadcast([Job(messages, shard=Shard())], case.seconds)
+            trace.posts += report.posts
+            trace.left_over += len(report.outcomes[0].leftovers)
         trace.took.append(loop.time() - start)
-        trace.posts += report.posts
-        trace.refused += report.throttled
 
     watching = asyncio.create_task(watch())
     await asyncio.gather(*map(serve, relays))
     watching.cancel()
+    trace.by_account, trace.by_buffers = account.refused, account.full
     return trace
 
 
 def _world(case: Case, account: Account, relay: int) -> Iterator[MemoryTransport | MemoryStore]:
-    yield MemoryTransport(account.answer, keep=False)
+    yield TellingTransport(account)
     yield MemoryStore([f"{relay}-{number}" for number in range(case.clients)])
 
 
@@ -123,11 +197,12 @@ def draw(traces: list[tuple[Case, Trace]], target: Path) -> None:
     for panel, (case, trace) in zip(panels, traces, strict=True):
         for colour, limits in zip(COLOURS, trace.limits, strict=False):
             panel.plot(*zip(*limits, strict=True), color=colour, linewidth=1.2)
+        assert case.limit is not None
         share = case.limit.rate / case.relays
         panel.axhline(share, color="black", linestyle="--", linewidth=0.8, label=f"fair share: {share:,.0f} a second")
         ideal = max(0.0, case.clients * case.relays - case.limit.burst) / case.limit.rate
         panel.set_title(
-            f"{case.title}\n{max(trace.took):.1f} s, ideal {ideal:.1f} s; {trace.refused / trace.posts:.0%} refused",
+            f"{case.title}\n{max(trace.took):.1f} s, ideal {ideal:.1f} s; {trace.by_account / trace.posts:.0%} refused",
             fontsize=9,
         )
         panel.set(xlabel="seconds", ylabel="posts a second allowed", ylim=(0, None))
@@ -137,16 +212,28 @@ def draw(traces: list[tuple[Case, Trace]], target: Path) -> None:
 
 def main() -> None:
     """Simulate, print, plot."""
-    traces = []
+    plotted = []
+    print("| case | took | oracle | refused by the account | left over |\n| --- | --- | --- | --- | --- |")
     for case in CASES:
-        loop = looptime.patch_event_loop(asyncio.new_event_loop(), _enabled=True)
-        try:
-            traces.append((case, loop.run_until_complete(run(case))))
-        finally:
-            loop.close()
-        trace = traces[-1][1]
-        print(f"{case.title}: {max(trace.took):.2f} s, {trace.refused:,} of {trace.posts:,} posts refused")
-    draw(traces, Path(sys.argv[1] if len(sys.argv) > 1 else "docs/benchmarks/rate.svg"))
+        trace, ideal = virtually(run(case)), virtually(run(case, oracle=True))
+        if case in PLOTTED:
+            plotted.append((case, trace))
+        refused = f"{trace.by_account:,} of {trace.posts:,} posts, {trace.by_account / trace.posts:.1%}"
+        print(
+            f"| {case.title} | {max(trace.took):.1f} s | {max(ideal.took):.1f} s "
+            f"| {refused if case.limit else '-'} | {trace.left_over} |",
+            flush=True,
+        )
+    draw(plotted, Path(sys.argv[1] if len(sys.argv) > 1 else "docs/benchmarks/rate.svg"))
+
+
+def virtually(history: Coroutine[Any, Any, Trace]) -> Trace:
+    """Live it on a clock that jumps to the next timer."""
+    loop = looptime.patch_event_loop(asyncio.new_event_loop(), _enabled=True)
+    try:
+        return loop.run_until_complete(history)
+    finally:
+        loop.close()
 
 
 if __name__ == "__main__":

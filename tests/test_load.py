@@ -23,6 +23,7 @@ from benchmarks import load
 from benchmarks.command import FAILED, STOPPED, USAGE, Refused, exit_code
 from benchmarks.crowd import CUT, HANGS, Crowd, Latency, latency, sequence_of
 from benchmarks.ledger import Ledger, Shortfall, Tally
+from benchmarks.load_report import page
 from benchmarks.stage import body_of, stream_event
 from benchmarks.table import Table
 from benchmarks.verdict import Ending, problems
@@ -301,3 +302,18 @@ def test_ctrl_c_shows_what_there_is_and_leaves_nothing_running() -> None:
     assert "the run was stopped before its end" in said
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+def test_the_page_says_and_marks_when_a_rate_limit_was_found() -> None:
+    """A mark in the plot and a line in the table; neither where there was no limit."""
+    moment = {"posts_a_second": 9.0, "latency": (0.1, 0.1, 0.1), "delivered": 1, "in_flight": 1, "parked": 0}
+    figures = {
+        "clients": 1, "messages": 1, "batches": 1, "delivered": 1, "posts": 1, "seconds": 1.0, "posts_a_second": 1.0,
+        "outcomes": {}, "post_seconds": {}, "delivery_seconds": {}, "arrived": {}, "cpu_us_a_post": 1.0,
+        "peak_memory_mb": 1.0, "problems": [], "options": {},
+    }  # fmt: skip
+    for limits, found in [((None, None, None), False), ((None, 410.0, 390.0), True)]:
+        moments = [{**moment, "at": at, "rate_limit": limit} for at, limit in enumerate(limits)]
+        written = page({**figures, "moments": moments})
+        assert ("from 1.0 s on: 390 to 410 a second, 390 at last" in written) is found
+        assert ("a rate limit is found" in written) is found

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def test_a_broadcast_is_one_line_of_embedded_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     """Each figure is a metric of the namespace, and nothing is left for the next broadcast."""
     for posts in (7, 0):
-        emit({"posts": posts, "left_over": 2, "most_in_flight": 5})
+        emit({"posts": posts, "left_over": 2, "most_in_flight": 5, "rate_limit": 400.5})
         (line,) = capsys.readouterr().out.splitlines()
         fields = json.loads(line)
         (directive,) = fields["_aws"]["CloudWatchMetrics"]
@@ -23,5 +23,6 @@ def test_a_broadcast_is_one_line_of_embedded_metrics(capsys: pytest.CaptureFixtu
             "Posts": "Count",
             "LeftOver": "Count",
             "MostInFlight": "None",
+            "RateLimit": "Count/Second",
         }
         assert fields["Posts"] == [posts]

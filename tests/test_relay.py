@@ -62,6 +62,7 @@ class Stage:
         letters: bool = True,
         fanout: bool = False,
         policy: Policy | None = None,
+        rate: Rate | None = None,
         **options: Any,
     ) -> None:
         self.store = MemoryStore(clients, page_size=page_size)
@@ -72,7 +73,7 @@ class Stage:
         self.figures: list[dict[str, float]] = []
         limits = Limits(bound, timeout, persistent=not retry)
         self.relay = Relay(
-            Broadcaster(self.transport, self.store, limits, Rate(), Random(1), wall_clock),
+            Broadcaster(self.transport, self.store, limits, rate or Rate(), Random(1), wall_clock),
             Queues(self.retry, self.letters, self.fanout),
             policy or Policy(retry, letters),
             wall_clock=wall_clock,
@@ -140,6 +141,16 @@ async def test_every_client_gets_every_record_in_order() -> None:
     assert await stage.stream(*batch) == back()
     assert all(stage.got(each) == ["1", "3", "5"] for each in names("c", 50))
     assert stage.figures[0]["delivered"] == 150
+
+
+async def test_a_rate_limit_is_a_figure_and_none_is_left_out() -> None:
+    """The limit at the broadcast's end is measured; unlimited is no number, and no figure."""
+    stage = Stage(clients=names("c", 3))
+    await stage.stream(*records(1))
+    assert "rate_limit" not in stage.figures[0]
+    limited = Stage(clients=names("c", 3), rate=Rate(250))
+    await limited.stream(*records(1))
+    assert limited.figures[0]["rate_limit"] == 250
 
 
 async def test_three_sick_clients_never_fail_a_batch() -> None:

@@ -11,7 +11,8 @@ flight once at most; a waiting lane is a timer and nothing else; to stop is to l
 the waiting over.
 
 Rules
-- A lane that was answered goes on before one that has not begun, so clients finish early.
+- A lane that was answered goes on before one that has not begun, so clients finish early; one that
+  was refused twice in a row goes behind.
 - Pages are read while posts are under way, and not far ahead: nothing holds all the clients.
 - What is not delivered is in the report: to whom, from which message on, and why.
 - A read that fails ends the reading of its own job, and nothing else.

@@ -71,7 +71,7 @@ _FIRST_PRIOR = 2.0
 _LIMITED_PRIOR = 4.0
 _UNLIMITED_PRIOR = 1.0
 # The largest step, which the root below reaches at 25 a second. A round of one answer takes half of it, else one post
-# in four would be refused at 1 a second; it is one in eight.
+# in four would be refused at 1 a second. With half of it that is one in seven.
 _STEP = 0.1
 _SMALLEST_PART = 0.5
 # The step is this over the limit's root: 2.5 % at 400 a second, which is one refusal a round.

@@ -38,5 +38,10 @@ def exhausted() -> bool:
     try:
         socket.socket().close()
     except OSError as error:
-        return error.errno in (EMFILE, ENFILE)
+        return lacks_descriptors(error)
     return False
+
+
+def lacks_descriptors(error: OSError) -> bool:
+    """Whether the error says that the process, or the machine, had no descriptor left."""
+    return error.errno in (EMFILE, ENFILE)

@@ -17,6 +17,8 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
+from .descriptors import lacks_descriptors
+
 TcpSocket = socket.socket
 
 # Seconds, as RFC 8305 recommends ("Connection Attempt Delay").
@@ -58,6 +60,8 @@ async def _race(addresses: Sequence[_Address]) -> socket.socket:
         await _close(attempts)
         raise
     if winner is None:
+        for failure in filter(lacks_descriptors, failures):
+            raise failure
         raise OSError("; ".join(dict.fromkeys(map(str, failures))) or "the name has no address")
     return winner
 

@@ -34,7 +34,7 @@ import httptools
 
 from ..errors import Disconnected, PostError, Refused, ServerError, TimedOut, Unreachable, post_error
 from ..wire.messages import Message
-from .descriptors import exhausted, sockets_at_most
+from .descriptors import exhausted, lacks_descriptors, sockets_at_most
 from .dialling import TcpSocket, dial
 from .sigv4 import Credentials
 
@@ -368,16 +368,17 @@ class SignedPool:
         return socket
 
     async def _dial(self) -> TcpSocket:
-        try:
-            return await dial(self._host, self._port)
-        except OSError:
-            if not exhausted():
-                raise
+        """Where only descriptors are wanting: go on over the sockets there are, or try until the timeout."""
         loop = asyncio.get_running_loop()
-        if given_back := sum(pool.give_back() for pool in tuple(_pools) if pool.loop is loop):
-            _log.warning("no file descriptor is left for %s: %d idle sockets are closed", self._netloc, given_back)
-        await asyncio.sleep(_CLOSING)
-        return await dial(self._host, self._port)
+        while True:
+            try:
+                return await dial(self._host, self._port)
+            except OSError as error:
+                if not (lacks_descriptors(error) or exhausted()) or self._busy or self._idle:
+                    raise
+            if given_back := sum(pool.give_back() for pool in tuple(_pools) if pool.loop is loop):
+                _log.warning("no file descriptor is left for %s: %d idle sockets are closed", self._netloc, given_back)
+            await asyncio.sleep(_CLOSING)
 
     def _connected(self, task: asyncio.Task[None]) -> None:
         self._connecting.discard(task)
@@ -386,14 +387,10 @@ class SignedPool:
             self._serve()
 
     def _unreachable(self, error: Exception) -> None:
-        """While other sockets serve, what waits may wait for them; else somebody has to be told.
-
-        Where only file descriptors are wanting, a socket that is being opened will serve as well.
-        """
+        """While other sockets serve, what waits may wait for them; else somebody has to be told."""
         self._refused_at = self._sweeps
         self._wanted = 0
-        hopeless = len(self._connecting) <= 1 or not exhausted()
-        if self._pending and not self._busy and not self._idle and hopeless:
+        if self._pending and not self._busy and not self._idle:
             post = self._pending.popleft()
             reason = str(error) or type(error).__name__
             post.done(post.lane, Unreachable(f"no connection to {self._netloc}: {reason}"))
