@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from .aws import Aws, DynamoStore, SqsQueue
 from .delivery.broadcaster import Broadcaster, Limits
+from .delivery.pacing import Pacing
 from .delivery.protocols import ConnectionStore, Queue, Transport
 from .delivery.rate import Rate
 from .delivery.relay import Failures, Measure, Queues, Relay
@@ -71,12 +72,18 @@ class Sandbox:
         self._store: ConnectionStore | None = None
         self._transport: Transport | None = None
         self._relay: Relay | None = None
+        self._pacing = Pacing()
 
     async def on_stream(self, event: Any, context: Any) -> Failures:
         """A stream event; see ``Relay.on_stream``."""
         end = _end(context)
-        relay = await self._ready(end)
+        try:
+            relay = await self._ready(end)
+        except RelayError:
+            await self._pacing.wait(end)
+            raise
         if relay is None:
+            await self._pacing.wait(end)
             return _all_back(record.sequence for record in read_records(event))
         return await relay.on_stream(event, end - asyncio.get_running_loop().time())
 
@@ -160,6 +167,7 @@ class Sandbox:
                 auto_clients=settings.fanout_auto_clients if settings.fanout_mode == "auto" else None,
                 coalesce=settings.coalesce,
                 measure=self._measure,
+                pacing=self._pacing,
             )
         return self._relay
 
@@ -176,6 +184,7 @@ class Sandbox:
                 settings.connections_table,
                 index=settings.connections_index,
                 shards=settings.fanout_shards,
+                sweep=settings.connections_index_sweep,
             )
         return self._store
 

@@ -154,13 +154,22 @@ def indexed_table(moto_url: str) -> str:
     return table
 
 
-@pytest.mark.parametrize("index", [None, "by-shard"])
-async def test_a_partition_holds_the_rows_written_for_it(aws: Aws, indexed_table: str, index: str | None) -> None:
-    """With the index or, where it is no longer set, without: job and rows agree on what a partition is."""
-    store = DynamoStore(aws.service("dynamodb"), indexed_table, index=index)
+@pytest.mark.parametrize(("index", "sweep"), [(None, True), ("by-shard", True), ("by-shard", False)])
+async def test_a_partition_holds_the_clients_whose_ids_belong_to_it(
+    aws: Aws, indexed_table: str, index: str | None, *, sweep: bool
+) -> None:
+    """With the index or, where it cannot be relied on, without: both ways find the same clients."""
+    store = DynamoStore(aws.service("dynamodb"), indexed_table, index=index, sweep=sweep)
     for at in range(8):
         found = {client.connection_id for client in await read_all(store, Shard(at, 8, ShardKind.PARTITION))}
         assert found == {name for number in range(40) if shard_of(name := f"id-{number}=", 8) == at}
+
+
+async def test_a_job_for_partitions_of_before_a_backfill_finds_its_clients(aws: Aws, indexed_table: str) -> None:
+    """While the sweep is on the id decides: rows may be written for another number of partitions meanwhile."""
+    store = DynamoStore(aws.service("dynamodb"), indexed_table, index="by-shard", shards=5)
+    parts = [await read_all(store, Shard(at, 5, ShardKind.PARTITION)) for at in range(5)]
+    assert sorted(client.connection_id for part in parts for client in part) == sorted(f"id-{n}=" for n in range(40))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +184,7 @@ async def test_a_cursor_of_another_kind_of_read_begins_again(
     aws: Aws, indexed_table: str, index: str | None, shard: Shard, cursor: Any
 ) -> None:
     """A page key that means nothing here costs repeats and loses nobody."""
-    store = DynamoStore(aws.service("dynamodb"), indexed_table, index=index)
+    store = DynamoStore(aws.service("dynamodb"), indexed_table, index=index, sweep=False)
     page = await store.read(shard, cursor)
     assert sorted(page.clients) == sorted(await read_all(store, shard))
 

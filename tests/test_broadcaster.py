@@ -538,6 +538,35 @@ async def test_forbidden_for_all_is_systemic_after_ten(persistent: bool) -> None
     assert scene.store.deleted == []
 
 
+@pytest.mark.parametrize("status", [403, -1])
+@pytest.mark.parametrize("clients", [15, 1_000])
+async def test_ten_quick_failures_wait_for_the_answers_of_those_in_flight(status: int, clients: int) -> None:
+    """Nobody can be served only if nobody is: ten that fail at once beside slower 200s are those ten's trouble."""
+
+    def quick(connection_id: str, _message: Message) -> Reply:
+        return Reply(status, 0.005) if connection_id.startswith("no") else Reply(200, 0.02)
+
+    scene = Scene(quick, MemoryStore([*names("no", 10), *names("c", clients - 10)]), bound=clients)
+    report = await scene.broadcast(everybody())
+    assert report.systemic is None
+    assert report.outcomes[0].delivered == [clients - 10]
+    assert sorted(left.client.connection_id for left in report.outcomes[0].leftovers) == sorted(names("no", 10))
+    assert all(left.error is not None for left in report.outcomes[0].leftovers)
+
+
+@pytest.mark.parametrize("status", [403, -1])
+async def test_a_post_that_hangs_does_not_keep_an_outage_secret(status: int) -> None:
+    """Ten that fail at once and one that hangs: the verdict comes within one post's time, and nothing else is sent."""
+
+    def mostly(connection_id: str, _message: Message) -> Reply:
+        return Reply(200, NEVER) if connection_id == "hang=" else Reply(status)
+
+    scene = Scene(mostly, MemoryStore(["hang=", *names("no", 200)]), bound=300, timeout=2.0)
+    report = await scene.broadcast(everybody())
+    assert report.systemic is not None
+    assert scene.took <= 2.0
+
+
 @pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("clients", [1, 9])
 async def test_forbidden_for_a_few_and_nobody_else_is_systemic(clients: int, persistent: bool) -> None:

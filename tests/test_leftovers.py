@@ -211,14 +211,15 @@ def test_a_message_too_large_for_some_is_a_letter_to_them() -> None:
 
 @pytest.mark.parametrize("blocked", [{}, {1: "too_large"}])
 def test_a_message_too_large_for_everybody_is_one_letter(blocked: dict[int, str]) -> None:
-    """A 413 from everybody is one letter for the message, to the part of the table it was for."""
+    """A 413 from everybody is one letter for the message, to the part of the table it was for and no more of it."""
     rejected = [(each, 1, TooLarge("HTTP 413")) for each in (A, B)]
     job = replace(STREAM, shard=Shard(2, 4), cursor={"connectionId": {"S": "c"}}, first_at=9)
     delivered = [7, 1 if blocked else 0, 7]
     outcome = replace(of(job, rejected=rejected), delivered=delivered, blocked=blocked)
     (buried,) = settle(outcome, BOTH, NOW).buried
     assert buried.letter.detail == "everybody answered HTTP 413"
-    assert buried.letter.content == Job(job.messages[1:2], shard=Shard(2, 4), first_at=9, reason="too_large")
+    part = {"shard": Shard(2, 4), "cursor": {"connectionId": {"S": "c"}}}
+    assert buried.letter.content == Job(job.messages[1:2], first_at=9, reason="too_large", **part)
 
 
 def test_a_job_too_large_for_everybody_names_who_was_to_get_it() -> None:

@@ -288,12 +288,14 @@ def test_a_wrong_cut_is_made_good_within_two_seconds(found: float) -> None:
 # ── a very low limit, for a quarter of an hour ──────────────────────────────────────────────────
 
 
-async def retried(account: Account, clients: int, seconds: float, *, count: int = 1) -> tuple[int, int, int]:
+async def retried(
+    account: Account, clients: int, seconds: float, *, count: int = 1, reason: str = ""
+) -> tuple[int, int, int]:
     """A job for clients in the retry queue, served by one worker function; delivered, dead letters, jobs left."""
     retry, letters = Sqs(visibility=90), Sqs()
     broadcaster = relay(account, Rate(), 0)
     worker = Relay(broadcaster, Queues(retry, letters), Policy(retries=True, dead_letters=True), wall_clock=wall_clock)
-    job = Job(messages(count), tuple(Client(f"c{number}=") for number in range(clients)), attempt=1)
+    job = Job(messages(count), tuple(Client(f"c{number}=") for number in range(clients)), attempt=1, reason=reason)
     await retry.send([Entry(each.encode()) for each in job.split()])
     mapping = SqsMapping(retry, Function(worker.on_jobs, 60))
     polling = asyncio.create_task(mapping.poll())
@@ -304,12 +306,13 @@ async def retried(account: Account, clients: int, seconds: float, *, count: int 
     return account.served, len(letters.messages), len(retry.messages)
 
 
+@pytest.mark.parametrize("reason", ["", "throttled"])
 @pytest.mark.parametrize("limit", [1.0, 5.0])
-def test_nobody_is_given_up_for_the_accounts_limit(limit: float) -> None:
+def test_nobody_is_given_up_for_the_accounts_limit(limit: float, reason: str) -> None:
     """200 clients in the retry queue under 1 or 5 posts a second for 15 minutes: all served, none a dead letter."""
     account = Account(limit, 2)
     count = 4 if limit == 1 else 15
-    served, letters, _ = run_virtually(retried(account, 200, 900, count=count))
+    served, letters, _ = run_virtually(retried(account, 200, 900, count=count, reason=reason))
     assert letters == 0
     assert served >= 0.8 * min(200 * count, 900 * limit)
     assert account.refused < served

@@ -14,7 +14,7 @@ from deployment import Context, incidents
 from records import event as stream_event
 
 from async_relay.aws import Aws, DynamoStore
-from async_relay.errors import SettingsError, StoreUnavailable
+from async_relay.errors import RelayError, SettingsError, StoreUnavailable
 from async_relay.sandbox import Sandbox
 from async_relay.settings import Settings
 from async_relay.testing import Answer, Gateway, Hang
@@ -143,3 +143,23 @@ async def test_the_sdk_tries_three_times_in_all(monkeypatch: pytest.MonkeyPatch)
         finally:
             await aws.close()
         assert server.agents == ["sdk"] * 3
+
+
+@pytest.mark.parametrize("index", ["by-shard", ""])
+async def test_what_cannot_be_opened_goes_back_after_a_wait(gateway: Gateway, index: str) -> None:
+    """Lambda may try again at once, so a trust file that is missing or a table that refuses must not cost hundreds."""
+    async with aws_server(content({"Items": []})) as server:
+        more = {"AWS_CA_BUNDLE": "/nonexistent.pem", "CONNECTIONS_INDEX": index, "AWS_ENDPOINT_URL": server.url}
+        async with sandbox(server, gateway, **more) as box:
+            waits: list[float] = []
+
+            async def waited(end: float) -> None:
+                waits.append(end)
+
+            box._pacing.wait = waited  # type: ignore[method-assign]
+            for _ in range(3):
+                try:
+                    assert await box.on_stream(stream_event(*incidents(2)), Context(5)) == ALL_BACK
+                except RelayError:
+                    assert index
+            assert len(waits) == 3

@@ -279,10 +279,9 @@ class World:
             self.store.write(connection_id, None)
 
     def is_in(self, shard: Shard, connection_id: str) -> bool:
-        """Whether a job for the shard is also for this client."""
-        if shard.kind is ShardKind.PARTITION:
-            return shard_of(connection_id, min(self.history.partitions())) == shard.index
-        return self.store.has(shard, connection_id)
+        """Whether a job for the shard may also be for this client."""
+        indexed = shard.kind is ShardKind.PARTITION and self.store.rows[connection_id].get("shard") == shard.index
+        return indexed or self.store.has(shard, connection_id)
 
     def reply(self, connection_id: str, message: Message) -> Reply:
         """What API Gateway answers, by the clock, the account and the client's nature."""
@@ -473,8 +472,18 @@ def raw_record(kind: str, number: int) -> dict[str, Any]:
     return raw
 
 
+def _reshard(world: World, connection_id: str) -> None:
+    """What async-relay backfill does: the row is written for another number of partitions."""
+    if connection_id in world.store.rows:
+        world.store.write(connection_id, {**world.store.rows[connection_id], "shard": shard_of(connection_id, 7)})
+
+
 async def _come_and_go(world: World) -> None:
     events: list[tuple[float, str, Callable[[str], None]]] = []
+    deploy = world.history.deploy
+    if deploy is not None and deploy.kind is ShardKind.SEGMENT:
+        swept = max(deploy.relay_at, deploy.workers_at) + world.history.timeout + 1
+        events += [(swept, connection_id, partial(_reshard, world)) for connection_id in world.natures]
     for connection_id, nature in world.natures.items():
         events.append((nature.connects, connection_id, world.connect))
         if nature.drops < NEVER:
@@ -684,6 +693,9 @@ CLIENTS = st.one_of(
     st.lists(natures(), min_size=1, max_size=8),
     st.tuples(natures(), st.integers(5, 30)).map(lambda each: [each[0]] * each[1]),
     st.tuples(st.lists(natures(), max_size=5), st.integers(5, 40)).map(lambda each: each[0] + [Nature()] * each[1]),
+    st.tuples(natures(), st.integers(10, 15), natures(), st.integers(1, 5)).map(
+        lambda each: [each[0]] * each[1] + [each[2]] * each[3]
+    ),
 ).map(tuple)
 BATCHES = st.lists(
     st.tuples(SECONDS, st.lists(st.sampled_from(("incident", "incident", *KINDS)), min_size=1, max_size=6).map(tuple)),

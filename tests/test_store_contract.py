@@ -64,7 +64,7 @@ class Stores:
         with boto3.resource("dynamodb", endpoint_url=self.url).Table(table).batch_writer() as writer:
             for connection_id in bare:
                 writer.put_item(Item={"connectionId": connection_id})
-        options: dict[str, Any] = {} if shards is None else {"index": "by-shard", "shards": shards}
+        options: dict[str, Any] = {} if shards is None else {"index": "by-shard", "shards": shards, "sweep": False}
         return await DynamoStore.open(self.service, table, **options)
 
 

@@ -215,3 +215,63 @@ async def test_a_group_whose_table_is_down_goes_back_alone() -> None:
     assert [each["itemIdentifier"] for each in failures["batchItemFailures"]] == ["0m0", "0m1"]
     assert fanout.entries == []
     assert set(transport.arrivals.values()) == {2}
+
+
+class EverySecond(MemoryStore):
+    """Throttles every second call."""
+
+    def __init__(self, clients: int) -> None:
+        self.calls = 0
+        super().__init__(names(clients), page_size=50, throttles=self._throttled)
+
+    def _throttled(self) -> bool:
+        self.calls += 1
+        return self.calls % 2 == 0
+
+
+async def test_a_group_waits_the_base_delay_before_it_asks_a_throttled_table_again() -> None:
+    """A FIFO queue cannot delay a message, so the worker waits: twenty pages take nineteen delays, and not no time."""
+    store, fanout = EverySecond(1_000), Sqs(fifo=True)
+    transport = MemoryTransport()
+    relay = relay_over(store, transport, Queues(Sqs(), Sqs(), fanout), shards=1)
+    await relay.on_stream(event(raw(1)), 50)
+    worker = Function(relay.on_jobs, 60)
+    start = asyncio.get_running_loop().time()
+    poller = asyncio.create_task(SqsMapping(fanout, worker, batch_size=1).poll())
+    while fanout.messages:
+        await asyncio.sleep(1)
+    poller.cancel()
+    await asyncio.gather(poller, return_exceptions=True)
+    assert len(transport.received) == 1_000
+    assert asyncio.get_running_loop().time() - start >= 19 * 5
+    assert worker.overran == 0
+
+
+def large(number: int) -> Message:
+    payload = {"event_id": f"e{number}", "sequence": f"{number}", "pad": "x" * 5_000}
+    return Message.encode(payload)
+
+
+async def test_a_continuation_behind_a_small_job_keeps_its_place_in_the_count() -> None:
+    """Jobs that share a read go on as one that was continued as often as any of them: SQS takes none for a repeat."""
+    fanout = Sqs(fifo=True, visibility=120)
+    store, transport = MemoryStore(names(3)), MemoryTransport()
+    relay = relay_over(store, transport, Queues(Sqs(), Sqs(), fanout), shards=1)
+    poller = asyncio.create_task(SqsMapping(fanout, Function(relay.on_jobs, 20)).poll())
+    parts = Job(tuple(large(number) for number in range(54)), shard=Shard()).split()
+    assert len(parts) > 1
+    store.delay = 1_000.0
+    await fanout.send(
+        [Entry(part.encode(), group="0", deduplication_id=part.deduplication_id(at)) for at, part in enumerate(parts)]
+    )
+    await asyncio.sleep(10)
+    small = Job((message(99),), shard=Shard())
+    await fanout.send([Entry(small.encode(), group="0", deduplication_id=small.deduplication_id(0))])
+    await asyncio.sleep(25)
+    store.delay = 0.0
+    await asyncio.sleep(4_000)
+    poller.cancel()
+    await asyncio.gather(poller, return_exceptions=True)
+    assert fanout.messages == []
+    expected = {each.sequence for part in (*parts, small) for each in part.messages}
+    assert all({each.sequence for each in got} == expected for got in transport.received.values())

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..delivery.protocols import Page
 from ..errors import SettingsError, StoreUnavailable, Unavailable
-from ..wire.jobs import Client, Cursor, Shard, ShardKind, shard_of
+from ..wire.jobs import Client, Cursor, Shard, ShardKind, is_in_partition, shard_of
 from .session import Service
 
 _log = logging.getLogger("async_relay")
@@ -29,22 +29,33 @@ _CONSISTENT: dict[str, Any] = {"ConsistentRead": True}
 class DynamoStore:
     """The connections table in DynamoDB.
 
-    The shard says how it is read. A segment is a consistent Scan: a row that was written before is in it.
-    A partition is a Query of the index, which DynamoDB brings up to date a moment after the table; where
-    the index is no longer set, a consistent Scan of the whole table picks the partition's rows out.
+    The shard says how it is read.
+    - A segment is a consistent Scan: a row that was written before is in it.
+    - A partition is a Query of the index, which DynamoDB brings up to date a moment after the table.
+      While rows may lack their ``shard``, or have that of another number of partitions, the index cannot
+      be relied on: then it is a consistent Scan of the whole table, of which the clients stay whose ids
+      belong to the partition.
     """
 
-    def __init__(self, dynamodb: Service, table: str, *, index: str | None = None, shards: int = 8) -> None:
-        """``index``: a global secondary index on the number ``shard``; rows are written for ``shards`` of them."""
+    def __init__(
+        self, dynamodb: Service, table: str, *, index: str | None = None, shards: int = 8, sweep: bool = True
+    ) -> None:
+        """``index``: a global secondary index on the number ``shard``; rows are written for ``shards`` of them.
+
+        ``sweep`` says that some rows may have no ``shard``, or not this one.
+        """
         self._dynamodb = dynamodb
         self._table = table
         self._index = index
         self._shards = shards
+        self._sweep = sweep
 
     @classmethod
-    async def open(cls, dynamodb: Service, table: str, *, index: str | None = None, shards: int = 8) -> DynamoStore:
+    async def open(
+        cls, dynamodb: Service, table: str, *, index: str | None = None, shards: int = 8, sweep: bool = True
+    ) -> DynamoStore:
         """A store; raises ``SettingsError`` where the index is not what it must be, or ``StoreUnavailable``."""
-        store = cls(dynamodb, table, index=index, shards=shards)
+        store = cls(dynamodb, table, index=index, shards=shards, sweep=sweep)
         if index is not None:
             with store._only_unavailable("described"):
                 await _check_index(dynamodb, table, index)
@@ -54,9 +65,11 @@ class DynamoStore:
         """A page of the shard, from its start where the cursor is of another kind of read."""
         if shard.kind is ShardKind.SEGMENT:
             return await self._page("Scan", _after(cursor, indexed=False), _CONSISTENT | _segment(shard))
-        if self._index is None:
-            return await self._page("Scan", _after(cursor, indexed=False), _CONSISTENT | _rows_of(shard))
-        return await self._page("Query", _after(cursor, indexed=True), {"IndexName": self._index} | _partition(shard))
+        if self._index is not None and not self._sweep:
+            query = {"IndexName": self._index} | _partition(shard)
+            return await self._page("Query", _after(cursor, indexed=True), query)
+        page = await self._page("Scan", _after(cursor, indexed=False), _CONSISTENT)
+        return page._replace(clients=[each for each in page.clients if is_in_partition(each.connection_id, shard)])
 
     async def _page(self, operation: str, start: Cursor | None, options: Mapping[str, Any]) -> Page:
         with self._only_unavailable("read"):
@@ -157,15 +170,8 @@ def _segment(shard: Shard) -> dict[str, Any]:
 
 
 def _partition(shard: Shard) -> dict[str, Any]:
-    return {"KeyConditionExpression": "#shard = :shard"} | _shard_value(shard)
-
-
-def _rows_of(shard: Shard) -> dict[str, Any]:
-    return {"FilterExpression": "#shard = :shard"} | _shard_value(shard)
-
-
-def _shard_value(shard: Shard) -> dict[str, Any]:
     return {
+        "KeyConditionExpression": "#shard = :shard",
         "ExpressionAttributeNames": {"#shard": "shard"},
         "ExpressionAttributeValues": {":shard": {"N": str(shard.index)}},
     }

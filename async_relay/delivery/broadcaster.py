@@ -110,6 +110,7 @@ class _Broadcast:
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._stopping = False
         self._blocked = False
+        self._doubt: PostError | None = None
         self._systemic: PostError | Unavailable | None = None
         self._posts = 0
         self._most = 0
@@ -177,7 +178,7 @@ class _Broadcast:
     def _pump(self) -> None:
         """Send while there is somebody to send to, a place, and the rate allows it."""
         ready, in_flight = self._ready, self._in_flight
-        while ready and len(in_flight) < self._bound and not self._stopping:
+        while ready and len(in_flight) < self._bound and not self._stopping and self._doubt is None:
             if self._rate.limit is not None and self._paused():
                 break
             lane = ready.popleft()
@@ -217,7 +218,18 @@ class _Broadcast:
         else:
             step, wait = self._judge.judge(lane, error, self._loop.time())
             self._take(step, lane, wait)
+        if self._doubt is not None:
+            self._decide()
         self._pump()
+
+    def _decide(self) -> None:
+        """Nobody can be served, unless one of those in flight is: wait for their answers, and send nothing."""
+        assert self._doubt is not None
+        if self._judge.served:
+            self._doubt = None
+        elif not self._in_flight:
+            error, self._doubt = self._doubt, None
+            self._abort(error)
 
     def _delivered(self, lane: Lane) -> None:
         self._judge.served += 1
@@ -243,14 +255,16 @@ class _Broadcast:
                 self._waiting[lane] = self._loop.call_later(wait, self._wake, lane)
             case Step.SUSPECT if not self._stopping:
                 self._suspects.append(lane)
+            case Step.ABORT if not self._stopping:
+                lane.tries += 1
+                self._suspects.append(lane)
+                self._doubt = lane.error
             case Step.REJECT:
                 self._reject(lane)
             case Step.BURY:
                 self._bury(lane)
             case _:
                 self._leave(lane)
-        if step is Step.ABORT and lane.error is not None:
-            self._abort(lane.error)
 
     def _again(self, lane: Lane) -> None:
         if self._stopping:

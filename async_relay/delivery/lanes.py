@@ -7,8 +7,8 @@ Rules (API Gateway Management API, PostToConnection, "Errors")
 - 429: tried again after a backoff that grows with the refusals in a row. It counts as a try unless
   the account's limit may well have caused it: see ``rate``.
 - 403: the client's own while others are served; systemic when the first ten distinct clients have it,
-  or all that is left at the end, and nobody got a 200. A client that a retry job says was forbidden
-  while others were served has been judged already.
+  or all that is left at the end, and nobody got a 200, those in flight then included. A client that a
+  retry job says was forbidden while others were served has been judged already.
 - No connection ever opened: systemic after ten such posts, or two for one client.
 """
 
@@ -58,8 +58,7 @@ class Lane:
         self.tries = 0
         self.error: PostError | None = None
         self.refusals = 0
-        # Who is in the retry queue for its refusals is no stranger to compare the others with.
-        self.refused_lately = self.troubled = outcome.job.reason == Throttled.reason
+        self.refused_lately = self.troubled = False
 
     @property
     def client(self) -> Client:
@@ -127,8 +126,10 @@ class Judge:
         lane.troubled = lane.refused_lately
 
     def vindicate(self, lane: Lane) -> tuple[Step, float]:
-        """The step for a suspect, once somebody was served."""
-        return (Step.WAIT, full_jitter(lane.tries, self._random)) if self._persistent else (Step.LEAVE, 0.0)
+        """The step for a suspect, once somebody was served: it has the tries it has left."""
+        if self._persistent or lane.tries < MAX_TRIES:
+            return Step.WAIT, full_jitter(lane.tries, self._random)
+        return Step.LEAVE, 0.0
 
     def systemic(self, outcomes: Iterable[Outcome]) -> PostError | None:
         """At the end: the error that kept everybody from being served, if there is one."""

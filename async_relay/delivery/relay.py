@@ -61,12 +61,16 @@ class Queues:
 
 
 class _Parcel(NamedTuple):
-    """An entry for a queue, and what is lost if the queue does not take it: ``positions`` of what ``owner`` names."""
+    """An entry for a queue, and what is lost if the queue does not take it: ``positions`` of what ``owner`` names.
+
+    ``wait`` is for how many seconds it should not be sent yet.
+    """
 
     queue: Queue
     entry: Entry
     owner: int
     positions: range
+    wait: int = 0
 
 
 class _Received(NamedTuple):
@@ -105,6 +109,7 @@ class Relay:
         auto_clients: int | None = None,
         coalesce: bool = False,
         measure: Measure = lambda _figures: None,
+        pacing: Pacing | None = None,
     ) -> None:
         """``shards`` of ``shard_kind`` is what the fan-out makes, from ``auto_clients`` clients on (None: always).
 
@@ -122,7 +127,7 @@ class Relay:
         self._counted_at = float("-inf")
         self._measure = measure
         self._reserve = _FIRST_RESERVE
-        self._pacing = Pacing()
+        self._pacing = pacing or Pacing()
 
     async def on_stream(self, event: Any, seconds: float) -> Failures:
         """Serve a stream event within ``seconds``; returns the SequenceNumbers of what was not settled.
@@ -176,6 +181,7 @@ class Relay:
             runs = {name: _next_run(waiting) for name, waiting in groups.items()}
             served = await self._serve([(run.job, run.received[0].group) for run in runs.values()], end)
             parcels = [parcel for _, more in served for parcel in more]
+            await self._let_table_rest(parcels, end)
             for parcel in await self._send(parcels, end):
                 served[parcel.owner][0].update(parcel.positions)
             for (name, run), (positions, _) in zip(runs.items(), served, strict=True):
@@ -237,12 +243,18 @@ class Relay:
             served.append((set(settlement.back), parcels))
         return served
 
+    async def _let_table_rest(self, parcels: Iterable[_Parcel], end: float) -> None:
+        """Wait here where a continuation of a group is to wait: a FIFO queue has no delay for one message."""
+        wait = max((parcel.wait for parcel in parcels), default=0)
+        left = end - asyncio.get_running_loop().time() - 2 * self._reserve
+        await asyncio.sleep(max(0.0, min(wait, left)))
+
     def _park(self, job: Job, delay: int, group: str, owner: int, positions: range) -> Iterator[_Parcel]:
         """A continuation of a group goes back to it; everything else to the retry queue."""
         for part, each in enumerate(job.split()):
             if group and each.shard is not None and self._queues.fanout is not None:
                 entry = Entry(each.encode(), group=group, deduplication_id=each.deduplication_id(part))
-                yield _Parcel(self._queues.fanout, entry, owner, positions)
+                yield _Parcel(self._queues.fanout, entry, owner, positions, delay)
             elif self._queues.retry is not None:
                 yield _Parcel(self._queues.retry, Entry(each.encode(), delay), owner, positions)
 
@@ -365,7 +377,7 @@ def _next_run(waiting: deque[_Received]) -> _Run:
         taken.append(waiting.popleft())
     messages = tuple(message for each in taken for message in each.job.messages)
     ends = tuple(accumulate(len(each.job.messages) for each in taken))
-    return _Run(tuple(taken), replace(first, messages=messages), ends)
+    return _Run(tuple(taken), replace(first, messages=messages, hop=max(each.job.hop for each in taken)), ends)
 
 
 def _same_read(job: Job, first: Job) -> bool:

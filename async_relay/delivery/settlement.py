@@ -139,7 +139,7 @@ def _rejections(outcome: Outcome, now: int) -> Iterator[tuple[int, DeadLetter]]:
             messages=(outcome.job.messages[position],),
             clients=tuple(named),
             shard=outcome.job.shard if everybody else None,
-            cursor=None,
+            cursor=outcome.job.cursor if everybody else None,
             first_at=outcome.job.first_at or now,
             reason=reason,
         )

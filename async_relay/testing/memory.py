@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from ..delivery.protocols import Entry, Page
 from ..errors import Disconnected, PostError, QueueUnavailable, StoreUnavailable, TimedOut, Unreachable, post_error
-from ..wire.jobs import Client, Cursor, Shard, ShardKind, shard_of
+from ..wire.jobs import Client, Cursor, Shard, ShardKind, is_in_partition, shard_of
 from ..wire.messages import Message
 
 NEVER = float("inf")
@@ -131,7 +131,8 @@ class MemoryStore:
     ) -> None:
         """``delay`` and ``lag`` are in seconds.
 
-        With ``index``, ``put`` writes rows for ``shards`` partitions; without, a partition is picked out of the table.
+        With ``index``, ``put`` writes rows for ``shards`` partitions, and a partition is the rows that say so;
+        without, it is picked out of the whole table by the ids.
         """
         self.rows: dict[str, Mapping[str, Any]] = {}
         self.page_size = page_size
@@ -180,13 +181,14 @@ class MemoryStore:
             else None
         )
         rows = self._indexed if queried else self.rows
-        wanted = [each for each in found if each in rows and (queried or _is_in(shard, rows[each]))]
+        whole = queried or shard.kind is ShardKind.SEGMENT
+        wanted = [each for each in found if each in rows and (whole or is_in_partition(each, shard))]
         return Page([Client(each, rows[each].get("createdAt")) for each in wanted], key)
 
     def has(self, shard: Shard, connection_id: str) -> bool:
-        """Whether a job for the shard is for this row; a segment also knows rows that are not there."""
+        """Whether a job for the shard is also for this client, as far as its id tells."""
         if shard.kind is ShardKind.PARTITION:
-            return self.rows.get(connection_id, {}).get("shard") == shard.index
+            return is_in_partition(connection_id, shard)
         return _place(connection_id) * shard.count // _PLACES == shard.index
 
     def _scan(self, shard: Shard, last: str | None) -> tuple[list[str], bool]:
@@ -261,10 +263,6 @@ class MemoryStore:
 def _place(key: str | int) -> int:
     """Where DynamoDB's hash puts a row; nothing about the id tells it."""
     return key if isinstance(key, int) else int.from_bytes(blake2b(key.encode(), digest_size=8).digest())
-
-
-def _is_in(shard: Shard, row: Mapping[str, Any]) -> bool:
-    return shard.kind is ShardKind.SEGMENT or row.get("shard") == shard.index
 
 
 class MemoryQueue:

@@ -71,6 +71,11 @@ def shard_of(connection_id: str, count: int) -> int:
     return crc32(connection_id.encode()) % count
 
 
+def is_in_partition(connection_id: str, shard: Shard) -> bool:
+    """Whether the id belongs to the partition, whatever its row says."""
+    return shard_of(connection_id, shard.count) == shard.index
+
+
 class Client(NamedTuple):
     """One connection: its id, when it was made (ms, None if unknown), and how many messages it has already."""
 
