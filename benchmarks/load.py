@@ -142,6 +142,8 @@ class Load:
         self._parked: list[_Parked] = []
         self._numbers = count()
         self._present: list[str] = []
+        # Who comes while a batch begins would be expected to get it, though its row may come too late for that.
+        self._door = asyncio.Lock()
         self.last = 0
         self.settled = 0
         self.batches = 0
@@ -190,16 +192,17 @@ class Load:
             tuple(self.letters),
             self.handed_back,
             len(self._parked),
-            await self.world.ghosts(),
+            await self.world.ghosts(self.last),
             self.sandbox.most_in_flight,
             self.options.concurrency,
         )
 
     async def _batch(self) -> None:
         """One stream event; what comes back is sent again, as Lambda does."""
-        sequences = range(self.last + 1, self.last + self.options.messages + 1)
+        async with self._door:
+            sequences = range(self.last + 1, self.last + self.options.messages + 1)
+            self.last = sequences[-1]
         records = deque(stream_event(self.options.payload, sequences)["Records"])
-        self.last = sequences[-1]
         self.watch.begin([str(each) for each in sequences])
         for _ in range(_RECEIVES):
             answer = await self.sandbox.on_stream({"Records": list(records)}, _Context(_INVOCATION_SECONDS))
@@ -268,7 +271,8 @@ class Load:
             if leaving > 0:
                 gone = [self._present.pop(self._random.randrange(len(self._present))) for _ in range(leaving)]
                 await self.world.leave(gone, self.settled)
-                self._present += await self.world.join(leaving, self.last + 1, old=False)
+                async with self._door:
+                    self._present += await self.world.join(leaving, self.last + 1, old=False)
 
 
 def summary(load: Load, ending: Ending | None) -> dict[str, Any]:

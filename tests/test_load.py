@@ -173,13 +173,21 @@ def test_who_leaves_answers_410_and_lacks_nothing() -> None:
     assert crowd.answer(first, body(1)) == (410, 0.0)
     assert crowd.answer(second, body(1)) == (200, 0.0)
     assert crowd.ledger.shortfall(1).messages == 0
-    assert crowd.gone() == {first}
+    assert crowd.gone(1) == {first}
+
+
+def test_the_row_of_who_came_after_the_last_batch_and_went_may_be_there() -> None:
+    """Nobody posted to it, so nobody can know that it has gone."""
+    crowd = Crowd({"gone": 1.0}, seed=1)
+    first, second = crowd.join(1, 1) + crowd.join(1, 6)
+    assert crowd.gone(5) == {first}
+    assert crowd.gone(6) == {first, second}
 
 
 def test_shares_are_kept() -> None:
     crowd = Crowd({"gone": 0.3}, seed=7)
     crowd.join(10_000, 1)
-    assert 2_800 < len(crowd.gone()) < 3_200
+    assert 2_800 < len(crowd.gone(1)) < 3_200
 
 
 def test_percentiles_are_within_their_buckets() -> None:
