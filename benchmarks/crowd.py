@@ -91,10 +91,14 @@ class Crowd:
             self._kinds[number] = KINDS.index("gone")
             self.ledger.leave(number, last)
 
-    def gone(self) -> set[str]:
-        """Whose rows should not be there at the end."""
+    def gone(self, last: int) -> set[str]:
+        """Whose rows should not be there once message ``last`` is settled; who came later was never posted to."""
         gone = KINDS.index("gone")
-        return {connection_id(number) for number, kind in enumerate(self._kinds) if kind == gone}
+        return {
+            connection_id(number)
+            for number, kind in enumerate(self._kinds)
+            if kind == gone and self.ledger.expects(number, last)
+        }
 
     def answer(self, name: str, body: bytes) -> tuple[int, float]:
         """The status (``CUT``, ``HANGS``) and the extra seconds of one post; what arrives is in the ledger."""
@@ -129,7 +133,7 @@ class CrowdGateway(Gateway):
         super().__init__(self._answer, tls=True, latency=lag, rate_limit=limit, seed=seed, keep=False)
         self.join = self._crowd.join
         self.leave = self._crowd.leave
-        self.gone: Callable[[], set[str]] = self._crowd.gone
+        self.gone: Callable[[int], set[str]] = self._crowd.gone
 
     @property
     def facts(self) -> tuple[str, str]:

@@ -46,6 +46,10 @@ class Ledger:
         self._upto.extend([first - 1] * count)
         return range(start, start + count)
 
+    def expects(self, client: int, message: int) -> bool:
+        """Whether it came before the batch of this message began."""
+        return self._first[client] <= message
+
     def leave(self, client: int, last: int) -> None:
         """It expects nothing after ``last`` any more."""
         self._last[client] = min(last, self._last.get(client, last))

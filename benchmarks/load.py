@@ -3,6 +3,7 @@
     make load                                              10,000 clients, 5 messages
     make load LOAD='--clients 100000 --gone 0.05'          a twentieth has gone
     make load LOAD='--duration 60 --churn 200'             a minute, with clients coming and going
+    make load LOAD='--chaos --clients 3000'                a clean run, a chaotic one, and how much later it delivers
     python -m benchmarks.load --endpoint URL --table NAME  one's own API: it posts for real
 
 Rules
@@ -25,7 +26,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from random import Random
 from typing import Annotated, Any
@@ -38,6 +39,7 @@ from async_relay.sandbox import Sandbox, new_event_loop
 from async_relay.settings import Settings
 from async_relay.testing.memory import MemoryQueue
 
+from . import chaos as preset
 from . import command
 from .command import Refused, number, one_of, whole
 from .crowd import KINDS, Latency, latency
@@ -142,6 +144,8 @@ class Load:
         self._parked: list[_Parked] = []
         self._numbers = count()
         self._present: list[str] = []
+        # Who comes while a batch begins would be expected to get it, though its row may come too late for that.
+        self._door = asyncio.Lock()
         self.last = 0
         self.settled = 0
         self.batches = 0
@@ -190,16 +194,17 @@ class Load:
             tuple(self.letters),
             self.handed_back,
             len(self._parked),
-            await self.world.ghosts(),
+            await self.world.ghosts(self.last),
             self.sandbox.most_in_flight,
             self.options.concurrency,
         )
 
     async def _batch(self) -> None:
         """One stream event; what comes back is sent again, as Lambda does."""
-        sequences = range(self.last + 1, self.last + self.options.messages + 1)
+        async with self._door:
+            sequences = range(self.last + 1, self.last + self.options.messages + 1)
+            self.last = sequences[-1]
         records = deque(stream_event(self.options.payload, sequences)["Records"])
-        self.last = sequences[-1]
         self.watch.begin([str(each) for each in sequences])
         for _ in range(_RECEIVES):
             answer = await self.sandbox.on_stream({"Records": list(records)}, _Context(_INVOCATION_SECONDS))
@@ -268,7 +273,8 @@ class Load:
             if leaving > 0:
                 gone = [self._present.pop(self._random.randrange(len(self._present))) for _ in range(leaving)]
                 await self.world.leave(gone, self.settled)
-                self._present += await self.world.join(leaving, self.last + 1, old=False)
+                async with self._door:
+                    self._present += await self.world.join(leaving, self.last + 1, old=False)
 
 
 def summary(load: Load, ending: Ending | None) -> dict[str, Any]:
@@ -290,12 +296,24 @@ def summary(load: Load, ending: Ending | None) -> dict[str, Any]:
         "cpu_us_a_post": round(cpu / watch.sent * 1e6, 2) if watch.sent else 0.0,
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "post_seconds": dict(zip(("p50", "p95", "p99"), watch.posts.percentiles(), strict=True)),
-        "delivery_seconds": dict(zip(("p50", "p95", "p99"), watch.deliveries.percentiles(), strict=True)),
+        "delivery_seconds": {
+            **dict(zip(("p50", "p95", "p99"), watch.deliveries.percentiles(), strict=True)),
+            "last": watch.deliveries.longest,
+        },
         "arrived": asdict(tally) if tally else None,
         "ending": asdict(ending) if ending else None,
         "problems": problems(ending) if ending else ["the run was stopped before its end"],
         "moments": [asdict(each) for each in watch.moments],
     }
+
+
+_CHAOS = (
+    "a clean run, then one with "
+    + ", ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in preset.PRESET.items())
+    + " where not given otherwise; both have the same clients, messages, duration and account limit, since a limit"
+    f" slows healthy clients down too; fails where p95 from event to delivery is more than {preset.WITHIN:g} times"
+    " the clean one's"
+)
 
 
 def main(
@@ -305,20 +323,24 @@ def main(
     lag: Annotated[
         str, typer.Option("--latency", metavar="MS", help="of an answer: 8, uniform:2-20 or lognormal:8")
     ] = "8",
-    gone: Annotated[float, typer.Option(parser=number("--gone", 0, 1), metavar="SHARE")] = 0.0,
-    throttled: Annotated[float, typer.Option(parser=number("--throttled", 0, 1), metavar="SHARE")] = 0.0,
-    erring: Annotated[float, typer.Option(parser=number("--erring", 0, 1), metavar="SHARE")] = 0.0,
-    hanging: Annotated[float, typer.Option(parser=number("--hanging", 0, 1), metavar="SHARE")] = 0.0,
-    slow: Annotated[float, typer.Option(parser=number("--slow", 0, 1), metavar="SHARE")] = 0.0,
+    gone: Annotated[float | None, typer.Option(parser=number("--gone", 0, 1), metavar="SHARE")] = None,
+    throttled: Annotated[float | None, typer.Option(parser=number("--throttled", 0, 1), metavar="SHARE")] = None,
+    erring: Annotated[float | None, typer.Option(parser=number("--erring", 0, 1), metavar="SHARE")] = None,
+    hanging: Annotated[float | None, typer.Option(parser=number("--hanging", 0, 1), metavar="SHARE")] = None,
+    slow: Annotated[float | None, typer.Option(parser=number("--slow", 0, 1), metavar="SHARE")] = None,
     account_limit: Annotated[
-        float, typer.Option(parser=number("--account-limit", 0, 1_000_000), metavar="POSTS", help="a second; 0: none")
-    ] = 0.0,
+        float | None,
+        typer.Option(parser=number("--account-limit", 0, 1_000_000), metavar="POSTS", help="a second; 0: none"),
+    ] = None,
     duration: Annotated[
-        float, typer.Option(parser=number("--duration", 0, 86_400), metavar="SECONDS", help="batch after batch; 0: one")
-    ] = 0.0,
+        float | None,
+        typer.Option(parser=number("--duration", 0, 86_400), metavar="SECONDS", help="batch after batch; 0: one"),
+    ] = None,
     churn: Annotated[
-        float, typer.Option(parser=number("--churn", 0, 10_000), metavar="CLIENTS", help="coming and going a second")
-    ] = 0.0,
+        float | None,
+        typer.Option(parser=number("--churn", 0, 10_000), metavar="CLIENTS", help="coming and going a second"),
+    ] = None,
+    chaos: Annotated[bool, typer.Option("--chaos", help=_CHAOS)] = False,  # noqa: FBT002
     concurrency: Annotated[int, typer.Option(parser=whole("--concurrency", 1, 900), metavar="N")] = 100,
     transport: Annotated[
         str, typer.Option(parser=one_of("--transport", "direct", "sdk", "memory"), metavar="direct|sdk|memory")
@@ -329,16 +351,28 @@ def main(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask before posting for real")] = False,  # noqa: FBT002
 ) -> int:
     """Broadcast to many mocked clients, and say whether everybody got everything."""
-    shares = {"gone": gone, "throttled": throttled, "erring": erring, "hanging": hanging, "slow": slow}
+    chosen = {
+        name: preset.option(name, given, chaos=chaos)
+        for name, given in {
+            "gone": gone,
+            "throttled": throttled,
+            "erring": erring,
+            "hanging": hanging,
+            "slow": slow,
+            "account_limit": account_limit,
+            "duration": duration,
+            "churn": churn,
+        }.items()
+    }
     options = Options(
         clients=clients,
         messages=messages,
         payload=payload,
         lag=latency(lag),
-        shares=shares,
-        account_limit=account_limit or None,
-        duration=duration,
-        churn=churn,
+        shares={kind: chosen[kind] for kind in KINDS[1:]},
+        account_limit=chosen["account_limit"] or None,
+        duration=chosen["duration"],
+        churn=chosen["churn"],
         concurrency=concurrency,
         transport=transport,
         seed=seed,
@@ -352,7 +386,7 @@ def main(
         if not yes:
             typer.confirm("Post to them?", abort=True)
     logging.getLogger("async_relay").setLevel(logging.CRITICAL)
-    return _run(options, console)
+    return _compare(options, console) if chaos else _run(options, console)[0]
 
 
 def check(options: Options) -> None:
@@ -362,7 +396,7 @@ def check(options: Options) -> None:
     if sum(options.shares.values()) > 1:
         raise Refused(f"--{', --'.join(KINDS[1:])} are shares of the clients; together they must be at most 1")
     if options.transport == "memory" and options.account_limit:
-        raise Refused("--account-limit is the gateway's, and --transport memory has none")
+        raise Refused("--account-limit is the gateway's, and --transport memory has none: say --account-limit 0")
     if bool(options.endpoint) != bool(options.table):
         raise Refused("--endpoint and --table belong together: whom to post to stands in the table")
     mocked = any(options.shares.values()) or options.churn or options.account_limit
@@ -386,7 +420,28 @@ def _world(options: Options) -> World:
     return Servers(options.shares, options.seed, options.lag, options.account_limit)
 
 
-def _run(options: Options, console: Console) -> int:
+def _compare(options: Options, console: Console) -> int:
+    """The same load with and without what is wrong, and whether the healthy clients noticed."""
+    from .load_report import compare
+
+    calm = replace(options, shares=dict.fromkeys(options.shares, 0.0), churn=0.0)
+    console.rule("Clean")
+    code, clean = _run(calm, console, "load-clean")
+    if code == command.STOPPED:
+        return code
+    console.rule("Chaotic")
+    worse, chaotic = _run(options, console)
+    if worse == command.STOPPED:
+        return worse
+    console.rule("Event to delivery")
+    found = preset.ratios(clean, chaotic)
+    problem = preset.problem(found)
+    compare(clean, chaotic, found, problem, console)
+    return command.FAILED if problem else max(code, worse)
+
+
+def _run(options: Options, console: Console, name: str = "load") -> tuple[int, dict[str, Any]]:
+    """The exit code, and the figures, which are also written to files of that name."""
     from . import load_report  # Late: plots take a second to load, and an option may be wrong.
 
     world = _world(options)
@@ -404,13 +459,13 @@ def _run(options: Options, console: Console) -> int:
         world.close()
     figures = summary(load, ending)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "load.json").write_text(json.dumps(figures, indent=1))
-    (RESULTS / "load.html").write_text(load_report.page(figures))
+    (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=1))
+    (RESULTS / f"{name}.html").write_text(load_report.page(figures))
     load_report.show(figures, console)
-    console.print(f"Written: {os.path.relpath(RESULTS / 'load.html')} and load.json beside it")
+    console.print(f"Written: {os.path.relpath(RESULTS / name)}.html and {name}.json beside it")
     if ending is None:
-        return command.STOPPED
-    return command.FAILED if figures["problems"] else 0
+        return command.STOPPED, figures
+    return command.FAILED if figures["problems"] else 0, figures
 
 
 async def _watched(load: Load, console: Console) -> Ending:

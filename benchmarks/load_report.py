@@ -86,6 +86,29 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
         console.print("✓ everybody got what they should have got", style="green")
 
 
+def compare(
+    clean: Mapping[str, Any],
+    chaotic: Mapping[str, Any],
+    found: Mapping[str, float],
+    problem: str | None,
+    console: Console,
+) -> None:
+    """A clean run's deliveries beside a chaotic one's."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("", *found, "batches", "posts", "429"):
+        table.add_column(column, justify="right")
+    for title, figures in (("clean", clean), ("chaotic", chaotic)):
+        took = (_duration(figures["delivery_seconds"][point]) for point in found)
+        counts = (figures["batches"], figures["posts"], figures["outcomes"].get("throttled", 0))
+        table.add_row(title, *took, *(f"{each:,}" for each in counts))
+    table.add_row("times as long", *(f"{each:.2f}" for each in found.values()))
+    console.print(table)
+    if problem:
+        console.print(f"✗ {problem}", style="red")
+    else:
+        console.print(f"✓ p95 is {found['p95']:.2f} times that of the clean run", style="green")
+
+
 def _lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "clients", f"{figures['clients']:,}"
     yield "messages", f"{figures['messages']:,} in {figures['batches']:,} batches"

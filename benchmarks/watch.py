@@ -33,6 +33,11 @@ class Durations:
         counts = [now - then for now, then in zip(self.buckets, before or [0] * _BUCKETS, strict=True)]
         return tuple(_percentile(counts, point) for point in _POINTS)
 
+    @property
+    def longest(self) -> float:
+        """The last of them, in seconds."""
+        return _percentile(self.buckets, 1.0)
+
 
 def _percentile(counts: Sequence[int], point: float) -> float:
     left = point * sum(counts)

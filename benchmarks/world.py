@@ -48,8 +48,8 @@ class World(Protocol):
     async def shortfall(self, last: int) -> Shortfall | None:
         """What is missing in the end, where that can be known."""
 
-    async def ghosts(self) -> int:
-        """How many rows of clients are left that have gone."""
+    async def ghosts(self, last: int) -> int:
+        """How many rows are left of clients that have gone and came before message ``last``."""
 
     def close(self) -> None:
         """End what was started."""
@@ -97,9 +97,9 @@ class Servers:
         shortfall: Shortfall = await asyncio.to_thread(self._crowd.call, "shortfall", last)
         return shortfall
 
-    async def ghosts(self) -> int:
+    async def ghosts(self, last: int) -> int:
         """The rows there are of the clients that are gone."""
-        gone = await asyncio.to_thread(self._crowd.call, "gone")
+        gone = await asyncio.to_thread(self._crowd.call, "gone", last)
         return len(gone.intersection(await asyncio.to_thread(self._table.call, "ids")))
 
     def close(self) -> None:
@@ -145,9 +145,9 @@ class Memory:
         """The crowd's."""
         return self._crowd.ledger.shortfall(last)
 
-    async def ghosts(self) -> int:
+    async def ghosts(self, last: int) -> int:
         """The rows there are of the clients that are gone."""
-        return len(self._crowd.gone().intersection(self._rows.rows))
+        return len(self._crowd.gone(last).intersection(self._rows.rows))
 
     def close(self) -> None:
         """Nothing was started."""
@@ -177,7 +177,7 @@ class Endpoint:
         """Only the clients know."""
         return None
 
-    async def ghosts(self) -> int:
+    async def ghosts(self, last: int) -> int:  # noqa: ARG002 - see below
         """Only the gateway knows."""
         return 0
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from async_relay.errors import ServerError
 from async_relay.wire.messages import Message
-from benchmarks import load
+from benchmarks import chaos, load
 from benchmarks.command import FAILED, STOPPED, USAGE, Refused, exit_code
 from benchmarks.crowd import CUT, HANGS, Crowd, Latency, latency, sequence_of
 from benchmarks.ledger import Ledger, Shortfall, Tally
@@ -173,13 +174,21 @@ def test_who_leaves_answers_410_and_lacks_nothing() -> None:
     assert crowd.answer(first, body(1)) == (410, 0.0)
     assert crowd.answer(second, body(1)) == (200, 0.0)
     assert crowd.ledger.shortfall(1).messages == 0
-    assert crowd.gone() == {first}
+    assert crowd.gone(1) == {first}
+
+
+def test_the_row_of_who_came_after_the_last_batch_and_went_may_be_there() -> None:
+    """Nobody posted to it, so nobody can know that it has gone."""
+    crowd = Crowd({"gone": 1.0}, seed=1)
+    first, second = crowd.join(1, 1) + crowd.join(1, 6)
+    assert crowd.gone(5) == {first}
+    assert crowd.gone(6) == {first, second}
 
 
 def test_shares_are_kept() -> None:
     crowd = Crowd({"gone": 0.3}, seed=7)
     crowd.join(10_000, 1)
-    assert 2_800 < len(crowd.gone()) < 3_200
+    assert 2_800 < len(crowd.gone(1)) < 3_200
 
 
 def test_percentiles_are_within_their_buckets() -> None:
@@ -190,6 +199,7 @@ def test_percentiles_are_within_their_buckets() -> None:
     assert durations.percentiles() == pytest.approx((0.050, 0.095, 0.099), rel=0.05)
     durations.add(1.0)
     assert durations.percentiles(before) == pytest.approx((1.0,) * 3, rel=0.05)
+    assert durations.longest == pytest.approx(1.0, rel=0.05)
     assert Durations().percentiles() == (0.0, 0.0, 0.0)
 
 
@@ -268,6 +278,89 @@ def test_a_run_in_memory_with_churn(results_in: Path) -> None:
     figures = json.loads((results_in / "load.json").read_text())
     assert figures["clients"] == 300
     assert figures["batches"] >= 1
+
+
+@pytest.fixture
+def chaotic_arguments() -> list[str]:
+    """The preset made small; nobody hangs, since that takes three seconds, and few come, since they may be young."""
+    small = ["--clients", "200", "--messages", "1", "--latency", "1", "--concurrency", "20", "--duration", "1"]
+    return ["--chaos", *small, "--throttled", "0.05", "--hanging", "0", "--churn", "5"]
+
+
+def test_a_chaotic_run_stands_beside_a_clean_one(
+    chaotic_arguments: list[str], results_in: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both serve everybody; how much later the chaotic one delivers is the machine's matter here."""
+    code = exit_code(load.main, chaotic_arguments)
+    clean = json.loads((results_in / "load-clean.json").read_text())
+    chaotic = json.loads((results_in / "load.json").read_text())
+    assert clean["problems"] == chaotic["problems"] == []
+    assert code == (FAILED if chaos.problem(chaos.ratios(clean, chaotic)) else 0)
+    assert clean["outcomes"].keys() <= {"throttled"}
+    assert chaotic["outcomes"]["gone"] > 0
+    said = capsys.readouterr().out
+    assert all(f"\n{line} " in said for line in ("        clean", "      chaotic", "times as long"))
+
+
+def test_a_clean_run_differs_in_the_clients_only(chaotic_arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the preset's account limit too, or the two could not be compared; what is given goes before it."""
+    played = []
+
+    def play(options: load.Options, _console: object, name: str = "load") -> tuple[int, dict[str, object]]:
+        played.append((name, options))
+        return 0, {
+            "delivery_seconds": dict.fromkeys(("p50", "p95", "p99", "last"), 1.0),
+            "batches": 1,
+            "posts": 1,
+            "outcomes": {},
+        }
+
+    monkeypatch.setattr(load, "_run", play)
+    assert exit_code(load.main, chaotic_arguments) == 0
+    (first, clean), (second, chaotic) = played
+    assert (first, second) == ("load-clean", "load")
+    assert not any(clean.shares.values())
+    assert clean.churn == 0
+    assert chaotic.shares == {"gone": 0.05, "throttled": 0.05, "erring": 0.005, "hanging": 0, "slow": 0}
+    assert (chaotic.churn, chaotic.duration, chaotic.account_limit) == (5, 1, chaos.PRESET["account_limit"])
+    assert replace(chaotic, shares=clean.shares, churn=0.0) == clean
+
+
+@pytest.mark.parametrize(
+    ("codes", "p95", "expected", "runs"),
+    [
+        ((0, 0), 2.0, 0, 2),
+        ((0, 0), 2.1, FAILED, 2),
+        ((FAILED, 0), 1.0, FAILED, 2),
+        ((0, FAILED), 1.0, FAILED, 2),
+        ((STOPPED, 0), 1.0, STOPPED, 1),
+        ((0, STOPPED), 3.0, STOPPED, 2),
+    ],
+)
+def test_a_chaotic_run_fails_for_its_p95_and_for_what_anybody_lacks(
+    codes: tuple[int, int], p95: float, expected: int, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice the clean one's p95 is still well; a run that was stopped says nothing."""
+    left = [
+        (
+            code,
+            {
+                "delivery_seconds": {"p50": 1.0, "p95": value, "p99": 1.0, "last": 9.0},
+                "batches": 1,
+                "posts": 1,
+                "outcomes": {},
+            },
+        )
+        for code, value in zip(codes, (1.0, p95), strict=True)
+    ]
+    monkeypatch.setattr(load, "_run", lambda *_: left.pop(0))
+    assert exit_code(load.main, ["--chaos"]) == expected
+    assert len(left) == 2 - runs
+
+
+def test_without_a_delivery_there_is_nothing_to_compare_with() -> None:
+    none = {"delivery_seconds": dict.fromkeys(("p50", "p95", "p99", "last"), 0.0)}
+    assert chaos.problem(chaos.ratios(none, none)) is not None
 
 
 def test_a_message_that_is_lost_fails_the_run(
