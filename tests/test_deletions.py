@@ -103,7 +103,7 @@ async def test_two_jobs_that_name_the_same_gone_clients_delete_their_rows(client
         return {"UnprocessedItems": {}}
 
     figures: list[Any] = []
-    transport = MemoryTransport(lambda _id, _message: Reply(410))
+    transport = MemoryTransport(lambda name, _message: Reply(200 if name == "well=" else 410))
     store = DynamoStore(Answering(answer), "connections")
     relay = Relay(
         Broadcaster(transport, store, Limits(), Rate(), Random(1), time.time),
@@ -113,7 +113,7 @@ async def test_two_jobs_that_name_the_same_gone_clients_delete_their_rows(client
         measure=figures.append,
     )
     names = [f"{number}=" for number in range(clients)]
-    body = Job((Message.encode({"kind": "remediation"}),), tuple(map(Client, names))).encode()
+    body = Job((Message.encode({"kind": "remediation"}),), tuple(map(Client, ["well=", *names]))).encode()
     records = [{"messageId": f"{at}", "body": body} for at in range(2)]
     assert await relay.on_jobs({"Records": records}, 60) == {"batchItemFailures": []}
     assert sorted(deleted) == sorted(names)
