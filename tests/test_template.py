@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]  # it ships no types
 
+from async_relay.metrics import NAMESPACE
 from async_relay.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -542,7 +543,14 @@ def test_the_alarms() -> None:
         (age, "FanoutQueue"),
         ("IteratorAge", "RelayFunction"),
         ("Errors", "RelayFunction"),
+        ("Unproven", "async-relay"),
     }
+    unproven = alarms["UnprovenAlarm"]
+    assert (unproven["Namespace"], unproven["Threshold"], unproven["ComparisonOperator"]) == (
+        NAMESPACE,
+        0,
+        "GreaterThanThreshold",
+    )
     assert all(each["AlarmActions"] == [topic] for each in alarms.values())
     assert all("AlarmActions" not in each for each in Stack().of("CloudWatch::Alarm").values())
 
