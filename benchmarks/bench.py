@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from . import command
-from .command import Refused, number, one_of, whole
+from .command import CommandError, number, one_of, whole
 from .contenders import CONTENDERS, Contender, Running
 from .figures import Results, Sample, together
 from .peers.installation import Unavailable
@@ -217,7 +217,7 @@ class Bench:
         after = here.gateway.counters()
         arrived = after.statuses.get(200, 0) - before.statuses.get(200, 0)
         if sample.name != "wrk" and not figures.delivered == arrived == sample.clients * sample.broadcasts:
-            raise Refused(
+            raise CommandError(
                 f"{sample.title} delivered {figures.delivered:,} and the gateway answered {arrived:,} of "
                 f"{sample.clients:,} posts: the figures would be worth nothing"
             )
@@ -242,14 +242,14 @@ def machine() -> dict[str, str]:
 
 
 def chosen(names: str) -> list[Contender]:
-    """The contenders of these names, all for an empty text; raises ``Refused``."""
+    """The contenders of these names, all for an empty text; raises ``CommandError``."""
     if not names:
         return list(CONTENDERS)
     known = {each.name: each for each in CONTENDERS}
     wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in known:
-            raise Refused(f"--peers has {name!r}, which is none of {', '.join(known)}")
+            raise CommandError(f"--peers has {name!r}, which is none of {', '.join(known)}")
     return [each for each in CONTENDERS if each.name in wanted]
 
 
@@ -273,7 +273,7 @@ def main(
 ) -> int:
     """Measure the relay side by side with what one would use instead."""
     if body < least_body():
-        raise Refused(f"--body is {body}; the smallest message has {least_body()} bytes")
+        raise CommandError(f"--body is {body}; the smallest message has {least_body()} bytes")
     if quick:
         clients, repetitions, sweeps = min(clients, 2_000), min(repetitions, 3), "off"
     options = Options(clients, concurrency, latency, body, repetitions, chosen(peers), sweeps == "on")
@@ -285,7 +285,7 @@ def main(
     except KeyboardInterrupt:
         status = command.STOPPED
         console.print("Stopped; what there is so far:")
-    except (Refused, OSError, RuntimeError) as error:
+    except (CommandError, OSError, RuntimeError) as error:
         status = command.FAILED
         console.print(f"The benchmark cannot go on: {error}. What there is so far:", style="red")
     bench.results.interrupted = status != 0

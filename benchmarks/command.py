@@ -16,40 +16,40 @@ USAGE = 2
 STOPPED = 130
 
 
-class Refused(Exception):
+class CommandError(Exception):
     """One sentence that names the thing and says what to do; shown without a traceback."""
 
 
 def whole(name: str, low: int, high: int) -> Callable[[Any], int]:
-    """Reads a whole number; raises ``Refused``."""
+    """Reads a whole number; raises ``CommandError``."""
 
     def read(value: Any) -> int:
         text = str(value).replace("_", "")
         if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
-            raise Refused(f"{name} is {str(value)!r}; it must be a whole number from {low:,} to {high:,}")
+            raise CommandError(f"{name} is {str(value)!r}; it must be a whole number from {low:,} to {high:,}")
         return int(text)
 
     return read
 
 
 def number(name: str, low: float, high: float) -> Callable[[Any], float]:
-    """Reads a number; raises ``Refused``."""
+    """Reads a number; raises ``CommandError``."""
 
     def read(value: Any) -> float:
         text = str(value)
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}", text) or not low <= float(text) <= high:
-            raise Refused(f"{name} is {text!r}; it must be a number from {low:,g} to {high:,g}")
+            raise CommandError(f"{name} is {text!r}; it must be a number from {low:,g} to {high:,g}")
         return float(text)
 
     return read
 
 
 def one_of(name: str, *words: str) -> Callable[[Any], str]:
-    """Reads one of these words; raises ``Refused``."""
+    """Reads one of these words; raises ``CommandError``."""
 
     def read(value: Any) -> str:
         if value not in words:
-            raise Refused(f"{name} is {str(value)!r}; it must be {', '.join(words[:-1])} or {words[-1]}")
+            raise CommandError(f"{name} is {str(value)!r}; it must be {', '.join(words[:-1])} or {words[-1]}")
         return str(value)
 
     return read
@@ -74,7 +74,7 @@ def exit_code(body: Callable[..., int], arguments: list[str] | None = None) -> i
     app.command()(body)
     try:
         return int(app(arguments, standalone_mode=False) or 0)
-    except (Refused, OSError) as error:
+    except (CommandError, OSError) as error:
         print(error, file=sys.stderr)
         return USAGE
     except (KeyboardInterrupt, typer.Abort):

@@ -22,7 +22,7 @@ from random import Random
 
 from async_relay.testing import Answer, Choice, Cut, Gateway, Hang, RateLimit
 
-from .command import Refused
+from .command import CommandError
 from .ledger import Ledger, Shortfall, Tally
 from .peers.worker import connection_id
 
@@ -53,7 +53,7 @@ class Latency:
 
 
 def latency(text: str) -> Latency:
-    """``8``, ``uniform:2-20`` or ``lognormal:8``, in milliseconds; raises ``Refused``."""
+    """``8``, ``uniform:2-20`` or ``lognormal:8``, in milliseconds; raises ``CommandError``."""
     number = r"([0-9]{1,5}(?:\.[0-9]{1,3})?)"
     found = re.fullmatch(rf"(?:(constant|lognormal):)?{number}|(uniform):{number}-{number}", text)
     if found:
@@ -61,7 +61,7 @@ def latency(text: str) -> Latency:
         low, high = float(found[2] or found[4]) / 1000, float(found[5] or 0) / 1000
         if not (shape == "uniform" and high < low) and not (shape == "lognormal" and not low):
             return Latency(shape, low, high)
-    raise Refused(f"--latency is {text!r}; it must be milliseconds, like 8, uniform:2-20 or lognormal:8")
+    raise CommandError(f"--latency is {text!r}; it must be milliseconds, like 8, uniform:2-20 or lognormal:8")
 
 
 class Crowd:

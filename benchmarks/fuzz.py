@@ -1,9 +1,9 @@
 """Feeds what reads foreign input with what nobody foresaw: a value or the documented error, and nothing else.
 
-    records   a stream's records                       a message, nothing, or a problem in one sentence
-    jobs      bodies from the retry and fan-out queues  a job that can be written again, or UnreadableJob
-    letters   bodies from the dead-letter queue         a description
-    answers   bytes from the endpoint, in pieces        None for a 200, else a PostError
+    records       a stream's records                       a message, nothing, or a problem in one sentence
+    jobs          bodies from the retry and fan-out queues  a job that can be written again, or UnreadableJob
+    dead-letters  bodies from the dead-letter queue         a description
+    answers       bytes from the endpoint, in pieces        None for a 200, else a PostError
 
 hypothesis makes the input from valid examples with parts replaced, removed and cut, in JSON and below it,
 and shrinks what fails. `make fuzz SECONDS=600 TARGETS='jobs answers'`.
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from async_relay.cli.letters import Form, read_letter
+from async_relay.cli.parsing import Form, parse_dead_letter
 from async_relay.errors import Disconnected, PostError, ServerError, UndecodableRecord, UnreadableJob, post_error
 from async_relay.http.pool import _Post, _Socket
 from async_relay.http.sigv4 import quote_id
@@ -115,8 +115,10 @@ def check_record(raw: Any) -> str:
     with suppress(UndecodableRecord):
         read_records(raw)
     (read,) = read_records({"Records": [raw]})
-    letter = DeadLetter("undecodable", read.problem or "", raw, 1, read.event_id, read.sequence, read.keys).encode()
-    assert len(letter.encode()) <= MAX_BODY_BYTES
+    dead_letter = DeadLetter(
+        "undecodable", read.problem or "", raw, 1, read.event_id, read.sequence, read.keys
+    ).encode()
+    assert len(dead_letter.encode()) <= MAX_BODY_BYTES
     if read.problem is not None:
         assert read.message is None
         return f"problem: {' '.join(read.problem.split()[:2])} … {' '.join(read.problem.split()[-2:])[:24]}"
@@ -145,12 +147,12 @@ def check_job(body: str) -> str:
     return "job for clients" if job.clients else "job for a shard"
 
 
-def check_letter(body: str) -> str:
-    """A letter is described, whatever it holds."""
-    letter = read_letter("id", body, 5)
-    assert isinstance(letter.form, Form)
-    assert all(isinstance(text, str) for text in (letter.addressee, letter.reason, letter.detail))
-    return letter.form.value
+def check_dead_letter(body: str) -> str:
+    """A dead letter is described, whatever it holds."""
+    dead_letter = parse_dead_letter("id", body, 5)
+    assert isinstance(dead_letter.form, Form)
+    assert all(isinstance(text, str) for text in (dead_letter.addressee, dead_letter.reason, dead_letter.detail))
+    return dead_letter.form.value
 
 
 class Pool:
@@ -265,7 +267,7 @@ CUT = {"deadLetter": LETTER["deadLetter"] | {"keys": RECORD["dynamodb"]["Keys"]}
 TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], str]]] = {
     "records": (RECORDS, check_record),
     "jobs": (text_of(nearly(*BODIES[:4])), check_job),
-    "letters": (text_of(nearly(*BODIES, CUT)), check_letter),
+    "dead-letters": (text_of(nearly(*BODIES, CUT)), check_dead_letter),
     "answers": (answers(), check_answer),
 }
 

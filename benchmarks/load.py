@@ -41,7 +41,7 @@ from async_relay.testing.memory import MemoryQueue
 
 from . import chaos as preset
 from . import command
-from .command import Refused, number, one_of, whole
+from .command import CommandError, number, one_of, whole
 from .crowd import KINDS, Latency, latency
 from .ledger import Tally
 from .stage import ROOT, least_body, stream_event
@@ -390,18 +390,18 @@ def main(
 
 
 def check(options: Options) -> None:
-    """What one option cannot know by itself; raises ``Refused``."""
+    """What one option cannot know by itself; raises ``CommandError``."""
     if options.payload < least_body():
-        raise Refused(f"--payload is {options.payload}; the smallest message has {least_body()} bytes")
+        raise CommandError(f"--payload is {options.payload}; the smallest message has {least_body()} bytes")
     if sum(options.shares.values()) > 1:
-        raise Refused(f"--{', --'.join(KINDS[1:])} are shares of the clients; together they must be at most 1")
+        raise CommandError(f"--{', --'.join(KINDS[1:])} are shares of the clients; together they must be at most 1")
     if options.transport == "memory" and options.account_limit:
-        raise Refused("--account-limit is the gateway's, and --transport memory has none: say --account-limit 0")
+        raise CommandError("--account-limit is the gateway's, and --transport memory has none: say --account-limit 0")
     if bool(options.endpoint) != bool(options.table):
-        raise Refused("--endpoint and --table belong together: whom to post to stands in the table")
+        raise CommandError("--endpoint and --table belong together: whom to post to stands in the table")
     mocked = any(options.shares.values()) or options.churn or options.account_limit
     if options.endpoint and (mocked or options.transport == "memory"):
-        raise Refused("shares, churn, limits and memory belong to mocked clients; with --endpoint they are real")
+        raise CommandError("shares, churn, limits and memory belong to mocked clients; with --endpoint they are real")
 
 
 def _warn(options: Options, console: Console) -> None:

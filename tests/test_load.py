@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from async_relay.errors import ServerError
 from async_relay.wire.messages import Message
 from benchmarks import chaos, load
-from benchmarks.command import FAILED, STOPPED, USAGE, Refused, exit_code
+from benchmarks.command import FAILED, STOPPED, USAGE, CommandError, exit_code
 from benchmarks.crowd import CUT, HANGS, Crowd, Latency, latency, sequence_of
 from benchmarks.ledger import Ledger, Shortfall, Tally
 from benchmarks.load_report import page
@@ -97,7 +97,7 @@ def test_a_latency_is_read(text: str, expected: Latency) -> None:
 
 @pytest.mark.parametrize("text", ["", "-1", "uniform:2", "lognormal:0", "normal:3", "1e3", "8 ms"])
 def test_a_wrong_latency_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match="it must be milliseconds"):
+    with pytest.raises(CommandError, match="it must be milliseconds"):
         latency(text)
 
 

@@ -37,7 +37,7 @@ def _option(name: str, help_: str) -> Any:
     return typer.Option(name, help=help_)
 
 
-@screen.one_sentence
+@screen.report_errors
 def show(
     *,
     clients: Annotated[str | None, _option("--clients", "How many are connected: 25000, 25k, 1M.")] = None,

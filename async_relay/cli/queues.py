@@ -24,8 +24,8 @@ from typing import Any, NamedTuple, Self
 import botocore.session
 from botocore.config import Config
 
+from .aws_errors import aws_errors
 from .failure import USAGE, CommandError
-from .refusals import speaking_of
 
 #: How long a message stays ours while we read and ask. SQS gives it back by itself after that.
 HOLD_SECONDS = 600
@@ -69,7 +69,7 @@ def check_url(name: str, url: str | None, why_standard: str) -> str:
 def connect(url: str) -> Any:
     """A client for SQS in the region the URL names, else the environment's."""
     named = _URL_REGION.match(url)
-    with speaking_of(url):
+    with aws_errors(url):
         session = botocore.session.Session()
         region = named[1] if named else os.environ.get("AWS_REGION") or session.get_config_variable("region")
         config = Config(
@@ -90,12 +90,12 @@ class SendQueue:
 
     def check(self) -> None:
         """Raise ``CommandError`` where the queue cannot be there; asking is not always allowed, and need not be."""
-        with speaking_of(self.url, forgiven="AccessDenied"):
+        with aws_errors(self.url, ignored="AccessDenied"):
             self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])
 
     def send(self, body: str) -> None:
         """Send one body, at once."""
-        with speaking_of(self.url):
+        with aws_errors(self.url):
             self._client.send_message(QueueUrl=self.url, MessageBody=body, DelaySeconds=0)
 
 
@@ -136,7 +136,7 @@ class DeadLetterQueue:
             yield from fresh.values()
 
     def _receive(self) -> list[Received]:
-        with speaking_of(self._url):
+        with aws_errors(self._url):
             answer = self._client.receive_message(
                 QueueUrl=self._url,
                 MaxNumberOfMessages=10,
@@ -163,7 +163,7 @@ class DeadLetterQueue:
             for at, each in enumerate(ids)
         ]
         try:
-            with speaking_of(self._url):
+            with aws_errors(self._url):
                 answer = self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
         except CommandError:
             self.stranded += len(ids)
@@ -178,7 +178,7 @@ class DeadLetterQueue:
         held = self._held[message_id]
         if time.monotonic() - held.since < HOLD_SECONDS / 2:
             return
-        with speaking_of(self._url):
+        with aws_errors(self._url):
             self._client.change_message_visibility(
                 QueueUrl=self._url, ReceiptHandle=held.handle, VisibilityTimeout=HOLD_SECONDS
             )
@@ -186,7 +186,7 @@ class DeadLetterQueue:
 
     def delete(self, message_id: str) -> None:
         """Delete one message that is held."""
-        with speaking_of(self._url):
+        with aws_errors(self._url):
             self._client.delete_message(QueueUrl=self._url, ReceiptHandle=self._held[message_id].handle)
         del self._held[message_id]
 
