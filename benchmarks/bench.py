@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from . import command
-from .command import CommandError, number, one_of, whole
+from .command import CommandError, Switch
 from .contenders import CONTENDERS, Contender, Running
 from .figures import Results, Sample, together
 from .peers.installation import Unavailable
@@ -254,19 +254,13 @@ def chosen(names: str) -> list[Contender]:
 
 
 def main(
-    clients: Annotated[int, typer.Option(parser=whole("--clients", 100, 1_000_000), metavar="N")] = 10_000,
-    concurrency: Annotated[
-        int, typer.Option(parser=whole("--concurrency", 1, 1_000), metavar="N", help="posts in flight")
-    ] = 100,
-    latency: Annotated[
-        float, typer.Option(parser=number("--latency", 0, 10_000), metavar="MS", help="of the gateway's answers")
-    ] = 0.0,
-    body: Annotated[int, typer.Option(parser=whole("--body", 1, 131_072), metavar="BYTES")] = 600,
-    repetitions: Annotated[int, typer.Option(parser=whole("--repetitions", 1, 1_000), metavar="N")] = 7,
+    clients: Annotated[int, typer.Option(min=100, max=1_000_000, metavar="N")] = 10_000,
+    concurrency: Annotated[int, typer.Option(min=1, max=1_000, metavar="N", help="posts in flight")] = 100,
+    latency: Annotated[float, typer.Option(min=0, max=10_000, metavar="MS", help="of the gateway's answers")] = 0.0,
+    body: Annotated[int, typer.Option(min=1, max=131_072, metavar="BYTES")] = 600,
+    repetitions: Annotated[int, typer.Option(min=1, max=1_000, metavar="N")] = 7,
     peers: Annotated[str, typer.Option(metavar="NAME,NAME", help="default: all")] = "",
-    sweeps: Annotated[
-        str, typer.Option(parser=one_of("--sweeps", "on", "off"), metavar="on|off", help="concurrency, latency, sizes")
-    ] = "on",
+    sweeps: Annotated[Switch, typer.Option(help="concurrency, latency, sizes")] = Switch.ON,
     quick: Annotated[bool, typer.Option("--quick", help="few clients, few repetitions, no sweeps")] = False,  # noqa: FBT002
     publish: Annotated[bool, typer.Option("--publish", help="also into docs/benchmarks/")] = False,  # noqa: FBT002
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write every figure there")] = None,
@@ -275,8 +269,8 @@ def main(
     if body < least_body():
         raise CommandError(f"--body is {body}; the smallest message has {least_body()} bytes")
     if quick:
-        clients, repetitions, sweeps = min(clients, 2_000), min(repetitions, 3), "off"
-    options = Options(clients, concurrency, latency, body, repetitions, chosen(peers), sweeps == "on")
+        clients, repetitions, sweeps = min(clients, 2_000), min(repetitions, 3), Switch.OFF
+    options = Options(clients, concurrency, latency, body, repetitions, chosen(peers), sweeps is Switch.ON)
     console = Console()
     bench = Bench(options, console)
     status = 0

@@ -31,7 +31,7 @@ from rich.table import Table
 
 from . import command
 from .bench import RESULTS, machine
-from .command import CommandError, one_of, whole
+from .command import CommandError, Switch
 from .peers.worker import TABLE
 from .stage import ROOT, Stage, body_of, stage, stream_event
 
@@ -167,15 +167,13 @@ def _rows(measured: Sequence[Start]) -> list[tuple[str, ...]]:
 
 
 def main(
-    launches: Annotated[int, typer.Option(parser=whole("--launches", 1, 1_000), metavar="N", help="of each")] = 11,
-    zipped: Annotated[
-        str, typer.Option("--zip", parser=one_of("--zip", "on", "off"), metavar="on|off", help="start from the zip")
-    ] = "on",
+    launches: Annotated[int, typer.Option(min=1, max=1_000, metavar="N", help="of each")] = 11,
+    zipped: Annotated[Switch, typer.Option("--zip", help="start from the zip")] = Switch.ON,
     publish: Annotated[bool, typer.Option("--publish", help="also into docs/benchmarks/")] = False,  # noqa: FBT002
 ) -> int:
     """Measure cold starts, ours and a naive aioboto3 handler's."""
     console = Console()
-    measured = starts(zipped=zipped == "on")
+    measured = starts(zipped=zipped is Switch.ON)
     stopped = False
     try:
         _measure_all(measured, launches)

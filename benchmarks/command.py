@@ -1,14 +1,18 @@
-"""How the scripts talk to whoever calls them: options in range, one sentence for what is wrong, Ctrl-C in order.
+"""The command line of the scripts: one sentence on standard error for a wrong option, and exit codes.
+
+Options and their ranges are typer's; what one option cannot know by itself, the scripts check.
 
 Exit codes: 0 all well, 1 the run failed its verdict, 2 called wrongly or something is missing, 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from collections.abc import Callable
+from enum import StrEnum
+from functools import wraps
+from math import isnan
 from typing import Any, NoReturn
 
 FAILED = 1
@@ -20,39 +24,11 @@ class CommandError(Exception):
     """One sentence that names the thing and says what to do; shown without a traceback."""
 
 
-def whole(name: str, low: int, high: int) -> Callable[[Any], int]:
-    """Reads a whole number; raises ``CommandError``."""
+class Switch(StrEnum):
+    """The words of an option that is on or off."""
 
-    def read(value: Any) -> int:
-        text = str(value).replace("_", "")
-        if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
-            raise CommandError(f"{name} is {str(value)!r}; it must be a whole number from {low:,} to {high:,}")
-        return int(text)
-
-    return read
-
-
-def number(name: str, low: float, high: float) -> Callable[[Any], float]:
-    """Reads a number; raises ``CommandError``."""
-
-    def read(value: Any) -> float:
-        text = str(value)
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}", text) or not low <= float(text) <= high:
-            raise CommandError(f"{name} is {text!r}; it must be a number from {low:,g} to {high:,g}")
-        return float(text)
-
-    return read
-
-
-def one_of(name: str, *words: str) -> Callable[[Any], str]:
-    """Reads one of these words; raises ``CommandError``."""
-
-    def read(value: Any) -> str:
-        if value not in words:
-            raise CommandError(f"{name} is {str(value)!r}; it must be {', '.join(words[:-1])} or {words[-1]}")
-        return str(value)
-
-    return read
+    ON = "on"
+    OFF = "off"
 
 
 def run(body: Callable[..., int], arguments: list[str] | None = None) -> NoReturn:
@@ -71,7 +47,7 @@ def exit_code(body: Callable[..., int], arguments: list[str] | None = None) -> i
         return USAGE
     # Plain help and errors: a boxed and wrapped sentence cannot be searched for.
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(body)
+    app.command()(_refusing_nan(body))
     try:
         return int(app(arguments, standalone_mode=False) or 0)
     except (CommandError, OSError) as error:
@@ -87,3 +63,16 @@ def exit_code(body: Callable[..., int], arguments: list[str] | None = None) -> i
             raise
         print(sentence(), file=sys.stderr)
         return USAGE
+
+
+def _refusing_nan(body: Callable[..., int]) -> Callable[..., int]:
+    """``body``, never called with nan: typer's ranges let it pass, as it is neither below a least nor above a most."""
+
+    @wraps(body)
+    def checked(**options: Any) -> int:
+        for name, value in options.items():
+            if isinstance(value, float) and isnan(value):
+                raise CommandError(f"--{name.replace('_', '-')} is {value}; it must be a number")
+        return body(**options)
+
+    return checked

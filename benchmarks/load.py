@@ -27,6 +27,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from itertools import count
 from random import Random
 from typing import Annotated, Any
@@ -41,7 +42,7 @@ from async_relay.testing.memory import MemoryQueue
 
 from . import chaos as preset
 from . import command
-from .command import CommandError, number, one_of, whole
+from .command import CommandError
 from .crowd import KINDS, Latency, latency
 from .ledger import Tally
 from .stage import ROOT, least_body, stream_event
@@ -59,6 +60,14 @@ _CHURN_TICK = 0.2
 _PATIENCE = 300.0
 
 
+class Carrier(StrEnum):
+    """What carries the posts: one of the relay's two transports, or the in-memory one of the tests."""
+
+    DIRECT = "direct"
+    SDK = "sdk"
+    MEMORY = "memory"
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the command line asked for."""
@@ -72,7 +81,7 @@ class Options:
     duration: float
     churn: float
     concurrency: int
-    transport: str
+    transport: Carrier
     seed: int
     retry_backoff: float = 1.0
     endpoint: str = ""
@@ -136,7 +145,7 @@ class Load:
         queues: dict[str, Queue] = {RETRY: self._retry, DEAD_LETTERS: self._letters}
         chosen = {
             "MAX_CONCURRENCY": options.concurrency,
-            "TRANSPORT": "sdk" if options.transport == "sdk" else "direct",
+            "TRANSPORT": "sdk" if options.transport is Carrier.SDK else "direct",
             "RETRY_BACKOFF_SECONDS": f"{options.retry_backoff:g}",
         }
         self.sandbox = WatchedSandbox(Settings.from_env(settings(world, chosen)), self.watch, queues, world)
@@ -317,35 +326,33 @@ _CHAOS = (
 
 
 def main(
-    clients: Annotated[int, typer.Option(parser=whole("--clients", 1, 1_000_000), metavar="N")] = 10_000,
-    messages: Annotated[int, typer.Option(parser=whole("--messages", 1, 1_000), metavar="N", help="a batch")] = 5,
-    payload: Annotated[int, typer.Option(parser=whole("--payload", 1, 131_072), metavar="BYTES")] = 600,
+    clients: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N")] = 10_000,
+    messages: Annotated[int, typer.Option(min=1, max=1_000, metavar="N", help="a batch")] = 5,
+    payload: Annotated[int, typer.Option(min=1, max=131_072, metavar="BYTES")] = 600,
     lag: Annotated[
         str, typer.Option("--latency", metavar="MS", help="of an answer: 8, uniform:2-20 or lognormal:8")
     ] = "8",
-    gone: Annotated[float | None, typer.Option(parser=number("--gone", 0, 1), metavar="SHARE")] = None,
-    throttled: Annotated[float | None, typer.Option(parser=number("--throttled", 0, 1), metavar="SHARE")] = None,
-    erring: Annotated[float | None, typer.Option(parser=number("--erring", 0, 1), metavar="SHARE")] = None,
-    hanging: Annotated[float | None, typer.Option(parser=number("--hanging", 0, 1), metavar="SHARE")] = None,
-    slow: Annotated[float | None, typer.Option(parser=number("--slow", 0, 1), metavar="SHARE")] = None,
+    gone: Annotated[float | None, typer.Option(min=0, max=1, metavar="SHARE")] = None,
+    throttled: Annotated[float | None, typer.Option(min=0, max=1, metavar="SHARE")] = None,
+    erring: Annotated[float | None, typer.Option(min=0, max=1, metavar="SHARE")] = None,
+    hanging: Annotated[float | None, typer.Option(min=0, max=1, metavar="SHARE")] = None,
+    slow: Annotated[float | None, typer.Option(min=0, max=1, metavar="SHARE")] = None,
     account_limit: Annotated[
         float | None,
-        typer.Option(parser=number("--account-limit", 0, 1_000_000), metavar="POSTS", help="a second; 0: none"),
+        typer.Option(min=0, max=1_000_000, metavar="POSTS", help="a second; 0: none"),
     ] = None,
     duration: Annotated[
         float | None,
-        typer.Option(parser=number("--duration", 0, 86_400), metavar="SECONDS", help="batch after batch; 0: one"),
+        typer.Option(min=0, max=86_400, metavar="SECONDS", help="batch after batch; 0: one"),
     ] = None,
     churn: Annotated[
         float | None,
-        typer.Option(parser=number("--churn", 0, 10_000), metavar="CLIENTS", help="coming and going a second"),
+        typer.Option(min=0, max=10_000, metavar="CLIENTS", help="coming and going a second"),
     ] = None,
     chaos: Annotated[bool, typer.Option("--chaos", help=_CHAOS)] = False,  # noqa: FBT002
-    concurrency: Annotated[int, typer.Option(parser=whole("--concurrency", 1, 900), metavar="N")] = 100,
-    transport: Annotated[
-        str, typer.Option(parser=one_of("--transport", "direct", "sdk", "memory"), metavar="direct|sdk|memory")
-    ] = "direct",
-    seed: Annotated[int, typer.Option(parser=whole("--seed", 0, 999_999_999), metavar="N")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, max=900, metavar="N")] = 100,
+    transport: Annotated[Carrier, typer.Option()] = Carrier.DIRECT,
+    seed: Annotated[int, typer.Option(min=0, max=999_999_999, metavar="N")] = 1,
     endpoint: Annotated[str, typer.Option(metavar="URL", help="your own API, with the stage: it posts for real")] = "",
     table: Annotated[str, typer.Option(metavar="NAME", help="the connections table of that API")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="do not ask before posting for real")] = False,  # noqa: FBT002
@@ -395,12 +402,12 @@ def check(options: Options) -> None:
         raise CommandError(f"--payload is {options.payload}; the smallest message has {least_body()} bytes")
     if sum(options.shares.values()) > 1:
         raise CommandError(f"--{', --'.join(KINDS[1:])} are shares of the clients; together they must be at most 1")
-    if options.transport == "memory" and options.account_limit:
+    if options.transport is Carrier.MEMORY and options.account_limit:
         raise CommandError("--account-limit is the gateway's, and --transport memory has none: say --account-limit 0")
     if bool(options.endpoint) != bool(options.table):
         raise CommandError("--endpoint and --table belong together: whom to post to stands in the table")
     mocked = any(options.shares.values()) or options.churn or options.account_limit
-    if options.endpoint and (mocked or options.transport == "memory"):
+    if options.endpoint and (mocked or options.transport is Carrier.MEMORY):
         raise CommandError("shares, churn, limits and memory belong to mocked clients; with --endpoint they are real")
 
 
@@ -415,7 +422,7 @@ def _warn(options: Options, console: Console) -> None:
 def _world(options: Options) -> World:
     if options.endpoint:
         return Endpoint(options.endpoint, options.table)
-    if options.transport == "memory":
+    if options.transport is Carrier.MEMORY:
         return Memory(options.shares, options.seed, options.lag)
     return Servers(options.shares, options.seed, options.lag, options.account_limit)
 

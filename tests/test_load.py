@@ -50,12 +50,15 @@ def results_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--clients", "1000001"], "--clients is '1000001'; it must be a whole number from 1 to 1,000,000"),
-        (["--clients", "1.5"], "--clients is '1.5'; it must be a whole number from 1 to 1,000,000"),
-        (["--gone", "1.1"], "--gone is '1.1'; it must be a number from 0 to 1"),
+        (["--clients", "1000001"], "Invalid value for '--clients': "),
+        (["--clients", "1.5"], "Invalid value for '--clients': "),
+        (["--gone", "1.1"], "Invalid value for '--gone': "),
         (["--gone", "0.6", "--slow", "0.6"], "together they must be at most 1"),
         (["--latency", "uniform:20-2"], "--latency is 'uniform:20-2'; it must be milliseconds, like 8,"),
-        (["--transport", "pigeon"], "--transport is 'pigeon'; it must be direct, sdk or memory"),
+        (
+            ["--transport", "pigeon"],
+            "Invalid value for '--transport': ",
+        ),
         (["--payload", "20"], "--payload is 20; the smallest message has"),
         (["--account-limit", "10", "--transport", "memory"], "--account-limit is the gateway's"),
         (["--endpoint", "https://a.example/prod"], "--endpoint and --table belong together"),
