@@ -33,39 +33,42 @@ from .failure import USAGE, CommandError
 
 _SEGMENTS = 8
 _KEY = "connectionId"
-_MOST_SHARDS = 1_000
 
 
 @screen.report_errors
 def backfill(
     *,
-    table: Annotated[str | None, typer.Option("--table", envvar="CONNECTIONS_TABLE", help="Connections table.")] = None,
-    shards: Annotated[
-        str | None, typer.Option("--shards", envvar="FANOUT_SHARDS", help="What the functions have as FANOUT_SHARDS.")
+    table: Annotated[
+        str | None, typer.Option("--table", envvar="CONNECTIONS_TABLE", metavar="NAME", help="Connections table.")
     ] = None,
-    rate: Annotated[str, typer.Option("--rate", help="Rows written a second, at most.")] = "500",
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            "--shards",
+            envvar="FANOUT_SHARDS",
+            metavar="N",
+            min=1,
+            max=1_000,
+            help="The FANOUT_SHARDS of the functions.",
+        ),
+    ] = None,
+    rate: Annotated[
+        int, typer.Option("--rate", metavar="N", min=1, max=100_000, help="Rows written per second, at most.")
+    ] = 500,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
 ) -> None:
     """Write the attribute shard to every connection's row that lacks it or has another."""
     if not table or not table.strip():
         raise CommandError("no table: give --table or CONNECTIONS_TABLE", USAGE)
-    if not shards or not shards.strip():
+    if shards is None:
         raise CommandError("no number of shards: give --shards or FANOUT_SHARDS", USAGE)
-    count = _whole("--shards", shards, _MOST_SHARDS)
-    rows = Rows(_connect(table), table.strip(), count, _Pacer(_whole("--rate", rate, 100_000)), write=not dry_run)
+    rows = Rows(_connect(table), table.strip(), shards, _Pacer(rate), write=not dry_run)
     total = rows.check()
     try:
         _run(rows, total)
     finally:
         _summary(rows, dry_run=dry_run)
     screen.say(_meaning(rows, dry_run=dry_run))
-
-
-def _whole(name: str, text: str, most: int) -> int:
-    text = text.strip()
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
-        raise CommandError(f"{name} is {text!r}; it must be a whole number from 1 to {most:,}", USAGE)
-    return int(text)
 
 
 @dataclass(slots=True)
