@@ -9,7 +9,7 @@
     simulation   the same, event by event             pure, seeded
     quantities   numbers as people write them         pure
     plot         the plan as an SVG                   needs matplotlib
-    measurement  the real Broadcaster beside it       needs the machine's time
 
-Nothing here knows AWS or the terminal; ``async_relay.cli.plan`` shows it.
+Nothing here knows AWS or the terminal; ``async_relay.cli.plan`` shows it, and runs the simulation with
+``--simulate``. ``benchmarks/measurement.py`` measures the real Broadcaster beside the simulation.
 """
