@@ -172,6 +172,12 @@ class Load:
         """Jobs in the retry queue."""
         return len(self._parked)
 
+    def expected(self) -> int | None:
+        """How many deliveries there will be: known for one batch only, and not where the table is somebody else's."""
+        if self.options.duration or self.options.endpoint:
+            return None
+        return int(self.clients * (1 - self.options.shares.get("gone", 0.0)) * self.last)
+
     async def play(self) -> Ending:
         """Everything, until it is quiet."""
         options = self.options
@@ -480,7 +486,7 @@ async def _watched(load: Load, console: Console) -> Ending:
     from .load_report import live
 
     playing = asyncio.create_task(load.play())
-    with live(load, console) as update:
+    with live(load.watch, load.expected, console) as update:
         try:
             while not playing.done():
                 await asyncio.wait([playing], timeout=_TICK)
