@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -156,7 +156,12 @@ async def run(case: Case, *, oracle: bool = False) -> Trace:
     account = Account(case, Random(1))
     relays = [
         Broadcaster(
-            *_world(case, account, n), Limits(), Oracle(case, account) if oracle else Rate(), Random(n), lambda: 0.0
+            TellingTransport(account),
+            MemoryStore([f"{n}-{number}" for number in range(case.clients)]),
+            Limits(),
+            Oracle(case, account) if oracle else Rate(),
+            Random(n),
+            lambda: 0.0,
         )
         for n in range(case.relays)
     ]
@@ -184,11 +189,6 @@ async def run(case: Case, *, oracle: bool = False) -> Trace:
     watching.cancel()
     trace.by_account, trace.by_buffers = account.refused, account.full
     return trace
-
-
-def _world(case: Case, account: Account, relay: int) -> Iterator[MemoryTransport | MemoryStore]:
-    yield TellingTransport(account)
-    yield MemoryStore([f"{relay}-{number}" for number in range(case.clients)])
 
 
 def draw(traces: list[tuple[Case, Trace]], target: Path) -> None:
@@ -229,7 +229,7 @@ def main() -> None:
 
 def virtually(history: Coroutine[Any, Any, Trace]) -> Trace:
     """Live it on a clock that jumps to the next timer."""
-    loop = looptime.patch_event_loop(asyncio.new_event_loop(), _enabled=True)
+    loop = looptime.patch_event_loop(asyncio.SelectorEventLoop(), _enabled=True)
     try:
         return loop.run_until_complete(history)
     finally:
