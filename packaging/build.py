@@ -15,7 +15,8 @@ Rules
 - The same downloads give the same bytes: names sorted, times and hash seed fixed.
 - A zip is there complete or not at all. What goes wrong is one sentence.
 
-Needs Python 3.11 and pip, nothing else.
+Needs Python 3.11 and pip, nothing else: `make build` and `sam build` run it with the machine's own Python, before
+anything is installed. So its options are argparse's and not typer's, unlike those of all other commands.
 """
 
 from __future__ import annotations
