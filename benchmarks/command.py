@@ -11,9 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from enum import StrEnum
-from functools import wraps
-from math import isnan
-from typing import Any, NoReturn
+from typing import NoReturn
 
 FAILED = 1
 USAGE = 2
@@ -47,7 +45,7 @@ def exit_code(body: Callable[..., int], arguments: list[str] | None = None) -> i
         return USAGE
     # Plain help and errors: a boxed and wrapped sentence cannot be searched for.
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(_refusing_nan(body))
+    app.command()(body)
     try:
         return int(app(arguments, standalone_mode=False) or 0)
     except (CommandError, OSError) as error:
@@ -63,16 +61,3 @@ def exit_code(body: Callable[..., int], arguments: list[str] | None = None) -> i
             raise
         print(sentence(), file=sys.stderr)
         return USAGE
-
-
-def _refusing_nan(body: Callable[..., int]) -> Callable[..., int]:
-    """``body``, never called with nan: typer's ranges let it pass, as it is neither below a least nor above a most."""
-
-    @wraps(body)
-    def checked(**options: Any) -> int:
-        for name, value in options.items():
-            if isinstance(value, float) and isnan(value):
-                raise CommandError(f"--{name.replace('_', '-')} is {value}; it must be a number")
-        return body(**options)
-
-    return checked

@@ -33,7 +33,7 @@ def environment_restored() -> Iterator[None]:
         (bench.main, ["--clients", "0"], "Invalid value for '--clients': "),
         (bench.main, ["--clients", "many"], "Invalid value for '--clients': "),
         (bench.main, ["--concurrency", "-1"], "Invalid value for '--concurrency': "),
-        (bench.main, ["--latency", "nan"], "--latency is nan; it must be a number"),
+        (bench.main, ["--latency", "nan"], "Invalid value for '--latency': "),
         (bench.main, ["--repetitions", "0"], "Invalid value for '--repetitions': "),
         (bench.main, ["--body", "10"], "--body is 10; the smallest message has"),
         (bench.main, ["--sweeps", "yes"], "Invalid value for '--sweeps': "),
