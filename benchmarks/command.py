@@ -41,7 +41,7 @@ def exit_code(body: Callable[..., int], arguments: list[str] | None = None) -> i
     try:
         import typer
     except ImportError:
-        print("This script needs typer and more: pip install 'async-relay[load]'", file=sys.stderr)
+        print("This script needs typer and more, from the checkout: pip install '.[load]'", file=sys.stderr)
         return USAGE
     # Plain help and errors: a boxed and wrapped sentence cannot be searched for.
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

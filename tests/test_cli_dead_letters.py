@@ -914,7 +914,7 @@ class TestMain:
         monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "typer" else object())
         with pytest.raises(SystemExit) as left:
             cli.main()
-        assert left.value.code == "async-relay needs typer: install them with: pip install 'async-relay[cli]'"
+        assert left.value.code == "async-relay needs typer: install them from the checkout: pip install '.[cli]'"
 
     def test_help(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The console script knows its commands, wherever its output goes."""

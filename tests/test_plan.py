@@ -326,7 +326,7 @@ def test_without_matplotlib_a_plot_is_one_sentence(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(command, "draw", missing)
     result = _run("--clients", "1k", "--plot", str(tmp_path / "plan.svg"))
     assert result.exit_code == 1
-    assert result.output == "Error: --plot needs matplotlib: install it with: pip install 'async-relay[plots]'\n"
+    assert result.output == "Error: --plot needs matplotlib: install it from the checkout: pip install '.[plots]'\n"
 
 
 def test_a_plot_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

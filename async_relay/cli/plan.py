@@ -139,7 +139,7 @@ def _plot(path: Path, traffic: Traffic, setup: Setup, seed: int | None) -> None:
     try:
         draw(path, traffic, setup, simulator)
     except ImportError:
-        raise CommandError("--plot needs matplotlib: install it with: pip install 'async-relay[plots]'") from None
+        raise CommandError("--plot needs matplotlib: install it from the checkout: pip install '.[plots]'") from None
     except OSError as error:
         raise CommandError(f"--plot {path} cannot be written: {error.strerror or error}") from None
 
