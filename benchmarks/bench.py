@@ -8,8 +8,8 @@ Rules
 - One run, everybody in turn, again and again: the same machine differs by half within an hour, ratios do not.
 - CPU is the client process's own, user and system, around a broadcast; imports and first handshakes come before.
 - TLS is verified and every post signed, except by wrk. Whether the signatures are right is a pass of its own.
-- How busy the gateway was stands beside every figure: what it could not keep up with would be its cost, not ours.
-- Who cannot be had is named with the reason, and left out.
+- How busy the gateway was stands beside every figure: had it been the bottleneck, the figure would be its own.
+- A contender that cannot be installed is named with the reason, and left out.
 """
 
 from __future__ import annotations
@@ -38,20 +38,24 @@ from .stage import ROOT, Stage, least_body, stage
 
 RESULTS = ROOT / "benchmarks" / "results"
 _PUBLISHED = ROOT / "docs" / "benchmarks"
+# The sweeps: around the defaults, by the relay and the handler that most people would write.
 _CONCURRENCIES = (10, 50, 100, 200, 400)
 _LATENCIES = (0.0, 2.0, 8.0, 20.0)
 _SIZES = (1_000, 10_000, 100_000)
 _SWEPT = ("direct", "aioboto3-handler")
 _SWEEP_LATENCY = 8.0
-_WARM_UP = 500
-_CHECKED = 200
 _SWEEP_REPETITIONS = 3
+# Posts before anything is measured: more than any concurrency of the sweeps, so that every socket has its handshake behind it.
+_WARM_UP = 500
+# Posts whose signatures are recomputed, which costs the gateway more than serving them.
+_CHECKED = 200
+# A run is repeated until it has so many deliveries: a small broadcast is over before it is warm.
 _LEAST_DELIVERIES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asked for."""
+    """The options of the command line."""
 
     clients: int
     concurrency: int
@@ -97,7 +101,7 @@ class Bench:
         return [each for each in self._options.peers if each.name in self._extras]
 
     def _check_signatures(self) -> None:
-        """A few posts of each to a gateway that recomputes every signature; who fails is left out."""
+        """Send a few posts of each to a gateway that recomputes every signature, and leave out those that fail."""
         with stage(verify=True) as here:
             here.table.call("fill", _CHECKED)
             for each in self._there():
@@ -168,7 +172,7 @@ class Bench:
             self._in_turn(here, sizes, self.results.by_clients, self._options.repetitions, "By number of clients")
 
     def _size(self, contender: Contender, clients: int) -> Sample:
-        """A small broadcast is over before it is warm, so there are as many as it takes."""
+        """A sample with enough broadcasts for ``_LEAST_DELIVERIES``."""
         sample = self._sample(contender, self._options.concurrency, 0.0, clients)
         sample.broadcasts = max(1, _LEAST_DELIVERIES // clients)
         return sample
@@ -226,7 +230,7 @@ class Bench:
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on."""
+    """The facts about this machine that the figures depend on."""
     model = "unknown processor"
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -242,7 +246,7 @@ def machine() -> dict[str, str]:
 
 
 def chosen(names: str) -> list[Contender]:
-    """The contenders of these names, all for an empty text; raises ``CommandError``."""
+    """The contenders with these names, all of them for an empty text; raises ``CommandError``."""
     if not names:
         return list(CONTENDERS)
     known = {each.name: each for each in CONTENDERS}

@@ -8,7 +8,7 @@
     slow       takes a second longer
 
 Rules
-- Who is what follows from the seed. Everybody but the gone gets every message in the end.
+- The seed decides the kind of each client. Everybody but the gone gets every message in the end.
 - A client that left answers 410.
 """
 
@@ -27,9 +27,13 @@ from .ledger import Ledger, Shortfall, Tally
 from .peers.worker import connection_id
 
 KINDS = ("ok", "gone", "throttled", "erring", "hanging", "slow")
+#: In place of a status: the socket is cut, or nothing is answered.
 CUT, HANGS = 0, -1
+#: Well below the timeout of a post, which a slow client must not reach.
 _SLOW_SECONDS = 1.0
+#: Fewer than the relay tries: a sick client gets its message in the end.
 _SICK_TRIES = 2
+#: The sigma of a log-normal latency, as in ``async_relay.planning.values``.
 _SPREAD = 0.5
 _SEQUENCE = b'"sequence":"'
 
@@ -137,15 +141,15 @@ class CrowdGateway(Gateway):
 
     @property
     def facts(self) -> tuple[str, str]:
-        """Where it is, and the file of whom to trust."""
+        """The endpoint, and the file of the authorities to trust."""
         return self.endpoint, self.ca_file
 
     def tally(self) -> Tally:
-        """What came so far."""
+        """The messages that arrived so far."""
         return self._crowd.ledger.tally()
 
     def shortfall(self, last: int) -> Shortfall:
-        """What is missing."""
+        """The messages that are missing."""
         return self._crowd.ledger.shortfall(last)
 
     def _answer(self, name: str, body: bytes, _nth: int) -> Choice:

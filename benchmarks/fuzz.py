@@ -1,4 +1,4 @@
-"""Feeds what reads foreign input with what nobody foresaw: a value or the documented error, and nothing else.
+"""Feeds the readers of foreign input with random input: each must return a value or raise the documented error.
 
     records       a stream's records                       a message, nothing, or a problem in one sentence
     jobs          bodies from the retry and fan-out queues  a job that can be written again, or UnreadableJob

@@ -120,7 +120,7 @@ def _lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _limit(moments: Sequence[Mapping[str, Any]]) -> str:
-    """What the relay allowed itself, once it had found that the account allows no more."""
+    """The rate limit that the relay set itself after the account had refused posts."""
     limited = [(each["at"], each["rate_limit"]) for each in moments if each["rate_limit"] is not None]
     if not limited:
         return "none"

@@ -33,6 +33,7 @@ mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "async-relay"
 from matplotlib import pyplot as plt  # noqa: E402 - the backend comes first
 
+#: Seconds of an answer, as in docs/scaling.md, and between two looks at the limits: a round of the rate.
 LATENCY = 0.02
 STEP = 0.1
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
@@ -58,7 +59,7 @@ class Case:
 
 @dataclass
 class Trace:
-    """What happened: each relay's limit over time, when it ended, posts, what refused how many, clients left over."""
+    """The course of a case: each relay's limit over time and end, posts, refusals by their cause, clients left over."""
 
     limits: list[list[tuple[float, float]]]
     took: list[float] = field(default_factory=list)
@@ -192,7 +193,7 @@ async def run(case: Case, *, oracle: bool = False) -> Trace:
 
 
 def draw(traces: list[tuple[Case, Trace]], target: Path) -> None:
-    """A panel a case: each relay's rate, and its fair share of the account's."""
+    """A panel per case: each relay's rate, and its fair share of the account's."""
     figure, panels = plt.subplots(1, len(traces), figsize=(13, 3.6), layout="constrained")
     for panel, (case, trace) in zip(panels, traces, strict=True):
         for colour, limits in zip(COLOURS, trace.limits, strict=False):

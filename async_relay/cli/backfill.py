@@ -31,6 +31,8 @@ from . import screen
 from .aws_errors import aws_errors
 from .failure import USAGE, CommandError
 
+#: Parts of the table that are scanned side by side, each by a thread with a connection of its own; --rate bounds the
+#: writes of all of them together.
 _SEGMENTS = 8
 _KEY = "connectionId"
 

@@ -53,7 +53,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ParsedDeadLetter:
-    """A message of the dead-letter queue; None and empty stand for what it does not say."""
+    """A message of the dead-letter queue; a field that it lacks is None or empty."""
 
     message_id: str
     body: str
@@ -70,7 +70,7 @@ class ParsedDeadLetter:
 
     @property
     def addressee(self) -> str:
-        """Who it was for: a connection id, a number of them, or a shard."""
+        """Its recipients: a connection id, a number of them, or a shard."""
         if self.shard:
             return self.shard
         return self.clients[0] if len(self.clients) == 1 else f"{len(self.clients)} clients" if self.clients else ""

@@ -29,6 +29,8 @@ from .failure import USAGE, CommandError
 
 T = TypeVar("T")
 
+#: Bursts of a simulation: enough for a middle and a worst one, and fewer where these posts, a few seconds' work,
+#: are reached before.
 _SIMULATED_BURSTS = 20
 _SIMULATED_POSTS = 5_000_000
 _MODES = (DIRECT, FANOUT)

@@ -31,10 +31,13 @@ from .failure import USAGE, CommandError
 HOLD_SECONDS = 600
 #: One long poll asks every server behind a queue, so one that finds nothing means there is nothing more.
 WAIT_SECONDS = 2
+#: Calls to SQS at once: a redrive of thousands waits for round trips, not for this CPU.
 _THREADS = 8
+#: Long polls at once: each gets up to ten messages, from other servers behind the queue.
 _READERS = 4
 #: Give up reading when so many rounds in a row only repeat: more messages than can be held at once.
 _REPEATS = 25
+#: Signals that end a command: Ctrl-C, kill, and a terminal that is closed.
 _ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 _URL = re.compile(r"https?://[^\s/]+/\S+")

@@ -1,4 +1,4 @@
-"""What an operator sees. Nothing from a queue reaches the terminal as it is.
+"""Output for an operator. Nothing from a queue reaches the terminal as it is.
 
 A payload may hold control sequences, text that runs backwards, or rich's own markup: whatever is
 not printable is shown as a JSON escape, and rich is given plain ``Text`` only.
@@ -25,9 +25,11 @@ from .parsing import Event, ParsedDeadLetter, parse_json
 
 P = ParamSpec("P")
 
-#: Wide enough that a list piped into a file or grep keeps one line a letter.
+#: Wide enough that a list piped into a file or grep keeps one line per dead letter.
 _PIPED_WIDTH = 400
+#: Below this width ten columns fold into unreadable ones, so cells stand in pairs.
 _NARROW = 160
+#: Characters of a cell: a connection id or a UUID is shorter, a hostile text is not.
 _CELL = 64
 
 _COLUMNS = ("Id", "Reason", "Form", "About", "For", "Event id", "Sequence", "First", "Last", "Tries")
@@ -122,7 +124,7 @@ def _cut(text: str) -> str:
 
 
 def tally(dead_letters: Iterable[ParsedDeadLetter]) -> str:
-    """How many there are of each reason, after a colon; nothing if there are none."""
+    """The number of dead letters per reason, after a colon; empty if there are none."""
     counts = Counter(dead_letter.reason for dead_letter in dead_letters).most_common()
     return ": " + ", ".join(f"{count} {_cut(reason)}" for reason, count in counts) if counts else ""
 

@@ -21,6 +21,7 @@ from .parsing import ParsedDeadLetter
 
 _AGE = re.compile(r"([0-9]{1,9})([smhd])")
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+#: Fewer characters than this hit a message by chance, and a discard is for good.
 _SHORTEST_ID = 4
 
 
