@@ -45,7 +45,7 @@ _SIZES = (1_000, 10_000, 100_000)
 _SWEPT = ("direct", "aioboto3-handler")
 _SWEEP_LATENCY = 8.0
 _SWEEP_REPETITIONS = 3
-# Posts before anything is measured: more than any concurrency of the sweeps, so that every socket has its handshake behind it.
+# Posts before anything is measured: more than any concurrency of the sweeps, so every socket has shaken hands.
 _WARM_UP = 500
 # Posts whose signatures are recomputed, which costs the gateway more than serving them.
 _CHECKED = 200
