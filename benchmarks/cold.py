@@ -68,7 +68,7 @@ class Start:
 
 
 def starts(*, zipped: bool) -> list[Start]:
-    """What is compared; raises ``CommandError`` where the zip cannot be made."""
+    """The starts to compare; raises ``CommandError`` where the zip cannot be made."""
     if not zipped:
         here = str(ROOT)
         return [

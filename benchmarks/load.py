@@ -10,7 +10,7 @@ Rules
 - The code is the handler's: the sandbox, its settings from an environment, the transport, the table read by Scan.
 - The gateway and the table are processes of their own. The retry queue is here: its jobs are served when they are due,
   as Lambda would, until it is empty.
-- What is settled is what a client got, by the gateway's own account, not by the relay's.
+- The gateway's own account of what each client got decides, not the relay's.
 - Ctrl-C: what there is so far is shown, and nothing is left running.
 """
 
@@ -51,17 +51,21 @@ from .watch import Watch, WatchedTransport
 from .world import DEAD_LETTERS, RETRY, Endpoint, Memory, Servers, World, settings
 
 RESULTS = ROOT / "benchmarks" / "results"
+# As in the template: the functions' timeout and the retry queue's BatchSize.
 _INVOCATION_SECONDS = 60.0
 _JOBS_AT_ONCE = 10
+# Less than the template's maxReceiveCount of 60 and its visibility timeout of minutes: a load test does not wait so long.
 _RECEIVES = 5
 _HIDDEN_SECONDS = 1.0
+# Seconds between two looks at the figures, and between clients that leave and come.
 _TICK = 0.5
 _CHURN_TICK = 0.2
+# Seconds for the retry queue to become empty at the end; a job that is still there then is a finding.
 _PATIENCE = 300.0
 
 
 class Carrier(StrEnum):
-    """What carries the posts: one of the relay's two transports, or the in-memory one of the tests."""
+    """The transport of the posts: one of the relay's two transports, or the in-memory one of the tests."""
 
     DIRECT = "direct"
     SDK = "sdk"
@@ -70,7 +74,7 @@ class Carrier(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asked for."""
+    """The options of the command line."""
 
     clients: int
     messages: int
@@ -89,7 +93,7 @@ class Options:
 
 
 class _Context:
-    """What Lambda hands a function."""
+    """The context that Lambda hands a function."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -141,8 +145,8 @@ class Load:
         self.options = options
         self.watch = Watch()
         self.world = world
-        self._retry, self._letters = MemoryQueue(), MemoryQueue()
-        queues: dict[str, Queue] = {RETRY: self._retry, DEAD_LETTERS: self._letters}
+        self._retry, self._dead_letters = MemoryQueue(), MemoryQueue()
+        queues: dict[str, Queue] = {RETRY: self._retry, DEAD_LETTERS: self._dead_letters}
         chosen = {
             "MAX_CONCURRENCY": options.concurrency,
             "TRANSPORT": "sdk" if options.transport is Carrier.SDK else "direct",
@@ -153,13 +157,13 @@ class Load:
         self._parked: list[_Parked] = []
         self._numbers = count()
         self._present: list[str] = []
-        # Who comes while a batch begins would be expected to get it, though its row may come too late for that.
+        # A client that comes while a batch begins would be expected to get it, but its row may come too late for that.
         self._door = asyncio.Lock()
         self.last = 0
         self.settled = 0
         self.batches = 0
         self.handed_back = 0
-        self.letters: list[str] = []
+        self.dead_letters: list[str] = []
         self.tally: Tally | None = None
 
     @property
@@ -201,12 +205,12 @@ class Load:
         return await self.ending()
 
     async def ending(self) -> Ending:
-        """What is known now."""
+        """The state as it is known now."""
         self.watch.finish()
         self.tally = await self.world.tally()
         return Ending(
             await self.world.shortfall(self.last),
-            tuple(self.letters),
+            tuple(self.dead_letters),
             self.handed_back,
             len(self._parked),
             await self.world.ghosts(self.last),
@@ -237,13 +241,13 @@ class Load:
             self.settled = self.last
 
     def _collect(self) -> None:
-        """Take over what was parked and buried."""
+        """Take over the jobs that were sent to the retry queue, and the dead letters."""
         now = asyncio.get_running_loop().time()
         for entry in self._retry.take():
             heapq.heappush(self._parked, _Parked(now + entry.delay, next(self._numbers), entry))
-        for entry in self._letters.take():
+        for entry in self._dead_letters.take():
             letter = json.loads(entry.body)["deadLetter"]
-            self.letters.append(f"{letter['reason']}: {letter['detail']}")
+            self.dead_letters.append(f"{letter['reason']}: {letter['detail']}")
 
     async def _serve_due(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -269,7 +273,7 @@ class Load:
             job.due = asyncio.get_running_loop().time() + _HIDDEN_SECONDS
             heapq.heappush(self._parked, job)
         else:
-            self.letters.append("a job came back again and again")
+            self.dead_letters.append("a job came back again and again")
 
     async def _drain(self, until: float) -> None:
         loop = asyncio.get_running_loop()
@@ -403,7 +407,7 @@ def main(
 
 
 def check(options: Options) -> None:
-    """What one option cannot know by itself; raises ``CommandError``."""
+    """Check options against each other; raises ``CommandError``."""
     if options.payload < least_body():
         raise CommandError(f"--payload is {options.payload}; the smallest message has {least_body()} bytes")
     if sum(options.shares.values()) > 1:
