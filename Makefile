@@ -49,8 +49,8 @@ types: $(VENV)/.installed ## mypy, strict
 unit: $(VENV)/.installed $(VENV)/.installed-node ## The tests, with coverage
 	@$(BIN)/python -m pytest -n 2 -rs --cov --cov-report=term
 
-fuzz: $(VENV)/.installed ## Foreign input at random for SECONDS=60; TARGETS='records jobs letters answers'
-	@$(BIN)/python benchmarks/fuzz.py $(or $(SECONDS),60) $(TARGETS)
+fuzz: $(VENV)/.installed ## Foreign input at random for SECONDS=60; TARGETS='records jobs dead-letters answers'
+	@exec $(BIN)/python -m benchmarks.fuzz $(or $(SECONDS),60) $(TARGETS)
 
 demo: $(VENV)/.installed-demo ## The whole relay on this machine, until Ctrl-C; ONCE=1 for one checked round, PORT=8081, CLIENTS=50
 	@exec $(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port '$(PORT)') $(if $(CLIENTS),--clients '$(CLIENTS)') $(DEMO)

@@ -8,8 +8,8 @@ Rules
 - One run, everybody in turn, again and again: the same machine differs by half within an hour, ratios do not.
 - CPU is the client process's own, user and system, around a broadcast; imports and first handshakes come before.
 - TLS is verified and every post signed, except by wrk. Whether the signatures are right is a pass of its own.
-- How busy the gateway was stands beside every figure: what it could not keep up with would be its cost, not ours.
-- Who cannot be had is named with the reason, and left out.
+- How busy the gateway was stands beside every figure: had it been the bottleneck, the figure would be its own.
+- A contender that cannot be installed is named with the reason, and left out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from . import command
-from .command import Refused, number, one_of, whole
+from .command import CommandError, Switch
 from .contenders import CONTENDERS, Contender, Running
 from .figures import Results, Sample, together
 from .peers.installation import Unavailable
@@ -38,20 +38,24 @@ from .stage import ROOT, Stage, least_body, stage
 
 RESULTS = ROOT / "benchmarks" / "results"
 _PUBLISHED = ROOT / "docs" / "benchmarks"
+# The sweeps: around the defaults, by the relay and the handler that most people would write.
 _CONCURRENCIES = (10, 50, 100, 200, 400)
 _LATENCIES = (0.0, 2.0, 8.0, 20.0)
 _SIZES = (1_000, 10_000, 100_000)
 _SWEPT = ("direct", "aioboto3-handler")
 _SWEEP_LATENCY = 8.0
-_WARM_UP = 500
-_CHECKED = 200
 _SWEEP_REPETITIONS = 3
+# Posts before anything is measured: more than any concurrency of the sweeps, so every socket has shaken hands.
+_WARM_UP = 500
+# Posts whose signatures are recomputed, which costs the gateway more than serving them.
+_CHECKED = 200
+# A run is repeated until it has so many deliveries: a small broadcast is over before it is warm.
 _LEAST_DELIVERIES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asked for."""
+    """The options of the command line."""
 
     clients: int
     concurrency: int
@@ -97,7 +101,7 @@ class Bench:
         return [each for each in self._options.peers if each.name in self._extras]
 
     def _check_signatures(self) -> None:
-        """A few posts of each to a gateway that recomputes every signature; who fails is left out."""
+        """Send a few posts of each to a gateway that recomputes every signature, and leave out those that fail."""
         with stage(verify=True) as here:
             here.table.call("fill", _CHECKED)
             for each in self._there():
@@ -168,7 +172,7 @@ class Bench:
             self._in_turn(here, sizes, self.results.by_clients, self._options.repetitions, "By number of clients")
 
     def _size(self, contender: Contender, clients: int) -> Sample:
-        """A small broadcast is over before it is warm, so there are as many as it takes."""
+        """A sample with enough broadcasts for ``_LEAST_DELIVERIES``."""
         sample = self._sample(contender, self._options.concurrency, 0.0, clients)
         sample.broadcasts = max(1, _LEAST_DELIVERIES // clients)
         return sample
@@ -217,7 +221,7 @@ class Bench:
         after = here.gateway.counters()
         arrived = after.statuses.get(200, 0) - before.statuses.get(200, 0)
         if sample.name != "wrk" and not figures.delivered == arrived == sample.clients * sample.broadcasts:
-            raise Refused(
+            raise CommandError(
                 f"{sample.title} delivered {figures.delivered:,} and the gateway answered {arrived:,} of "
                 f"{sample.clients:,} posts: the figures would be worth nothing"
             )
@@ -226,7 +230,7 @@ class Bench:
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on."""
+    """The facts about this machine that the figures depend on."""
     model = "unknown processor"
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -242,41 +246,35 @@ def machine() -> dict[str, str]:
 
 
 def chosen(names: str) -> list[Contender]:
-    """The contenders of these names, all for an empty text; raises ``Refused``."""
+    """The contenders with these names, all of them for an empty text; raises ``CommandError``."""
     if not names:
         return list(CONTENDERS)
     known = {each.name: each for each in CONTENDERS}
     wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in known:
-            raise Refused(f"--peers has {name!r}, which is none of {', '.join(known)}")
+            raise CommandError(f"--peers has {name!r}, which is none of {', '.join(known)}")
     return [each for each in CONTENDERS if each.name in wanted]
 
 
 def main(
-    clients: Annotated[int, typer.Option(parser=whole("--clients", 100, 1_000_000), metavar="N")] = 10_000,
-    concurrency: Annotated[
-        int, typer.Option(parser=whole("--concurrency", 1, 1_000), metavar="N", help="posts in flight")
-    ] = 100,
-    latency: Annotated[
-        float, typer.Option(parser=number("--latency", 0, 10_000), metavar="MS", help="of the gateway's answers")
-    ] = 0.0,
-    body: Annotated[int, typer.Option(parser=whole("--body", 1, 131_072), metavar="BYTES")] = 600,
-    repetitions: Annotated[int, typer.Option(parser=whole("--repetitions", 1, 1_000), metavar="N")] = 7,
+    clients: Annotated[int, typer.Option(min=100, max=1_000_000, metavar="N")] = 10_000,
+    concurrency: Annotated[int, typer.Option(min=1, max=1_000, metavar="N", help="posts in flight")] = 100,
+    latency: Annotated[float, typer.Option(min=0, max=10_000, metavar="MS", help="of the gateway's answers")] = 0.0,
+    body: Annotated[int, typer.Option(min=1, max=131_072, metavar="BYTES")] = 600,
+    repetitions: Annotated[int, typer.Option(min=1, max=1_000, metavar="N")] = 7,
     peers: Annotated[str, typer.Option(metavar="NAME,NAME", help="default: all")] = "",
-    sweeps: Annotated[
-        str, typer.Option(parser=one_of("--sweeps", "on", "off"), metavar="on|off", help="concurrency, latency, sizes")
-    ] = "on",
+    sweeps: Annotated[Switch, typer.Option(help="concurrency, latency, sizes")] = Switch.ON,
     quick: Annotated[bool, typer.Option("--quick", help="few clients, few repetitions, no sweeps")] = False,  # noqa: FBT002
     publish: Annotated[bool, typer.Option("--publish", help="also into docs/benchmarks/")] = False,  # noqa: FBT002
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write every figure there")] = None,
 ) -> int:
     """Measure the relay side by side with what one would use instead."""
     if body < least_body():
-        raise Refused(f"--body is {body}; the smallest message has {least_body()} bytes")
+        raise CommandError(f"--body is {body}; the smallest message has {least_body()} bytes")
     if quick:
-        clients, repetitions, sweeps = min(clients, 2_000), min(repetitions, 3), "off"
-    options = Options(clients, concurrency, latency, body, repetitions, chosen(peers), sweeps == "on")
+        clients, repetitions, sweeps = min(clients, 2_000), min(repetitions, 3), Switch.OFF
+    options = Options(clients, concurrency, latency, body, repetitions, chosen(peers), sweeps is Switch.ON)
     console = Console()
     bench = Bench(options, console)
     status = 0
@@ -285,7 +283,7 @@ def main(
     except KeyboardInterrupt:
         status = command.STOPPED
         console.print("Stopped; what there is so far:")
-    except (Refused, OSError, RuntimeError) as error:
+    except (CommandError, OSError, RuntimeError) as error:
         status = command.FAILED
         console.print(f"The benchmark cannot go on: {error}. What there is so far:", style="red")
     bench.results.interrupted = status != 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-#: What ``--chaos`` sets where the command line says nothing else.
+#: The options that ``--chaos`` sets where the command line says nothing else.
 PRESET: Mapping[str, float] = {
     # One in a hundred has a full buffer, one in twenty has gone and left its row behind.
     "throttled": 0.01,
@@ -29,7 +29,7 @@ _POINTS = ("p50", "p95", "p99", "last")
 
 
 def option(name: str, given: float | None, *, chaos: bool) -> float:
-    """What the command line says, else what the preset says, else nothing of it."""
+    """The value on the command line, else the preset's under ``--chaos``, else 0."""
     if given is not None:
         return given
     return PRESET[name] if chaos and name in PRESET else 0.0

@@ -31,7 +31,7 @@ from rich.table import Table
 
 from . import command
 from .bench import RESULTS, machine
-from .command import Refused, one_of, whole
+from .command import CommandError, Switch
 from .peers.worker import TABLE
 from .stage import ROOT, Stage, body_of, stage, stream_event
 
@@ -68,7 +68,7 @@ class Start:
 
 
 def starts(*, zipped: bool) -> list[Start]:
-    """What is compared; raises ``Refused`` where the zip cannot be made."""
+    """The starts to compare; raises ``CommandError`` where the zip cannot be made."""
     if not zipped:
         here = str(ROOT)
         return [
@@ -94,7 +94,7 @@ def _unpacked() -> tuple[Path, Path]:
     build = [sys.executable, str(ROOT / "packaging" / "build.py"), "--arch", "native", "--output", str(archive)]
     done = subprocess.run(build, capture_output=True, text=True, check=False)  # noqa: S603 - our own script
     if done.returncode:
-        raise Refused(f"The zip cannot be made: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+        raise CommandError(f"The zip cannot be made: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
     trees = target / "with", target / "without"
     for tree in trees:
         shutil.rmtree(tree, ignore_errors=True)
@@ -124,7 +124,7 @@ def measure(start: Start, here: Stage, setup: Path) -> None:
         check=False,
     )
     if process.returncode:
-        raise Refused(f"{start.title} did not start: {process.stderr.strip().splitlines()[-1]}")
+        raise CommandError(f"{start.title} did not start: {process.stderr.strip().splitlines()[-1]}")
     start.runs.append(_steps(json.loads(process.stdout.splitlines()[-1]), began))
 
 
@@ -167,15 +167,13 @@ def _rows(measured: Sequence[Start]) -> list[tuple[str, ...]]:
 
 
 def main(
-    launches: Annotated[int, typer.Option(parser=whole("--launches", 1, 1_000), metavar="N", help="of each")] = 11,
-    zipped: Annotated[
-        str, typer.Option("--zip", parser=one_of("--zip", "on", "off"), metavar="on|off", help="start from the zip")
-    ] = "on",
+    launches: Annotated[int, typer.Option(min=1, max=1_000, metavar="N", help="of each")] = 11,
+    zipped: Annotated[Switch, typer.Option("--zip", help="start from the zip")] = Switch.ON,
     publish: Annotated[bool, typer.Option("--publish", help="also into docs/benchmarks/")] = False,  # noqa: FBT002
 ) -> int:
     """Measure cold starts, ours and a naive aioboto3 handler's."""
     console = Console()
-    measured = starts(zipped=zipped == "on")
+    measured = starts(zipped=zipped is Switch.ON)
     stopped = False
     try:
         _measure_all(measured, launches)

@@ -1,58 +1,32 @@
-"""How the scripts talk to whoever calls them: options in range, one sentence for what is wrong, Ctrl-C in order.
+"""The command line of the scripts: one sentence on standard error for a wrong option, and exit codes.
+
+Options and their ranges are typer's; what one option cannot know by itself, the scripts check.
 
 Exit codes: 0 all well, 1 the run failed its verdict, 2 called wrongly or something is missing, 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from enum import StrEnum
+from typing import NoReturn
 
 FAILED = 1
 USAGE = 2
 STOPPED = 130
 
 
-class Refused(Exception):
+class CommandError(Exception):
     """One sentence that names the thing and says what to do; shown without a traceback."""
 
 
-def whole(name: str, low: int, high: int) -> Callable[[Any], int]:
-    """Reads a whole number; raises ``Refused``."""
+class Switch(StrEnum):
+    """The words of an option that is on or off."""
 
-    def read(value: Any) -> int:
-        text = str(value).replace("_", "")
-        if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
-            raise Refused(f"{name} is {str(value)!r}; it must be a whole number from {low:,} to {high:,}")
-        return int(text)
-
-    return read
-
-
-def number(name: str, low: float, high: float) -> Callable[[Any], float]:
-    """Reads a number; raises ``Refused``."""
-
-    def read(value: Any) -> float:
-        text = str(value)
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}", text) or not low <= float(text) <= high:
-            raise Refused(f"{name} is {text!r}; it must be a number from {low:,g} to {high:,g}")
-        return float(text)
-
-    return read
-
-
-def one_of(name: str, *words: str) -> Callable[[Any], str]:
-    """Reads one of these words; raises ``Refused``."""
-
-    def read(value: Any) -> str:
-        if value not in words:
-            raise Refused(f"{name} is {str(value)!r}; it must be {', '.join(words[:-1])} or {words[-1]}")
-        return str(value)
-
-    return read
+    ON = "on"
+    OFF = "off"
 
 
 def run(body: Callable[..., int], arguments: list[str] | None = None) -> NoReturn:
@@ -67,14 +41,14 @@ def exit_code(body: Callable[..., int], arguments: list[str] | None = None) -> i
     try:
         import typer
     except ImportError:
-        print("This script needs typer and more: pip install 'async-relay[load]'", file=sys.stderr)
+        print("This script needs typer and more, from the checkout: pip install '.[load]'", file=sys.stderr)
         return USAGE
     # Plain help and errors: a boxed and wrapped sentence cannot be searched for.
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(body)
     try:
         return int(app(arguments, standalone_mode=False) or 0)
-    except (Refused, OSError) as error:
+    except (CommandError, OSError) as error:
         print(error, file=sys.stderr)
         return USAGE
     except (KeyboardInterrupt, typer.Abort):

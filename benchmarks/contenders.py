@@ -1,4 +1,4 @@
-"""Who is measured, and the parent's side of each: started, told how many, closed.
+"""The contenders, and the parent's side of each: started, told the number of clients, closed.
 
 Every contender lives in a process of its own, with the stage's environment and nothing of the machine's.
 """
@@ -23,7 +23,9 @@ from .peers.worker import ACCESS_KEY, REGION, TOKEN, Figures, Setup, connection_
 from .stage import ROOT, Stage
 
 _PEERS = Path(__file__).resolve().parent / "peers"
+#: wrk posts for a time and not a number: about as long as the others take.
 _WRK_SECONDS = 2.0
+#: Seconds a process has for its orderly end.
 _PATIENCE = 10.0
 
 
@@ -207,9 +209,10 @@ def _npm(scratch: Path) -> Path:
     return installation.node_package("@aws-sdk/client-apigatewaymanagementapi", scratch)
 
 
+#: The share of the clients that slow contenders post to: CPU per post is the same, and the run ends in minutes.
 _SLOW = 0.2
 
-#: The first is what all others are compared with.
+#: All others are compared with the first.
 CONTENDERS: Sequence[Contender] = (
     Contender("direct", "async-relay", _python("direct"), whole=True),
     Contender("sdk", "async-relay, SDK transport", _python("sdk"), whole=True, share=_SLOW),

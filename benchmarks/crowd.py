@@ -8,7 +8,7 @@
     slow       takes a second longer
 
 Rules
-- Who is what follows from the seed. Everybody but the gone gets every message in the end.
+- The seed decides the kind of each client. Everybody but the gone gets every message in the end.
 - A client that left answers 410.
 """
 
@@ -22,14 +22,18 @@ from random import Random
 
 from async_relay.testing import Answer, Choice, Cut, Gateway, Hang, RateLimit
 
-from .command import Refused
+from .command import CommandError
 from .ledger import Ledger, Shortfall, Tally
 from .peers.worker import connection_id
 
 KINDS = ("ok", "gone", "throttled", "erring", "hanging", "slow")
+#: In place of a status: the socket is cut, or nothing is answered.
 CUT, HANGS = 0, -1
+#: Well below the timeout of a post, which a slow client must not reach.
 _SLOW_SECONDS = 1.0
+#: Fewer than the relay tries: a sick client gets its message in the end.
 _SICK_TRIES = 2
+#: The sigma of a log-normal latency, as in ``async_relay.planning.values``.
 _SPREAD = 0.5
 _SEQUENCE = b'"sequence":"'
 
@@ -53,7 +57,7 @@ class Latency:
 
 
 def latency(text: str) -> Latency:
-    """``8``, ``uniform:2-20`` or ``lognormal:8``, in milliseconds; raises ``Refused``."""
+    """``8``, ``uniform:2-20`` or ``lognormal:8``, in milliseconds; raises ``CommandError``."""
     number = r"([0-9]{1,5}(?:\.[0-9]{1,3})?)"
     found = re.fullmatch(rf"(?:(constant|lognormal):)?{number}|(uniform):{number}-{number}", text)
     if found:
@@ -61,7 +65,7 @@ def latency(text: str) -> Latency:
         low, high = float(found[2] or found[4]) / 1000, float(found[5] or 0) / 1000
         if not (shape == "uniform" and high < low) and not (shape == "lognormal" and not low):
             return Latency(shape, low, high)
-    raise Refused(f"--latency is {text!r}; it must be milliseconds, like 8, uniform:2-20 or lognormal:8")
+    raise CommandError(f"--latency is {text!r}; it must be milliseconds, like 8, uniform:2-20 or lognormal:8")
 
 
 class Crowd:
@@ -137,15 +141,15 @@ class CrowdGateway(Gateway):
 
     @property
     def facts(self) -> tuple[str, str]:
-        """Where it is, and the file of whom to trust."""
+        """The endpoint, and the file of the authorities to trust."""
         return self.endpoint, self.ca_file
 
     def tally(self) -> Tally:
-        """What came so far."""
+        """The messages that arrived so far."""
         return self._crowd.ledger.tally()
 
     def shortfall(self, last: int) -> Shortfall:
-        """What is missing."""
+        """The messages that are missing."""
         return self._crowd.ledger.shortfall(last)
 
     def _answer(self, name: str, body: bytes, _nth: int) -> Choice:

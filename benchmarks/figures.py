@@ -1,4 +1,4 @@
-"""What was measured, and what it comes to: medians, spreads, ratios, goals. Pure."""
+"""The measured figures and their evaluation: medians, spreads, ratios, goals. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from .peers.worker import Figures
 
+#: The goals: CPU per delivery may grow by a tenth from the fewest clients to the most, which is the noise of a shared
+#: machine; and the most must be served within so much memory.
 FLAT = 1.1
 MEMORY_MB = 150
 

@@ -1,9 +1,9 @@
-"""Feeds what reads foreign input with what nobody foresaw: a value or the documented error, and nothing else.
+"""Feeds the readers of foreign input with random input: each must return a value or raise the documented error.
 
-    records   a stream's records                       a message, nothing, or a problem in one sentence
-    jobs      bodies from the retry and fan-out queues  a job that can be written again, or UnreadableJob
-    letters   bodies from the dead-letter queue         a description
-    answers   bytes from the endpoint, in pieces        None for a 200, else a PostError
+    records       a stream's records                       a message, nothing, or a problem in one sentence
+    jobs          bodies from the retry and fan-out queues  a job that can be written again, or UnreadableJob
+    dead-letters  bodies from the dead-letter queue         a description
+    answers       bytes from the endpoint, in pieces        None for a 200, else a PostError
 
 hypothesis makes the input from valid examples with parts replaced, removed and cut, in JSON and below it,
 and shrinks what fails. `make fuzz SECONDS=600 TARGETS='jobs answers'`.
@@ -11,27 +11,30 @@ and shrinks what fails. `make fuzz SECONDS=600 TARGETS='jobs answers'`.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
-from typing import Any, NamedTuple
+from socket import AF_INET, IPPROTO_TCP, SOCK_STREAM
+from typing import Annotated, Any, NamedTuple
 
+import typer
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from async_relay.cli.letters import Form, read_letter
+from async_relay.cli.parsing import Form, parse_dead_letter
 from async_relay.errors import Disconnected, PostError, ServerError, UndecodableRecord, UnreadableJob, post_error
-from async_relay.http.pool import _Post, _Socket
-from async_relay.http.sigv4 import quote_id
+from async_relay.http.direct import DirectTransport
+from async_relay.http.sigv4 import Credentials, quote_id
 from async_relay.wire.jobs import MAX_BODY_BYTES, DeadLetter, Job
 from async_relay.wire.messages import Message
 from async_relay.wire.streams import read_records
+
+from . import command
+from .command import CommandError
 
 IMAGE = {
     "incident_id": {"S": "inc-1"},
@@ -107,7 +110,14 @@ def text_of(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> str:
     return text
 
 
-# What each target must hold to; the word returned is counted.
+#: Examples of the first run of hypothesis, which cannot be stopped by the clock: few, so that a second lasts no more
+#: than two. Later runs are as long as the pace of the one before allows.
+FIRST_EXAMPLES = 25
+#: hypothesis remembers every example of a run.
+MOST_EXAMPLES = 2_000
+
+
+# Each target has a check that asserts the promises about it; the word a check returns is counted.
 
 
 def check_record(raw: Any) -> str:
@@ -115,8 +125,10 @@ def check_record(raw: Any) -> str:
     with suppress(UndecodableRecord):
         read_records(raw)
     (read,) = read_records({"Records": [raw]})
-    letter = DeadLetter("undecodable", read.problem or "", raw, 1, read.event_id, read.sequence, read.keys).encode()
-    assert len(letter.encode()) <= MAX_BODY_BYTES
+    dead_letter = DeadLetter(
+        "undecodable", read.problem or "", raw, 1, read.event_id, read.sequence, read.keys
+    ).encode()
+    assert len(dead_letter.encode()) <= MAX_BODY_BYTES
     if read.problem is not None:
         assert read.message is None
         return f"problem: {' '.join(read.problem.split()[:2])} … {' '.join(read.problem.split()[-2:])[:24]}"
@@ -145,51 +157,58 @@ def check_job(body: str) -> str:
     return "job for clients" if job.clients else "job for a shard"
 
 
-def check_letter(body: str) -> str:
-    """A letter is described, whatever it holds."""
-    letter = read_letter("id", body, 5)
-    assert isinstance(letter.form, Form)
-    assert all(isinstance(text, str) for text in (letter.addressee, letter.reason, letter.detail))
-    return letter.form.value
-
-
-class Pool:
-    """Stands where the pool stands: notes what a socket comes to."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[PostError | None] = []
-
-    def refusal(self, _body: bytes) -> PostError | None:
-        """What is wrong with a 200: nothing."""
-        return None
-
-    def request(self, _lane: Any, _message: Any) -> bytes:
-        """What is written to the wire; nobody reads it."""
-        return b""
-
-    def answered(self, socket: Any, error: PostError | None) -> None:
-        """A whole answer came."""
-        self.outcomes.append(error)
-        socket.post = None
-
-    def lost(self, socket: Any, error: PostError) -> None:
-        """The socket is of no more use."""
-        if socket.post is not None:
-            self.outcomes.append(error)
-        socket.post = None
+def check_dead_letter(body: str) -> str:
+    """A dead letter is described, whatever it holds."""
+    dead_letter = parse_dead_letter("id", body, 5)
+    assert isinstance(dead_letter.form, Form)
+    assert all(isinstance(text, str) for text in (dead_letter.addressee, dead_letter.reason, dead_letter.detail))
+    return dead_letter.form.value
 
 
 class Wire(asyncio.Transport):
-    """A transport that is open until it is aborted."""
+    """An open connection, until it is aborted."""
 
-    cut = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.carries = asyncio.Event()
+        self.cut = False
 
-    def write(self, data: Any) -> None:
-        """Nobody reads it."""
+    def write(self, data: Any) -> None:  # noqa: ARG002 - nobody reads the request
+        """Note that the request is on its way."""
+        self.carries.set()
 
     def abort(self) -> None:
         """No more pieces come."""
         self.cut = True
+
+
+class WireLoop(asyncio.SelectorEventLoop):
+    """A loop whose connections are a ``Wire`` each and go nowhere: the real transport, without a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: asyncio.Queue[tuple[Wire, asyncio.Protocol]] = asyncio.Queue()
+
+    async def getaddrinfo(self, host: Any, port: Any, *_args: Any, **_named: Any) -> Any:
+        """One address."""
+        return [(AF_INET, SOCK_STREAM, IPPROTO_TCP, "", (host, port))]
+
+    async def sock_connect(self, *_args: Any) -> None:
+        """At once."""
+
+    async def create_connection(self, protocol_factory: Callable[[], Any], *_args: Any, **named: Any) -> Any:
+        """A wire in place of the socket."""
+        named["sock"].close()
+        wire, protocol = Wire(), protocol_factory()
+        protocol.connection_made(wire)
+        self.opened.put_nowait((wire, protocol))
+        return wire, protocol
+
+
+class Recipient(NamedTuple):
+    """A client, as far as a transport looks at it."""
+
+    connection_id: str
 
 
 class Answer(NamedTuple):
@@ -223,6 +242,8 @@ def answers(draw: st.DrawFn) -> Answer:
     return Answer([wire[start:end] for start, end in ends if end > start], status if whole else None)
 
 
+ENDPOINT = "http://gateway.example/prod"
+MESSAGE = Message.encode({})
 EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 REASONS = st.sampled_from([b"", b"OK", b"Whatever it is"])
 DAMAGE = st.one_of(
@@ -238,23 +259,37 @@ DAMAGE = st.one_of(
 
 def check_answer(answer: Answer) -> str:
     """A whole answer is its status however it is cut; a damaged one is a temporary failure or what it says."""
-    pool, wire = Pool(), Wire()
-    socket = _Socket(pool)  # type: ignore[arg-type]
-    socket.connection_made(wire)
-    socket.carry(_Post("lane", Message.encode({}), lambda _lane, _error: None, 9), 1)
+    with asyncio.Runner(loop_factory=WireLoop) as runner:
+        return runner.run(_check_answer(answer))
+
+
+async def _check_answer(answer: Answer) -> str:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, WireLoop)
+    transport = DirectTransport(ENDPOINT, region="eu-west-1", credentials=_credentials, tls=None)
+    outcomes: list[PostError | None] = []
+    await transport.begin()
+    transport.send(Recipient("Zx="), MESSAGE, lambda _recipient, error: outcomes.append(error))
+    wire, protocol = await loop.opened.get()
+    await wire.carries.wait()
     for piece in answer.pieces:
         if not wire.cut:
-            socket.data_received(piece)
+            protocol.data_received(piece)
     if answer.status is not None:
         expected = None if answer.status == 200 else post_error(answer.status)
-        assert [type(each) for each in pool.outcomes] == [type(expected)]
-        assert socket.post is None
-    waiting = socket.post is not None
-    socket.eof_received()
-    socket.connection_lost(None)
-    assert all(each is None or isinstance(each, PostError) for each in pool.outcomes)
-    assert isinstance(pool.outcomes[-1], (Disconnected, ServerError)) or not waiting
-    return "nothing until the end" if waiting else type(pool.outcomes[0]).__name__
+        assert [type(each) for each in outcomes] == [type(expected)]
+    waiting = not outcomes
+    protocol.eof_received()
+    protocol.connection_lost(None)
+    await transport.close()
+    assert len(outcomes) == 1
+    assert outcomes[0] is None or isinstance(outcomes[0], PostError)
+    assert isinstance(outcomes[0], (Disconnected, ServerError)) or not waiting
+    return "nothing until the end" if waiting else type(outcomes[0]).__name__
+
+
+async def _credentials() -> Credentials:
+    return Credentials("AKIDEXAMPLE", "secret", None)
 
 
 RECORDS = nearly(
@@ -265,45 +300,46 @@ CUT = {"deadLetter": LETTER["deadLetter"] | {"keys": RECORD["dynamodb"]["Keys"]}
 TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], str]]] = {
     "records": (RECORDS, check_record),
     "jobs": (text_of(nearly(*BODIES[:4])), check_job),
-    "letters": (text_of(nearly(*BODIES, CUT)), check_letter),
+    "dead-letters": (text_of(nearly(*BODIES, CUT)), check_dead_letter),
     "answers": (answers(), check_answer),
 }
 
 
 def fuzz(name: str, seconds: float) -> Counter[str]:
-    """Try ``name`` for so long; what it came to, how often. Raises what hypothesis makes of a failure."""
+    """Try ``name`` for so long and count each outcome; raises the failure that hypothesis found and shrank."""
     inputs, check = TARGETS[name]
-    seen: Counter[str] = Counter()
-    end = time.monotonic() + seconds
+    outcomes: Counter[str] = Counter()
 
-    @settings(
-        max_examples=2_000,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
-    )
-    @given(inputs)
     def once(value: Any) -> None:
-        if time.monotonic() < end:
-            seen[check(value)] += 1
+        outcomes[check(value)] += 1
 
-    number = time.time_ns()
-    while time.monotonic() < end:
+    number, examples = time.time_ns(), FIRST_EXAMPLES
+    end = time.monotonic() + seconds
+    while (began := time.monotonic()) < end:
         number += 1
-        seed(number)(once)()
-    return seen
+        bounds = settings(
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate, Phase.shrink],
+        )
+        seed(number)(bounds(given(inputs)(once)))()
+        pace = examples / (time.monotonic() - began)
+        examples = max(FIRST_EXAMPLES, min(MOST_EXAMPLES, int(pace * (end - time.monotonic()))))
+    return outcomes
 
 
-def main() -> int:
-    """Every target for its share of the time; 1 if one of them failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("seconds", nargs="?", type=float, default=60.0, help="for all targets together")
-    parser.add_argument("targets", nargs="*", help=f"of {', '.join(TARGETS)}; all if none is named")
-    options = parser.parse_args()
-    if unknown := set(options.targets) - set(TARGETS):
-        parser.error(f"no target is called {', '.join(sorted(unknown))}")
-    seconds, names, failed = options.seconds, options.targets or list(TARGETS), False
+def main(
+    seconds: Annotated[float, typer.Argument(min=0, max=86_400, help="for all targets together")] = 60.0,
+    targets: Annotated[
+        list[str] | None, typer.Argument(metavar="[TARGET]...", help=f"of {', '.join(TARGETS)}; default: all")
+    ] = None,
+) -> int:
+    """Feed each target with random input for its share of the time; fail if one of them fails."""
+    if unknown := set(targets or ()) - set(TARGETS):
+        raise CommandError(f"no target is called {', '.join(sorted(unknown))}: there are {', '.join(TARGETS)}")
+    names, failed = targets or list(TARGETS), False
     for name in names:
         print(f"{name}: {seconds / len(names):.0f} s", flush=True)
         try:
@@ -319,4 +355,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -1,4 +1,4 @@
-"""Who should have got which message, and who did. Pure.
+"""Which client should have got which message, and which did. Pure.
 
 Messages are numbered from 1 on, clients from 0 on. A client expects every message from the first batch that begins
 after it came to the last one that was settled before it left; what it gets besides is fine. A message that comes again
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Shortfall(NamedTuple):
-    """What is missing: how many messages, of how many clients, and a few of those."""
+    """The missing messages: how many, of how many clients, and a few of those clients."""
 
     messages: int
     clients: int
@@ -22,7 +22,7 @@ class Shortfall(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What came so far."""
+    """The messages that arrived so far."""
 
     arrived: int
     repeats: int
@@ -30,7 +30,7 @@ class Tally:
 
 
 class Ledger:
-    """Eight bytes a client, whatever the number of messages, as long as they come in order."""
+    """Eight bytes per client, whatever the number of messages, as long as they come in order."""
 
     def __init__(self) -> None:
         self._first = array("I")
@@ -85,11 +85,11 @@ class Ledger:
             ahead.add(message)
 
     def tally(self) -> Tally:
-        """What came so far; what came to nobody who expects it is not in it."""
+        """The messages that arrived so far at clients that expect them."""
         return Tally(self._arrived, self._repeats, self._late)
 
     def shortfall(self, last: int) -> Shortfall:
-        """What is missing if ``last`` was the last message of all."""
+        """The messages that are missing if ``last`` was the last of all."""
         missing: dict[int, int] = {}
         for client, upto in enumerate(self._upto):
             end = self._last.get(client, last)

@@ -10,7 +10,7 @@ Rules
 - The code is the handler's: the sandbox, its settings from an environment, the transport, the table read by Scan.
 - The gateway and the table are processes of their own. The retry queue is here: its jobs are served when they are due,
   as Lambda would, until it is empty.
-- What is settled is what a client got, by the gateway's own account, not by the relay's.
+- The gateway's own account of what each client got decides, not the relay's.
 - Ctrl-C: what there is so far is shown, and nothing is left running.
 """
 
@@ -27,6 +27,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from itertools import count
 from random import Random
 from typing import Annotated, Any
@@ -41,7 +42,7 @@ from async_relay.testing.memory import MemoryQueue
 
 from . import chaos as preset
 from . import command
-from .command import Refused, number, one_of, whole
+from .command import CommandError
 from .crowd import KINDS, Latency, latency
 from .ledger import Tally
 from .stage import ROOT, least_body, stream_event
@@ -50,18 +51,30 @@ from .watch import Watch, WatchedTransport
 from .world import DEAD_LETTERS, RETRY, Endpoint, Memory, Servers, World, settings
 
 RESULTS = ROOT / "benchmarks" / "results"
+# As in the template: the functions' timeout and the retry queue's BatchSize.
 _INVOCATION_SECONDS = 60.0
 _JOBS_AT_ONCE = 10
+# Less than the template's maxReceiveCount of 60 and its visibility timeout of minutes: a load test does not wait so long.
 _RECEIVES = 5
 _HIDDEN_SECONDS = 1.0
+# Seconds between two looks at the figures, and between clients that leave and come.
 _TICK = 0.5
 _CHURN_TICK = 0.2
+# Seconds for the retry queue to become empty at the end; a job that is still there then is a finding.
 _PATIENCE = 300.0
+
+
+class Carrier(StrEnum):
+    """The transport of the posts: one of the relay's two transports, or the in-memory one of the tests."""
+
+    DIRECT = "direct"
+    SDK = "sdk"
+    MEMORY = "memory"
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asked for."""
+    """The options of the command line."""
 
     clients: int
     messages: int
@@ -72,7 +85,7 @@ class Options:
     duration: float
     churn: float
     concurrency: int
-    transport: str
+    transport: Carrier
     seed: int
     retry_backoff: float = 1.0
     endpoint: str = ""
@@ -80,7 +93,7 @@ class Options:
 
 
 class _Context:
-    """What Lambda hands a function."""
+    """The context that Lambda hands a function."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -132,11 +145,11 @@ class Load:
         self.options = options
         self.watch = Watch()
         self.world = world
-        self._retry, self._letters = MemoryQueue(), MemoryQueue()
-        queues: dict[str, Queue] = {RETRY: self._retry, DEAD_LETTERS: self._letters}
+        self._retry, self._dead_letters = MemoryQueue(), MemoryQueue()
+        queues: dict[str, Queue] = {RETRY: self._retry, DEAD_LETTERS: self._dead_letters}
         chosen = {
             "MAX_CONCURRENCY": options.concurrency,
-            "TRANSPORT": "sdk" if options.transport == "sdk" else "direct",
+            "TRANSPORT": "sdk" if options.transport is Carrier.SDK else "direct",
             "RETRY_BACKOFF_SECONDS": f"{options.retry_backoff:g}",
         }
         self.sandbox = WatchedSandbox(Settings.from_env(settings(world, chosen)), self.watch, queues, world)
@@ -144,13 +157,13 @@ class Load:
         self._parked: list[_Parked] = []
         self._numbers = count()
         self._present: list[str] = []
-        # Who comes while a batch begins would be expected to get it, though its row may come too late for that.
+        # A client that comes while a batch begins would be expected to get it, but its row may come too late for that.
         self._door = asyncio.Lock()
         self.last = 0
         self.settled = 0
         self.batches = 0
         self.handed_back = 0
-        self.letters: list[str] = []
+        self.dead_letters: list[str] = []
         self.tally: Tally | None = None
 
     @property
@@ -162,6 +175,12 @@ class Load:
     def parked(self) -> int:
         """Jobs in the retry queue."""
         return len(self._parked)
+
+    def expected(self) -> int | None:
+        """How many deliveries there will be: known for one batch only, and not where the table is somebody else's."""
+        if self.options.duration or self.options.endpoint:
+            return None
+        return int(self.clients * (1 - self.options.shares.get("gone", 0.0)) * self.last)
 
     async def play(self) -> Ending:
         """Everything, until it is quiet."""
@@ -186,12 +205,12 @@ class Load:
         return await self.ending()
 
     async def ending(self) -> Ending:
-        """What is known now."""
+        """The state as it is known now."""
         self.watch.finish()
         self.tally = await self.world.tally()
         return Ending(
             await self.world.shortfall(self.last),
-            tuple(self.letters),
+            tuple(self.dead_letters),
             self.handed_back,
             len(self._parked),
             await self.world.ghosts(self.last),
@@ -222,13 +241,13 @@ class Load:
             self.settled = self.last
 
     def _collect(self) -> None:
-        """Take over what was parked and buried."""
+        """Take over the jobs that were sent to the retry queue, and the dead letters."""
         now = asyncio.get_running_loop().time()
         for entry in self._retry.take():
             heapq.heappush(self._parked, _Parked(now + entry.delay, next(self._numbers), entry))
-        for entry in self._letters.take():
+        for entry in self._dead_letters.take():
             letter = json.loads(entry.body)["deadLetter"]
-            self.letters.append(f"{letter['reason']}: {letter['detail']}")
+            self.dead_letters.append(f"{letter['reason']}: {letter['detail']}")
 
     async def _serve_due(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -254,7 +273,7 @@ class Load:
             job.due = asyncio.get_running_loop().time() + _HIDDEN_SECONDS
             heapq.heappush(self._parked, job)
         else:
-            self.letters.append("a job came back again and again")
+            self.dead_letters.append("a job came back again and again")
 
     async def _drain(self, until: float) -> None:
         loop = asyncio.get_running_loop()
@@ -317,35 +336,33 @@ _CHAOS = (
 
 
 def main(
-    clients: Annotated[int, typer.Option(parser=whole("--clients", 1, 1_000_000), metavar="N")] = 10_000,
-    messages: Annotated[int, typer.Option(parser=whole("--messages", 1, 1_000), metavar="N", help="a batch")] = 5,
-    payload: Annotated[int, typer.Option(parser=whole("--payload", 1, 131_072), metavar="BYTES")] = 600,
+    clients: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N")] = 10_000,
+    messages: Annotated[int, typer.Option(min=1, max=1_000, metavar="N", help="a batch")] = 5,
+    payload: Annotated[int, typer.Option(min=1, max=131_072, metavar="BYTES")] = 600,
     lag: Annotated[
         str, typer.Option("--latency", metavar="MS", help="of an answer: 8, uniform:2-20 or lognormal:8")
     ] = "8",
-    gone: Annotated[float | None, typer.Option(parser=number("--gone", 0, 1), metavar="SHARE")] = None,
-    throttled: Annotated[float | None, typer.Option(parser=number("--throttled", 0, 1), metavar="SHARE")] = None,
-    erring: Annotated[float | None, typer.Option(parser=number("--erring", 0, 1), metavar="SHARE")] = None,
-    hanging: Annotated[float | None, typer.Option(parser=number("--hanging", 0, 1), metavar="SHARE")] = None,
-    slow: Annotated[float | None, typer.Option(parser=number("--slow", 0, 1), metavar="SHARE")] = None,
+    gone: Annotated[float | None, typer.Option(min=0, max=1, metavar="SHARE")] = None,
+    throttled: Annotated[float | None, typer.Option(min=0, max=1, metavar="SHARE")] = None,
+    erring: Annotated[float | None, typer.Option(min=0, max=1, metavar="SHARE")] = None,
+    hanging: Annotated[float | None, typer.Option(min=0, max=1, metavar="SHARE")] = None,
+    slow: Annotated[float | None, typer.Option(min=0, max=1, metavar="SHARE")] = None,
     account_limit: Annotated[
         float | None,
-        typer.Option(parser=number("--account-limit", 0, 1_000_000), metavar="POSTS", help="a second; 0: none"),
+        typer.Option(min=0, max=1_000_000, metavar="POSTS", help="a second; 0: none"),
     ] = None,
     duration: Annotated[
         float | None,
-        typer.Option(parser=number("--duration", 0, 86_400), metavar="SECONDS", help="batch after batch; 0: one"),
+        typer.Option(min=0, max=86_400, metavar="SECONDS", help="batch after batch; 0: one"),
     ] = None,
     churn: Annotated[
         float | None,
-        typer.Option(parser=number("--churn", 0, 10_000), metavar="CLIENTS", help="coming and going a second"),
+        typer.Option(min=0, max=10_000, metavar="CLIENTS", help="coming and going a second"),
     ] = None,
     chaos: Annotated[bool, typer.Option("--chaos", help=_CHAOS)] = False,  # noqa: FBT002
-    concurrency: Annotated[int, typer.Option(parser=whole("--concurrency", 1, 900), metavar="N")] = 100,
-    transport: Annotated[
-        str, typer.Option(parser=one_of("--transport", "direct", "sdk", "memory"), metavar="direct|sdk|memory")
-    ] = "direct",
-    seed: Annotated[int, typer.Option(parser=whole("--seed", 0, 999_999_999), metavar="N")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, max=900, metavar="N")] = 100,
+    transport: Annotated[Carrier, typer.Option()] = Carrier.DIRECT,
+    seed: Annotated[int, typer.Option(min=0, max=999_999_999, metavar="N")] = 1,
     endpoint: Annotated[str, typer.Option(metavar="URL", help="your own API, with the stage: it posts for real")] = "",
     table: Annotated[str, typer.Option(metavar="NAME", help="the connections table of that API")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="do not ask before posting for real")] = False,  # noqa: FBT002
@@ -390,18 +407,18 @@ def main(
 
 
 def check(options: Options) -> None:
-    """What one option cannot know by itself; raises ``Refused``."""
+    """Check options against each other; raises ``CommandError``."""
     if options.payload < least_body():
-        raise Refused(f"--payload is {options.payload}; the smallest message has {least_body()} bytes")
+        raise CommandError(f"--payload is {options.payload}; the smallest message has {least_body()} bytes")
     if sum(options.shares.values()) > 1:
-        raise Refused(f"--{', --'.join(KINDS[1:])} are shares of the clients; together they must be at most 1")
-    if options.transport == "memory" and options.account_limit:
-        raise Refused("--account-limit is the gateway's, and --transport memory has none: say --account-limit 0")
+        raise CommandError(f"--{', --'.join(KINDS[1:])} are shares of the clients; together they must be at most 1")
+    if options.transport is Carrier.MEMORY and options.account_limit:
+        raise CommandError("--account-limit is the gateway's, and --transport memory has none: say --account-limit 0")
     if bool(options.endpoint) != bool(options.table):
-        raise Refused("--endpoint and --table belong together: whom to post to stands in the table")
+        raise CommandError("--endpoint and --table belong together: whom to post to stands in the table")
     mocked = any(options.shares.values()) or options.churn or options.account_limit
-    if options.endpoint and (mocked or options.transport == "memory"):
-        raise Refused("shares, churn, limits and memory belong to mocked clients; with --endpoint they are real")
+    if options.endpoint and (mocked or options.transport is Carrier.MEMORY):
+        raise CommandError("shares, churn, limits and memory belong to mocked clients; with --endpoint they are real")
 
 
 def _warn(options: Options, console: Console) -> None:
@@ -415,7 +432,7 @@ def _warn(options: Options, console: Console) -> None:
 def _world(options: Options) -> World:
     if options.endpoint:
         return Endpoint(options.endpoint, options.table)
-    if options.transport == "memory":
+    if options.transport is Carrier.MEMORY:
         return Memory(options.shares, options.seed, options.lag)
     return Servers(options.shares, options.seed, options.lag, options.account_limit)
 
@@ -473,7 +490,7 @@ async def _watched(load: Load, console: Console) -> Ending:
     from .load_report import live
 
     playing = asyncio.create_task(load.play())
-    with live(load, console) as update:
+    with live(load.watch, load.expected, console) as update:
         try:
             while not playing.done():
                 await asyncio.wait([playing], timeout=_TICK)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,9 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from .watch import Moment, Watch
-
-if TYPE_CHECKING:
-    from .load import Load
 
 _STYLE = """
 :root { color-scheme: light }
@@ -32,8 +29,8 @@ svg { max-width: 100%; height: auto }
 
 
 @contextmanager
-def live(load: Load, console: Console) -> Iterator[Callable[[], None]]:
-    """What goes on, as of each call; nothing where nobody watches."""
+def live(watch: Watch, expected: Callable[[], int | None], console: Console) -> Iterator[Callable[[], None]]:
+    """Show the figures of ``watch``, anew at each call, beside all deliveries ``expected``; none without a terminal."""
     if not console.is_terminal:
         yield lambda: None
         return
@@ -43,11 +40,8 @@ def live(load: Load, console: Console) -> Iterator[Callable[[], None]]:
     task = progress.add_task("delivered")
 
     def view() -> Group:
-        # How many there will be is known for one batch only, and not where the table is somebody else's.
-        known = not load.options.duration and not load.options.endpoint
-        served = load.clients * (1 - load.options.shares.get("gone", 0.0))
-        progress.update(task, completed=load.watch.delivered, total=int(served * load.last) if known else None)
-        return Group(progress, _now(load.watch))
+        progress.update(task, completed=watch.delivered, total=expected())
+        return Group(progress, _now(watch))
 
     with Live(view(), console=console, transient=True, auto_refresh=False) as screen:
         yield lambda: screen.update(view(), refresh=True)
@@ -126,7 +120,7 @@ def _lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _limit(moments: Sequence[Mapping[str, Any]]) -> str:
-    """What the relay allowed itself, once it had found that the account allows no more."""
+    """The rate limit that the relay set itself after the account had refused posts."""
     limited = [(each["at"], each["rate_limit"]) for each in moments if each["rate_limit"] is not None]
     if not limited:
         return "none"

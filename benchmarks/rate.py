@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -33,6 +33,7 @@ mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "async-relay"
 from matplotlib import pyplot as plt  # noqa: E402 - the backend comes first
 
+#: Seconds of an answer, as in docs/scaling.md, and between two looks at the limits: a round of the rate.
 LATENCY = 0.02
 STEP = 0.1
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
@@ -58,7 +59,7 @@ class Case:
 
 @dataclass
 class Trace:
-    """What happened: each relay's limit over time, when it ended, posts, what refused how many, clients left over."""
+    """The course of a case: each relay's limit over time and end, posts, refusals by their cause, clients left over."""
 
     limits: list[list[tuple[float, float]]]
     took: list[float] = field(default_factory=list)
@@ -156,7 +157,12 @@ async def run(case: Case, *, oracle: bool = False) -> Trace:
     account = Account(case, Random(1))
     relays = [
         Broadcaster(
-            *_world(case, account, n), Limits(), Oracle(case, account) if oracle else Rate(), Random(n), lambda: 0.0
+            TellingTransport(account),
+            MemoryStore([f"{n}-{number}" for number in range(case.clients)]),
+            Limits(),
+            Oracle(case, account) if oracle else Rate(),
+            Random(n),
+            lambda: 0.0,
         )
         for n in range(case.relays)
     ]
@@ -186,13 +192,8 @@ async def run(case: Case, *, oracle: bool = False) -> Trace:
     return trace
 
 
-def _world(case: Case, account: Account, relay: int) -> Iterator[MemoryTransport | MemoryStore]:
-    yield TellingTransport(account)
-    yield MemoryStore([f"{relay}-{number}" for number in range(case.clients)])
-
-
 def draw(traces: list[tuple[Case, Trace]], target: Path) -> None:
-    """A panel a case: each relay's rate, and its fair share of the account's."""
+    """A panel per case: each relay's rate, and its fair share of the account's."""
     figure, panels = plt.subplots(1, len(traces), figsize=(13, 3.6), layout="constrained")
     for panel, (case, trace) in zip(panels, traces, strict=True):
         for colour, limits in zip(COLOURS, trace.limits, strict=False):
@@ -229,7 +230,7 @@ def main() -> None:
 
 def virtually(history: Coroutine[Any, Any, Trace]) -> Trace:
     """Live it on a clock that jumps to the next timer."""
-    loop = looptime.patch_event_loop(asyncio.new_event_loop(), _enabled=True)
+    loop = looptime.patch_event_loop(asyncio.SelectorEventLoop(), _enabled=True)
     try:
         return loop.run_until_complete(history)
     finally:

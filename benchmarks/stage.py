@@ -1,4 +1,4 @@
-"""What every script needs around it: the gateway and the table, each in its process, and an environment of its own.
+"""The surroundings of every script: the gateway and the table, each in its process, and an environment of its own.
 
 Rules
 - Children get this environment and nothing of the machine's: no proxy, no profile, no CA bundle, no endpoint.
@@ -36,11 +36,11 @@ class Stage:
 
     @property
     def bundle(self) -> Path:
-        """Whom to trust."""
+        """The file of the authorities to trust."""
         return self.scratch / "trusted.pem"
 
     def setup(self, concurrency: int, body_bytes: int) -> Setup:
-        """What a peer is told."""
+        """The setup that a peer is sent."""
         event = stream_event(body_bytes)
         return Setup(self.gateway.endpoint, str(self.bundle), concurrency, body_of(event), event)
 

@@ -79,7 +79,7 @@ class Table:
         self._pages.clear()
 
     def ids(self) -> list[str]:
-        """Whose rows are there."""
+        """The connection ids of the rows."""
         return list(self._created)
 
     def counters(self) -> tuple[dict[str, int], float]:

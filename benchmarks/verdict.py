@@ -10,7 +10,7 @@ from .ledger import Shortfall
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What is known at the end; ``shortfall`` is None where only the clients know."""
+    """The state at the end of a run; ``shortfall`` is None where only the clients know."""
 
     shortfall: Shortfall | None
     dead_letters: tuple[str, ...] = ()
@@ -23,7 +23,7 @@ class Ending:
 
 
 def problems(ending: Ending) -> list[str]:
-    """Everything that is wrong."""
+    """A sentence for each promise that was broken."""
     return list(_problems(ending))
 
 

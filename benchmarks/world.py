@@ -43,10 +43,10 @@ class World(Protocol):
         """These hang up and their rows go; they need nothing after message ``last``."""
 
     async def tally(self) -> Tally | None:
-        """What arrived so far, where that can be known."""
+        """The messages that arrived so far, where that can be known."""
 
     async def shortfall(self, last: int) -> Shortfall | None:
-        """What is missing in the end, where that can be known."""
+        """The messages that are missing in the end, where that can be known."""
 
     async def ghosts(self, last: int) -> int:
         """How many rows are left of clients that have gone and came before message ``last``."""
@@ -163,7 +163,7 @@ class Endpoint:
         self.settings: Mapping[str, str] = {"WS_ENDPOINT": url, "CONNECTIONS_TABLE": table}
 
     async def join(self, count: int, first: int, *, old: bool) -> Sequence[str]:  # noqa: ARG002 - nobody is mocked
-        """Whoever is connected is connected."""
+        """Nobody is added to the clients that are connected."""
         return ()
 
     async def leave(self, ids: Sequence[str], last: int) -> None:

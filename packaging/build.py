@@ -13,9 +13,10 @@ Rules
 - Shared objects lose what only debuggers and linkers read (symbols, section headers), which is
   over half of them. Done here and not by strip(1), which may not know the target's processor.
 - The same downloads give the same bytes: names sorted, times and hash seed fixed.
-- A zip is there complete or not at all. What goes wrong is one sentence.
+- A zip is there complete or not at all. An error is one sentence.
 
-Needs Python 3.11 and pip, nothing else.
+Needs Python 3.11 and pip, nothing else: `make build` and `sam build` run it with the machine's own Python, before
+anything is installed. So its options are argparse's and not typer's, unlike those of all other commands.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ ARCHITECTURES = {"arm64": "aarch64", "x86_64": "x86_64"}
 RUNTIME = "3.13"
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-#: What the relay calls, and sts, which web identity credentials come from.
+#: The services the relay calls, and sts, which web identity credentials come from.
 SERVICES = frozenset({"apigatewaymanagementapi", "dynamodb", "sqs", "sts"})
 #: Parts of the package that no function imports.
 NOT_AT_RUN_TIME = frozenset({"cli", "planning", "testing"})
@@ -50,12 +51,12 @@ _GLIBC = range(34, 4, -1)
 
 
 class BuildError(Exception):
-    """What kept the zip from being made, in one sentence."""
+    """The reason why the zip could not be made, in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the zip is for; ``interpreter``: one here of that minor version, if there is any."""
+    """The target of a zip; ``interpreter``: one here of that minor version, if there is any."""
 
     architecture: str
     python_version: str
@@ -63,7 +64,7 @@ class Target:
 
     @property
     def pip_options(self) -> list[str]:
-        """What tells pip to choose wheels for the target; nothing where that is this machine."""
+        """Options that make pip choose wheels for the target; none where that is this machine."""
         if self.architecture == "native":
             return []
         machine = ARCHITECTURES[self.architecture]
@@ -160,7 +161,7 @@ def download(tree: Path, target: Target) -> None:
 
 
 def superfluous(tree: Path) -> Iterator[Path]:
-    """What of the dependencies no Lambda needs, each path before those in it."""
+    """Paths of the dependencies that no Lambda needs, each before those in it."""
     for path in sorted(tree.rglob("*")):
         relative = path.relative_to(tree).parts
         if path.is_dir():

@@ -30,16 +30,16 @@ def environment_restored() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("script", "arguments", "sentence"),
     [
-        (bench.main, ["--clients", "0"], "--clients is '0'; it must be a whole number from 100 to 1,000,000"),
-        (bench.main, ["--clients", "many"], "--clients is 'many'; it must be a whole number from 100 to 1,000,000"),
-        (bench.main, ["--concurrency", "-1"], "--concurrency is '-1'; it must be a whole number from 1 to 1,000"),
-        (bench.main, ["--latency", "nan"], "--latency is 'nan'; it must be a number from 0 to 10,000"),
-        (bench.main, ["--repetitions", "0"], "--repetitions is '0'; it must be a whole number from 1 to 1,000"),
+        (bench.main, ["--clients", "0"], "Invalid value for '--clients': "),
+        (bench.main, ["--clients", "many"], "Invalid value for '--clients': "),
+        (bench.main, ["--concurrency", "-1"], "Invalid value for '--concurrency': "),
+        (bench.main, ["--latency", "nan"], "Invalid value for '--latency': "),
+        (bench.main, ["--repetitions", "0"], "Invalid value for '--repetitions': "),
         (bench.main, ["--body", "10"], "--body is 10; the smallest message has"),
-        (bench.main, ["--sweeps", "yes"], "--sweeps is 'yes'; it must be on or off"),
+        (bench.main, ["--sweeps", "yes"], "Invalid value for '--sweeps': "),
         (bench.main, ["--peers", "direct,boto9"], "--peers has 'boto9', which is none of direct, sdk,"),
         (bench.main, ["--no-such-option"], "No such option: --no-such-option"),
-        (cold.main, ["--launches", "0"], "--launches is '0'; it must be a whole number from 1 to 1,000"),
+        (cold.main, ["--launches", "0"], "Invalid value for '--launches': "),
     ],
 )
 def test_a_wrong_option_is_one_sentence(

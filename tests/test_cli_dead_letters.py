@@ -24,12 +24,12 @@ from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
 from async_relay import cli
-from async_relay.cli import chosen, queues, refusals, screen
+from async_relay.cli import actions, aws_errors, queues, screen
 from async_relay.cli.app import app
-from async_relay.cli.choice import Choice, check_ids, id_length, parse_age, parse_time
 from async_relay.cli.failure import CommandError
-from async_relay.cli.letters import Form, Letter, parse, read_letter
+from async_relay.cli.parsing import Form, ParsedDeadLetter, parse_dead_letter, parse_json
 from async_relay.cli.redrive import Resend, Stay, redrive
+from async_relay.cli.selection import Selection, check_ids, id_length, parse_age, parse_time
 from async_relay.wire.jobs import MAX_BODY_BYTES, Client, DeadLetter, Job, Shard
 from async_relay.wire.messages import Message
 
@@ -113,7 +113,7 @@ def record(number: int = 5, **image: Any) -> dict[str, Any]:
 
 
 def pretty(body: str) -> str:
-    return screen._pretty(parse(body), body)
+    return screen._pretty(parse_json(body), body)
 
 
 LAMBDA_NOTE = {
@@ -157,10 +157,10 @@ class TestReadLetter:
     @example(f'{{"deadLetter":{{"reason":{"9" * 5_000}}}}}', None)
     def test_anything(self, body: str, sent_at: int | None) -> None:
         """Whatever lies in the queue can be read, judged, filtered and shown."""
-        letter = read_letter("id", body, sent_at)
+        letter = parse_dead_letter("id", body, sent_at)
         assert letter.reason
         assert isinstance(redrive(letter), Resend | Stay)
-        assert Choice().takes(letter)
+        assert Selection().matches(letter)
         assert json.loads(screen.as_json([letter]))[0]["form"] in list(Form)
         assert all(cell is not None for cell in screen._row(letter, 8))
         assert pretty(body).replace("\n", "").isprintable()
@@ -170,12 +170,12 @@ class TestReadLetter:
         for depth in range(870, 1_000):
             nested = "[" * depth + "]" * depth
             body = f'{{"job":1,"clients":[{{"connectionId":"A="}}],"messages":[{{"a":{nested}}}]}}'
-            assert isinstance(redrive(read_letter("id", body)), Resend | Stay)
+            assert isinstance(redrive(parse_dead_letter("id", body)), Resend | Stay)
 
     @given(jobs())
     def test_job(self, job: Job) -> None:
         """A dead letter of a job names its events, its clients or shard, its times and its attempts."""
-        letter = read_letter("id", replace(EXHAUSTED, content=job).encode())
+        letter = parse_dead_letter("id", replace(EXHAUSTED, content=job).encode())
         if letter.form is Form.TRUNCATED:
             return
         assert letter.form is Form.JOB
@@ -204,7 +204,7 @@ class TestReadLetter:
         self, body: str, form: Form, reason: str, about: str, event_id: str, sequence: str, addressee: str
     ) -> None:
         """Each kind of letter is told apart and says what it is about."""
-        letter = read_letter("id", body, NOW)
+        letter = parse_dead_letter("id", body, NOW)
         first = letter.events[0] if letter.events else None
         assert (letter.form, letter.reason, letter.addressee) == (form, reason, addressee)
         assert (first.subject if first else "") == about
@@ -214,25 +214,25 @@ class TestReadLetter:
         """A record without an incident is about its action, and began when the table changed."""
         raw = record(5, action={"S": "restart"})
         del raw["dynamodb"]["NewImage"]["incident_id"], raw["dynamodb"]["Keys"]
-        letter = read_letter("id", replace(UNDECODABLE, content=raw).encode())
+        letter = parse_dead_letter("id", replace(UNDECODABLE, content=raw).encode())
         assert letter.events[0].subject == "restart"
         assert letter.first_at == NOW
 
     def test_lambda_note(self) -> None:
         """A note of Lambda's says which range of which shard was given up, and why."""
-        letter = read_letter("id", json.dumps(LAMBDA_NOTE), NOW)
+        letter = parse_dead_letter("id", json.dumps(LAMBDA_NOTE), NOW)
         assert "3 stream records (RetryAttemptsExhausted): shard shardId-7, sequence 800 to 810" in letter.detail
-        assert "an unknown number" in read_letter("id", '{"DDBStreamBatchInfo": {}}').detail
+        assert "an unknown number" in parse_dead_letter("id", '{"DDBStreamBatchInfo": {}}').detail
 
     def test_nameless_client(self) -> None:
         """A client without a connection id is passed over."""
         body = json.dumps({"job": 1, "messages": [], "clients": [{"skip": 1}, 7, {"connectionId": "A="}]})
-        assert read_letter("id", body).clients == ("A=",)
+        assert parse_dead_letter("id", body).clients == ("A=",)
 
     def test_impossible_times(self) -> None:
         """A time no calendar can show is no time."""
         body = json.dumps({"deadLetter": {"lastAt": 10**18}, "job": 1, "firstAt": -5, "messages": [], "clients": []})
-        letter = read_letter("id", body, NOW)
+        letter = parse_dead_letter("id", body, NOW)
         assert (letter.first_at, letter.last_at) == (None, NOW)
 
 
@@ -241,7 +241,7 @@ class TestRedrive:
     @given(jobs(), st.booleans())
     def test_job(self, job: Job, moved: bool) -> None:
         """Every client is sent just what it lacked, in order, in bodies that fit, as if it had never been tried."""
-        letter = read_letter("id", job.encode() if moved else replace(REFUSED, content=job).encode())
+        letter = parse_dead_letter("id", job.encode() if moved else replace(REFUSED, content=job).encode())
         fate = redrive(letter)
         if letter.form is Form.TRUNCATED:
             assert isinstance(fate, Stay)
@@ -254,7 +254,7 @@ class TestRedrive:
 
     def test_record(self) -> None:
         """A record that today's code can decode becomes one job for everybody."""
-        fate = redrive(read_letter("id", DECODABLE.encode()))
+        fate = redrive(parse_dead_letter("id", DECODABLE.encode()))
         assert isinstance(fate, Resend)
         job = Job.decode(fate.bodies[0])
         assert (job.shard, job.attempt, job.first_at) == (Shard(0, 1), 0, NOW)
@@ -263,7 +263,7 @@ class TestRedrive:
 
     def test_body_that_is_a_job_now(self) -> None:
         """A body an older version could not read is sent if it is a job today."""
-        fate = redrive(read_letter("id", replace(NOT_A_JOB, content=MOVED.encode()).encode()))
+        fate = redrive(parse_dead_letter("id", replace(NOT_A_JOB, content=MOVED.encode()).encode()))
         assert isinstance(fate, Resend)
         assert owed([Job.decode(fate.bodies[0])]) == owed([MOVED])
 
@@ -286,54 +286,54 @@ class TestRedrive:
     )
     def test_stays(self, body: str, why: str) -> None:
         """What cannot be delivered stays, and says why."""
-        fate = redrive(read_letter("id", body))
+        fate = redrive(parse_dead_letter("id", body))
         assert isinstance(fate, Stay)
         assert why in fate.why
 
     def test_oversized_among_good(self) -> None:
         """A job with one message too large goes back whole: the relay buries that message and sends the others."""
         job = Job((message(1), message(2, pad="x" * 140_000)), (Client("A="),))
-        fate = redrive(read_letter("id", job.encode()))
+        fate = redrive(parse_dead_letter("id", job.encode()))
         assert isinstance(fate, Resend)
 
     def test_no_queue_message_holds_it(self) -> None:
         """A message larger than a queue message is not tried."""
         job = Job((message(1, pad="x" * 300_000), message(2)), (Client("A="),))
-        fate = redrive(read_letter("id", job.encode()))
+        fate = redrive(parse_dead_letter("id", job.encode()))
         assert isinstance(fate, Stay)
         assert "too large for a queue message" in fate.why
 
 
-class TestChoice:
+class TestSelection:
     LETTERS = tuple(
-        read_letter(f"{at:04d}-id", letter.encode(), NOW)
+        parse_dead_letter(f"{at:04d}-id", letter.encode(), NOW)
         for at, letter in enumerate([EXHAUSTED, REFUSED, UNDECODABLE, DECODABLE, TRUNCATED])
     )
 
     @pytest.mark.parametrize(
-        ("choice", "picked"),
+        ("selection", "picked"),
         [
-            (Choice(), "1 0 2 3 4"),
-            (Choice(limit=2), "1 0"),
-            (Choice(ids=("0002", "0000-i")), "0 2"),
-            (Choice(reasons=("refused", "attempts_exhausted")), "1 0"),
-            (Choice(event_id="ev2"), "0"),
-            (Choice(client="A="), "1 0"),
-            (Choice(client="B=", reasons=("refused",)), ""),
-            (Choice(incident="i-7"), "4"),
-            (Choice(since=NOW), "0 2 3 4"),
-            (Choice(until=NOW), "1"),
+            (Selection(), "1 0 2 3 4"),
+            (Selection(limit=2), "1 0"),
+            (Selection(ids=("0002", "0000-i")), "0 2"),
+            (Selection(reasons=("refused", "attempts_exhausted")), "1 0"),
+            (Selection(event_id="ev2"), "0"),
+            (Selection(client="A="), "1 0"),
+            (Selection(client="B=", reasons=("refused",)), ""),
+            (Selection(incident="i-7"), "4"),
+            (Selection(since=NOW), "0 2 3 4"),
+            (Selection(until=NOW), "1"),
         ],
     )
-    def test_pick(self, choice: Choice, picked: str) -> None:
+    def test_pick(self, selection: Selection, picked: str) -> None:
         """Every filter must match, and the oldest come first."""
-        assert " ".join(letter.message_id[3] for letter in choice.pick(self.LETTERS)) == picked
+        assert " ".join(letter.message_id[3] for letter in selection.pick(self.LETTERS)) == picked
 
     @pytest.mark.parametrize(("ids", "words"), [(("0009",), "has the id '0009'"), (("000",), "5 messages have an id")])
     def test_check(self, ids: tuple[str, ...], words: str) -> None:
         """An id that names no message, or several, is named."""
         with pytest.raises(CommandError, match=words):
-            Choice(ids=ids).check([letter.message_id for letter in self.LETTERS])
+            Selection(ids=ids).check([letter.message_id for letter in self.LETTERS])
 
     def test_check_ids(self) -> None:
         """An id counts once, and a stub of one is refused."""
@@ -545,11 +545,11 @@ class TestList:
         """When the command fails half way, what it holds is visible again."""
         shop.put(*ALL)
 
-        def broken(*_: object) -> Letter:
+        def broken(*_: object) -> ParsedDeadLetter:
             assert shop.held()[1] > 0
             raise CommandError("half way")
 
-        monkeypatch.setattr(chosen, "read_letter", broken)
+        monkeypatch.setattr(actions, "parse_dead_letter", broken)
         assert run("list").err == "Error: half way\n"
         assert shop.held() == (10, 0)
 
@@ -703,7 +703,7 @@ class TestRedriveCommand:
                 shop.sqs.delete_message(QueueUrl=shop.dead, ReceiptHandle=handle)
 
         monkeypatch.setattr(queues, "_received", noted)
-        monkeypatch.setattr(chosen, "_confirm", think)
+        monkeypatch.setattr(actions, "_confirm", think)
         answer = run("redrive", "--all")
         assert answer.code == 1
         assert answer.out.count("failed: it was held too long and is no longer ours") == 2
@@ -790,11 +790,11 @@ class TestEnding:
         """Ctrl-C or SIGTERM while reading leaves every message visible."""
         shop.put(*ALL)
 
-        def pressed(*_: object) -> Letter:
+        def pressed(*_: object) -> ParsedDeadLetter:
             signal.raise_signal(ending)
             raise AssertionError("the signal came too late")
 
-        monkeypatch.setattr(chosen, "read_letter", pressed)
+        monkeypatch.setattr(actions, "parse_dead_letter", pressed)
         answer = run("list")
         assert (answer.code, answer.out, answer.err) == (130, "", "Interrupted.\n")
         assert shop.held() == (10, 0)
@@ -899,12 +899,12 @@ class TestBadInput:
     )
     def test_refusals(self, code: str, operation: str, words: str) -> None:
         """What SQS refuses becomes a sentence about the queue."""
-        with pytest.raises(CommandError, match=words), refusals.speaking_of("http://q"):
+        with pytest.raises(CommandError, match=words), aws_errors.aws_errors("http://q"):
             raise ClientError({"Error": {"Code": code, "Message": "because"}}, operation)
 
     def test_forgiven(self) -> None:
         """To be forbidden to ask about the retry queue is no reason not to send to it."""
-        with refusals.speaking_of("http://q", forgiven="AccessDenied"):
+        with aws_errors.aws_errors("http://q", ignored="AccessDenied"):
             raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "GetQueueAttributes")
 
 
@@ -914,7 +914,7 @@ class TestMain:
         monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "typer" else object())
         with pytest.raises(SystemExit) as left:
             cli.main()
-        assert left.value.code == "async-relay needs typer: install them with: pip install 'async-relay[cli]'"
+        assert left.value.code == "async-relay needs typer: install them from the checkout: pip install '.[cli]'"
 
     def test_help(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The console script knows its commands, wherever its output goes."""

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from async_relay.planning import measurement
 from async_relay.planning.model import speed
 from async_relay.planning.scenario import Delays, Scenario, Simulated, percentile
 from async_relay.planning.simulation import TokenBucket, simulate
 from async_relay.planning.values import DIRECT, FANOUT, RETRY_WORKERS, Setup, Traffic
+from benchmarks import measurement
+from benchmarks.command import USAGE, exit_code
 
 scenarios = st.builds(
     Scenario,
@@ -190,8 +191,7 @@ async def test_the_measurement_prints_a_line_a_way(
         return 1e-5
 
     monkeypatch.setattr(measurement, "cpu_per_post", cpu_per_post)
-    monkeypatch.setattr("sys.argv", ["measurement", "--clients", "200", "--latency", "0.002"])
-    await asyncio.to_thread(measurement.main)
+    assert await asyncio.to_thread(exit_code, measurement.main, ["--clients", "200", "--latency", "0.002"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["way"] for row in rows] == [
         "one, no limit",
@@ -200,3 +200,10 @@ async def test_the_measurement_prints_a_line_a_way(
         "one, all its CPU",
     ]
     assert all(len(row["error"]) == 3 for row in rows)
+
+
+def test_a_wrong_option_of_the_measurement_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is measured."""
+    assert exit_code(measurement.main, ["--clients", "0"]) == USAGE
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)

@@ -2,7 +2,7 @@
 
 A history is a few clients with a nature each, records published to a stream, and what goes wrong meanwhile. It runs
 on virtual time until everything is quiet; the checker then reads what arrived, what is in the dead letters, and how.
-``benchmarks/simulate.py`` runs ten thousand of them.
+``tests/simulate.py`` runs ten thousand of them.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def main() -> None:
     """Run the command line; without its extra, say in one sentence how to install it."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        sys.exit(f"async-relay needs {' and '.join(missing)}: install them with: pip install 'async-relay[cli]'")
+        sys.exit(f"async-relay needs {' and '.join(missing)}: install them from the checkout: pip install '.[cli]'")
     from .app import app  # Late: this is what needs the extra.
 
     for stream in (sys.stdout, sys.stderr):

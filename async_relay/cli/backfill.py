@@ -28,31 +28,43 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from async_relay.wire.jobs import shard_of
 
 from . import screen
+from .aws_errors import aws_errors
 from .failure import USAGE, CommandError
-from .refusals import speaking_of
 
+#: Parts of the table that are scanned side by side, each by a thread with a connection of its own; --rate bounds the
+#: writes of all of them together.
 _SEGMENTS = 8
 _KEY = "connectionId"
-_MOST_SHARDS = 1_000
 
 
-@screen.one_sentence
+@screen.report_errors
 def backfill(
     *,
-    table: Annotated[str | None, typer.Option("--table", envvar="CONNECTIONS_TABLE", help="Connections table.")] = None,
-    shards: Annotated[
-        str | None, typer.Option("--shards", envvar="FANOUT_SHARDS", help="What the functions have as FANOUT_SHARDS.")
+    table: Annotated[
+        str | None, typer.Option("--table", envvar="CONNECTIONS_TABLE", metavar="NAME", help="Connections table.")
     ] = None,
-    rate: Annotated[str, typer.Option("--rate", help="Rows written a second, at most.")] = "500",
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            "--shards",
+            envvar="FANOUT_SHARDS",
+            metavar="N",
+            min=1,
+            max=1_000,
+            help="The FANOUT_SHARDS of the functions.",
+        ),
+    ] = None,
+    rate: Annotated[
+        int, typer.Option("--rate", metavar="N", min=1, max=100_000, help="Rows written per second, at most.")
+    ] = 500,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
 ) -> None:
     """Write the attribute shard to every connection's row that lacks it or has another."""
     if not table or not table.strip():
         raise CommandError("no table: give --table or CONNECTIONS_TABLE", USAGE)
-    if not shards or not shards.strip():
+    if shards is None:
         raise CommandError("no number of shards: give --shards or FANOUT_SHARDS", USAGE)
-    count = _whole("--shards", shards, _MOST_SHARDS)
-    rows = Rows(_connect(table), table.strip(), count, _Pacer(_whole("--rate", rate, 100_000)), write=not dry_run)
+    rows = Rows(_connect(table), table.strip(), shards, _Pacer(rate), write=not dry_run)
     total = rows.check()
     try:
         _run(rows, total)
@@ -61,16 +73,9 @@ def backfill(
     screen.say(_meaning(rows, dry_run=dry_run))
 
 
-def _whole(name: str, text: str, most: int) -> int:
-    text = text.strip()
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
-        raise CommandError(f"{name} is {text!r}; it must be a whole number from 1 to {most:,}", USAGE)
-    return int(text)
-
-
 @dataclass(slots=True)
 class _Pacer:
-    """Spreads turns evenly over every second, whoever takes them."""
+    """Spreads turns evenly over every second, for all threads together."""
 
     rate: float
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -104,7 +109,7 @@ class Rows:
 
     def check(self) -> int:
         """About how many rows there are; raises ``CommandError`` where it is no connections table."""
-        with _speaking_of(self.table):
+        with _dynamodb_errors(self.table):
             description = self.client.describe_table(TableName=self.table)["Table"]
         keys = [key["AttributeName"] for key in description["KeySchema"]]
         if keys != [_KEY]:
@@ -116,7 +121,7 @@ class Rows:
         """Read one segment of the table and write what it lacks."""
         after: dict[str, Any] = {}
         while not self.stopped.is_set():
-            with _speaking_of(self.table):
+            with _dynamodb_errors(self.table):
                 page = self.client.scan(
                     TableName=self.table,
                     ConsistentRead=True,
@@ -148,7 +153,7 @@ class Rows:
 
     def _update(self, connection_id: str, shard: dict[str, str]) -> bool:
         """Whether the row was still there."""
-        with _speaking_of(self.table):
+        with _dynamodb_errors(self.table):
             try:
                 self.client.update_item(
                     TableName=self.table,
@@ -198,7 +203,7 @@ def _meaning(rows: Rows, *, dry_run: bool) -> str:
 
 
 def _connect(table: str) -> Any:
-    with speaking_of(f"the table {table}"):
+    with aws_errors(f"the table {table}"):
         session = botocore.session.Session()
         region = os.environ.get("AWS_REGION") or session.get_config_variable("region")
         config = Config(
@@ -210,7 +215,7 @@ def _connect(table: str) -> Any:
         return session.create_client("dynamodb", region_name=region, config=config)
 
 
-#: Error codes of DynamoDB; what is the same for every service is in ``refusals``.
+#: Error codes of DynamoDB; what is the same for every service is in ``aws_errors``.
 _CODES = {
     "ResourceNotFoundException": "there is no table {table}: check the name, the account and the region",
     "AccessDeniedException": "the credentials may not use {table}: allow dynamodb:{operation} on it",
@@ -222,9 +227,9 @@ _CODES = {
 
 
 @contextmanager
-def _speaking_of(table: str) -> Iterator[None]:
-    """Errors of botocore as a ``CommandError`` about this table."""
-    with speaking_of(f"the table {table}"):
+def _dynamodb_errors(table: str) -> Iterator[None]:
+    """Raise botocore's errors as a ``CommandError`` about this table."""
+    with aws_errors(f"the table {table}"):
         try:
             yield
         except ClientError as error:

@@ -13,11 +13,11 @@ from typing import Annotated
 import typer
 
 from . import screen
-from .choice import Choice, check_ids, parse_age, parse_time
-from .chosen import reading, send_back, throw_away
+from .actions import discard_selected, reading, redrive_selected
 from .failure import USAGE, CommandError
 from .queues import SendQueue, check_url, connect
 from .redrive import Resend, redrive
+from .selection import Selection, check_ids, parse_age, parse_time
 
 app = typer.Typer(
     help="Show, send again or throw away what could not be delivered.",
@@ -30,21 +30,21 @@ QueueUrl = Annotated[
 ]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids, or how they begin.")]
 Reasons = Annotated[list[str] | None, typer.Option("--reason", help="Only this reason; may be repeated.")]
-EventId = Annotated[str | None, typer.Option("--event-id", help="Only letters with this event id.")]
-Client = Annotated[str | None, typer.Option("--client", help="Only letters for this connection id.")]
-Incident = Annotated[str | None, typer.Option("--incident", help="Only letters about this incident id.")]
+EventId = Annotated[str | None, typer.Option("--event-id", help="Only dead letters with this event id.")]
+Client = Annotated[str | None, typer.Option("--client", help="Only dead letters for this connection id.")]
+Incident = Annotated[str | None, typer.Option("--incident", help="Only dead letters about this incident id.")]
 Since = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Last tried at or after: 2h, 2025-01-31.")]
 Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Last tried before: 2h, 2025-01-31.")]
 OlderThan = Annotated[str | None, typer.Option("--older-than", metavar="AGE", help="Last tried so long ago: 2h, 3d.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the oldest.")]
-All = Annotated[bool, typer.Option("--all", help="Every letter in the queue.")]
+All = Annotated[bool, typer.Option("--all", help="Every dead letter in the queue.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")]
 
 
 @app.command("list")
-@screen.one_sentence
-def list_letters(
+@screen.report_errors
+def list_dead_letters(
     *,
     queue_url: QueueUrl = None,
     reason: Reasons = None,
@@ -58,35 +58,37 @@ def list_letters(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array, without the payloads.")] = False,
 ) -> None:
     """Show what lies in the dead-letter queue, oldest first, and leave it there."""
-    choice = _choice(None, reason, event_id, client, incident, since, until, older_than, limit)
+    selection = _selection(None, reason, event_id, client, incident, since, until, older_than, limit)
     url = _dead_letter_url(queue_url)
-    with reading(connect(url), url, choice) as found:
+    with reading(connect(url), url, selection) as found:
         found.queue.release()
         if as_json:
-            print(screen.as_json(found.chosen))
+            print(screen.as_json(found.selected))
         else:
-            screen.print_table(found.chosen, found.id_length, found.total)
+            screen.print_table(found.selected, found.id_length, found.total)
 
 
 @app.command()
-@screen.one_sentence
+@screen.report_errors
 def show(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Message ids, or how they begin.")],
     *,
     queue_url: QueueUrl = None,
 ) -> None:
-    """Show whole letters, payloads and all, and leave them in the queue."""
+    """Show whole dead letters, payloads and all, and leave them in the queue."""
     url = _dead_letter_url(queue_url)
-    with reading(connect(url), url, Choice(ids=check_ids(ids))) as found:
+    with reading(connect(url), url, Selection(ids=check_ids(ids))) as found:
         found.queue.release()
-        for letter in found.chosen:
-            fate = redrive(letter)
-            screen.print_letter(letter, f"sends {fate.summary}" if isinstance(fate, Resend) else f"not: {fate.why}")
+        for dead_letter in found.selected:
+            fate = redrive(dead_letter)
+            screen.print_dead_letter(
+                dead_letter, f"sends {fate.summary}" if isinstance(fate, Resend) else f"not: {fate.why}"
+            )
 
 
 @app.command("redrive")
-@screen.one_sentence
-def redrive_letters(
+@screen.report_errors
+def redrive_dead_letters(
     ids: Ids = None,
     *,
     queue_url: QueueUrl = None,
@@ -103,22 +105,22 @@ def redrive_letters(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Send letters back to the retry queue, and delete each once it is sent."""
-    choice = _choice(ids, reason, event_id, client, incident, since, until, older_than, limit)
-    _check_explicit(choice, everything)
+    """Send dead letters back to the retry queue, and delete each once it is sent."""
+    selection = _selection(ids, reason, event_id, client, incident, since, until, older_than, limit)
+    _check_explicit(selection, everything)
     url, target_url = _dead_letter_url(queue_url), _retry_url(to)
     if url == target_url:
         raise CommandError(f"--to is the dead-letter queue itself, {url}: name the retry queue", USAGE)
     sqs = connect(url)
     target = SendQueue(sqs, target_url)
     target.check()
-    with reading(sqs, url, choice) as found:
-        done = send_back(found, target, dry_run=dry_run, yes=yes)
+    with reading(sqs, url, selection) as found:
+        done = redrive_selected(found, target, dry_run=dry_run, yes=yes)
     done.check()
 
 
 @app.command()
-@screen.one_sentence
+@screen.report_errors
 def discard(
     ids: Ids = None,
     *,
@@ -136,18 +138,18 @@ def discard(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Delete letters for good."""
-    choice = _choice(ids, reason, event_id, client, incident, since, until, older_than, limit)
-    _check_explicit(choice, everything)
+    """Delete dead letters for good."""
+    selection = _selection(ids, reason, event_id, client, incident, since, until, older_than, limit)
+    _check_explicit(selection, everything)
     if save is not None and save.exists():
         raise CommandError(f"--save {save} exists already: name a new file", USAGE)
     url = _dead_letter_url(queue_url)
-    with reading(connect(url), url, choice) as found:
-        done = throw_away(found, save, dry_run=dry_run, yes=yes)
+    with reading(connect(url), url, selection) as found:
+        done = discard_selected(found, save, dry_run=dry_run, yes=yes)
     done.check()
 
 
-def _choice(
+def _selection(
     ids: list[str] | None,
     reasons: list[str] | None,
     event_id: str | None,
@@ -157,7 +159,7 @@ def _choice(
     until: str | None,
     older_than: str | None,
     limit: int | None,
-) -> Choice:
+) -> Selection:
     now = time.time_ns() // 1_000_000
     if until is not None and older_than is not None:
         raise CommandError("--until and --older-than say the same: give one of them", USAGE)
@@ -165,11 +167,11 @@ def _choice(
     if older_than is not None:
         before = now - parse_age("--older-than", older_than)
     after = parse_time("--since", since, now) if since is not None else None
-    return Choice(check_ids(ids or ()), tuple(reasons or ()), event_id, client, incident, after, before, limit)
+    return Selection(check_ids(ids or ()), tuple(reasons or ()), event_id, client, incident, after, before, limit)
 
 
-def _check_explicit(choice: Choice, everything: bool) -> None:  # noqa: FBT001 - an option, passed on
-    ways = bool(choice.ids) + choice.filtered + everything
+def _check_explicit(selection: Selection, everything: bool) -> None:  # noqa: FBT001 - an option, passed on
+    ways = bool(selection.ids) + selection.filtered + everything
     if ways == 0:
         raise CommandError("nothing is chosen: give ids, a filter like --reason, or --all", USAGE)
     if ways > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -28,94 +29,103 @@ from .failure import USAGE, CommandError
 
 T = TypeVar("T")
 
+#: Bursts of a simulation: enough for a middle and a worst one, and fewer where these posts, a few seconds' work,
+#: are reached before.
 _SIMULATED_BURSTS = 20
 _SIMULATED_POSTS = 5_000_000
 _MODES = (DIRECT, FANOUT)
 
 
-def _option(name: str, help_: str) -> Any:
-    return typer.Option(name, help=help_)
+def _option(name: str, parse: Callable[[str], T], metavar: str, help_: str, shown: str | None = None) -> Any:
+    """An option that takes what ``parse`` of ``quantities`` takes, like 25k, 20ms or 2KB; ``shown`` is its default."""
+
+    def read(given: str | T) -> T:
+        if not isinstance(given, str):
+            return given  # The default.
+        try:
+            return parse(given)
+        except ValueError as expected:
+            raise typer.BadParameter(f"{given!r} is not {expected}") from None
+
+    return typer.Option(name, parser=read, help=help_, metavar=metavar, show_default=shown or True)
 
 
-@screen.one_sentence
+def _whole(name: str, low: int, high: int, help_: str) -> Any:
+    return _option(name, partial(quantities.whole, low=low, high=high), "N", help_)
+
+
+def _number(name: str, low: float, high: float, help_: str) -> Any:
+    return _option(name, partial(quantities.number, low=low, high=high), "N", help_)
+
+
+def _time(name: str, low: float, high: float, help_: str, shown: str) -> Any:
+    return _option(name, partial(quantities.seconds, low=low, high=high), "TIME", help_, shown)
+
+
+def _size(name: str, low: int, high: int, help_: str) -> Any:
+    return _option(name, partial(quantities.size, low=low, high=high), "BYTES", help_)
+
+
+@screen.report_errors
 def show(
     *,
-    clients: Annotated[str | None, _option("--clients", "How many are connected: 25000, 25k, 1M.")] = None,
-    messages: Annotated[str, _option("--messages-per-second", "On average, day and night.")] = "0.1",
-    burst: Annotated[str, _option("--burst", "Messages that come at once.")] = "1",
-    payload: Annotated[str, _option("--payload", "Bytes of one message.")] = "600",
-    latency: Annotated[str, _option("--latency", "One post, in the middle; measure yours.")] = "20ms",
-    session: Annotated[str, _option("--session", "How long a client stays connected.")] = "2h",
-    quota: Annotated[str, _option("--quota", "The account's API Gateway quota, requests a second.")] = "10000",
-    others: Annotated[str, _option("--others", "What other APIs use of it.")] = "0",
-    shards: Annotated[str, _option("--shards", "FanoutShards.")] = "8",
-    workers: Annotated[str, _option("--workers", "FanoutWorkers.")] = "8",
-    concurrency: Annotated[str, _option("--concurrency", "MaxConcurrency: posts in flight in a function.")] = "100",
-    cpu: Annotated[str, _option("--cpu-per-post", "CPU of one post.")] = "25us",
-    stream_shards: Annotated[str, _option("--stream-shards", "Shards of the Incident table's stream.")] = "1",
-    lambdas: Annotated[str, _option("--lambda-concurrency", "The account's Lambda quota.")] = "1000",
-    groups: Annotated[str, _option("--groups-per-batch", "Shards that Lambda hands to one worker at a time.")] = "1",
+    clients: Annotated[int | None, _whole("--clients", 1, 100_000_000, "Connected clients: 25000, 25k, 1M.")] = None,
+    messages: Annotated[float, _number("--messages-per-second", 0.000001, 100_000, "On average, day and night.")] = 0.1,
+    burst: Annotated[int, _whole("--burst", 1, 100_000, "Messages that come at once.")] = 1,
+    payload: Annotated[int, _size("--payload", 1, 131_072, "The size of one message.")] = 600,
+    latency: Annotated[
+        float, _time("--latency", 0.0001, 60, "The median time of one post; measure yours.", "20ms")
+    ] = 0.02,
+    session: Annotated[float, _time("--session", 1, 7_200, "How long a client stays connected.", "2h")] = 7_200.0,
+    quota: Annotated[
+        float, _number("--quota", 1, 10_000_000, "The account's API Gateway quota, requests per second.")
+    ] = 10_000.0,
+    others: Annotated[float, _number("--others", 0, 10_000_000, "The part of it that other APIs use.")] = 0.0,
+    shards: Annotated[int, _whole("--shards", 1, 1_000, "FanoutShards.")] = 8,
+    workers: Annotated[int, _whole("--workers", 2, 1_000, "FanoutWorkers.")] = 8,
+    concurrency: Annotated[
+        int, _whole("--concurrency", 1, 900, "MaxConcurrency: posts in flight in a function.")
+    ] = 100,
+    cpu: Annotated[float, _time("--cpu-per-post", 0.000001, 1, "CPU time of one post.", "25us")] = 0.000025,
+    stream_shards: Annotated[int, _whole("--stream-shards", 1, 10_000, "Shards of the Incident table's stream.")] = 1,
+    lambdas: Annotated[int, _whole("--lambda-concurrency", 1, 1_000_000, "The account's Lambda quota.")] = 1_000,
+    groups: Annotated[
+        int, _whole("--groups-per-batch", 1, 10, "Shards that Lambda hands to one worker at a time.")
+    ] = 1,
     index: Annotated[bool, typer.Option("--index/--no-index", help="CONNECTIONS_INDEX is set.")] = False,
     sweep: Annotated[bool, typer.Option("--sweep/--no-sweep", help="CONNECTIONS_INDEX_SWEEP.")] = True,
     simulated: Annotated[bool, typer.Option("--simulate", help="Simulate it as well.")] = False,
-    seed: Annotated[str, _option("--seed", "Of the simulation.")] = "1",
+    seed: Annotated[int, _whole("--seed", 0, 1_000_000_000, "Seed of the simulation.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw 1,000 to 1,000,000 clients into this SVG.")] = None,
 ) -> None:
     """Say how fast a broadcast is, which limit binds first, and what a month costs."""
     if clients is None:
         raise CommandError("no clients: give --clients, like 10k", USAGE)
-    chance = _whole("--seed", seed, 0, 1_000_000_000)
-    traffic = Traffic(
-        _whole("--clients", clients, 1, 100_000_000),
-        _number("--messages-per-second", messages, 0.000001, 100_000),
-        _whole("--burst", burst, 1, 100_000),
-        _read("--payload", payload, lambda text: quantities.size(text, 1, 131_072)),
-        _time("--latency", latency, 0.0001, 60),
-        _time("--session", session, 1, 7_200),
-    )
+    traffic = Traffic(clients, messages, burst, payload, latency, session)
     setup = Setup(
-        _number("--quota", quota, 1, 10_000_000),
-        _number("--others", others, 0, 10_000_000),
-        _whole("--shards", shards, 1, 1_000),
-        _whole("--workers", workers, 2, 1_000),
-        _whole("--concurrency", concurrency, 1, 900),
-        _time("--cpu-per-post", cpu, 0.000001, 1),
+        quota,
+        others,
+        shards,
+        workers,
+        concurrency,
+        cpu,
         index=index,
         sweep=sweep,
-        stream_shards=_whole("--stream-shards", stream_shards, 1, 10_000),
-        lambda_concurrency=_whole("--lambda-concurrency", lambdas, 1, 1_000_000),
-        groups_per_batch=_whole("--groups-per-batch", groups, 1, 10),
+        stream_shards=stream_shards,
+        lambda_concurrency=lambdas,
+        groups_per_batch=groups,
     )
     if setup.others >= setup.quota:
-        raise CommandError(f"--others is {others}; it must leave something of the quota of {quota}", USAGE)
+        raise CommandError(f"--others is {others:,.0f}; it must leave something of the quota of {quota:,.0f}", USAGE)
     if plot is not None:
-        _plot(plot, traffic, setup, chance if simulated else None)
+        _plot(plot, traffic, setup, seed if simulated else None)
     plans = {mode: plan(traffic, setup, mode) for mode in _MODES}
-    runs = {mode: _simulate(traffic, setup, mode, chance) for mode in _MODES if simulated}
+    runs = {mode: _simulate(traffic, setup, mode, seed) for mode in _MODES if simulated}
     if as_json:
         print(json.dumps(_fields(plans, advise(traffic, setup), runs), indent=2, allow_nan=False))
     else:
         _print(plans, advise(traffic, setup), runs)
-
-
-def _read(name: str, text: str, parse: Callable[[str], T]) -> T:
-    try:
-        return parse(text)
-    except ValueError as expected:
-        raise CommandError(f"{name} is {text!r}; it must be {expected}", USAGE) from None
-
-
-def _whole(name: str, text: str, low: int, high: int) -> int:
-    return _read(name, text, lambda text: quantities.whole(text, low, high))
-
-
-def _number(name: str, text: str, low: float, high: float) -> float:
-    return _read(name, text, lambda text: quantities.number(text, low, high))
-
-
-def _time(name: str, text: str, low: float, high: float) -> float:
-    return _read(name, text, lambda text: quantities.seconds(text, low, high))
 
 
 def _simulate(traffic: Traffic, setup: Setup, mode: str, seed: int) -> Simulated:
@@ -131,7 +141,7 @@ def _plot(path: Path, traffic: Traffic, setup: Setup, seed: int | None) -> None:
     try:
         draw(path, traffic, setup, simulator)
     except ImportError:
-        raise CommandError("--plot needs matplotlib: install it with: pip install 'async-relay[plots]'") from None
+        raise CommandError("--plot needs matplotlib: install it from the checkout: pip install '.[plots]'") from None
     except OSError as error:
         raise CommandError(f"--plot {path} cannot be written: {error.strerror or error}") from None
 

@@ -24,17 +24,20 @@ from typing import Any, NamedTuple, Self
 import botocore.session
 from botocore.config import Config
 
+from .aws_errors import aws_errors
 from .failure import USAGE, CommandError
-from .refusals import speaking_of
 
 #: How long a message stays ours while we read and ask. SQS gives it back by itself after that.
 HOLD_SECONDS = 600
 #: One long poll asks every server behind a queue, so one that finds nothing means there is nothing more.
 WAIT_SECONDS = 2
+#: Calls to SQS at once: a redrive of thousands waits for round trips, not for this CPU.
 _THREADS = 8
+#: Long polls at once: each gets up to ten messages, from other servers behind the queue.
 _READERS = 4
 #: Give up reading when so many rounds in a row only repeat: more messages than can be held at once.
 _REPEATS = 25
+#: Signals that end a command: Ctrl-C, kill, and a terminal that is closed.
 _ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 _URL = re.compile(r"https?://[^\s/]+/\S+")
@@ -69,7 +72,7 @@ def check_url(name: str, url: str | None, why_standard: str) -> str:
 def connect(url: str) -> Any:
     """A client for SQS in the region the URL names, else the environment's."""
     named = _URL_REGION.match(url)
-    with speaking_of(url):
+    with aws_errors(url):
         session = botocore.session.Session()
         region = named[1] if named else os.environ.get("AWS_REGION") or session.get_config_variable("region")
         config = Config(
@@ -90,12 +93,12 @@ class SendQueue:
 
     def check(self) -> None:
         """Raise ``CommandError`` where the queue cannot be there; asking is not always allowed, and need not be."""
-        with speaking_of(self.url, forgiven="AccessDenied"):
+        with aws_errors(self.url, ignored="AccessDenied"):
             self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])
 
     def send(self, body: str) -> None:
         """Send one body, at once."""
-        with speaking_of(self.url):
+        with aws_errors(self.url):
             self._client.send_message(QueueUrl=self.url, MessageBody=body, DelaySeconds=0)
 
 
@@ -136,7 +139,7 @@ class DeadLetterQueue:
             yield from fresh.values()
 
     def _receive(self) -> list[Received]:
-        with speaking_of(self._url):
+        with aws_errors(self._url):
             answer = self._client.receive_message(
                 QueueUrl=self._url,
                 MaxNumberOfMessages=10,
@@ -163,7 +166,7 @@ class DeadLetterQueue:
             for at, each in enumerate(ids)
         ]
         try:
-            with speaking_of(self._url):
+            with aws_errors(self._url):
                 answer = self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
         except CommandError:
             self.stranded += len(ids)
@@ -178,7 +181,7 @@ class DeadLetterQueue:
         held = self._held[message_id]
         if time.monotonic() - held.since < HOLD_SECONDS / 2:
             return
-        with speaking_of(self._url):
+        with aws_errors(self._url):
             self._client.change_message_visibility(
                 QueueUrl=self._url, ReceiptHandle=held.handle, VisibilityTimeout=HOLD_SECONDS
             )
@@ -186,7 +189,7 @@ class DeadLetterQueue:
 
     def delete(self, message_id: str) -> None:
         """Delete one message that is held."""
-        with speaking_of(self._url):
+        with aws_errors(self._url):
             self._client.delete_message(QueueUrl=self._url, ReceiptHandle=self._held[message_id].handle)
         del self._held[message_id]
 

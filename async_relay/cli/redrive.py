@@ -19,7 +19,7 @@ from async_relay.wire.jobs import MAX_BODY_BYTES, Job, Shard
 from async_relay.wire.messages import MAX_BODY_BYTES as MAX_POST_BYTES
 from async_relay.wire.streams import read_record
 
-from .letters import Form, Letter, parse
+from .parsing import Form, ParsedDeadLetter, parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Stay:
     why: str
 
 
-def redrive(letter: Letter) -> Resend | Stay:
+def redrive(letter: ParsedDeadLetter) -> Resend | Stay:
     """What would be sent for ``letter``."""
     try:
         return _resend(_job(letter))
@@ -47,9 +47,9 @@ def redrive(letter: Letter) -> Resend | Stay:
         return Stay("it nests too deeply to be read")
 
 
-def _job(letter: Letter) -> Job:
+def _job(letter: ParsedDeadLetter) -> Job:
     """The job a letter stands for; raises ``UnreadableJob`` with why there is none."""
-    fields = parse(letter.body)
+    fields = parse_json(letter.body)
     match letter.form:
         case Form.JOB | Form.MOVED:
             return Job.from_fields(fields)
@@ -68,7 +68,7 @@ def _job(letter: Letter) -> Job:
             raise UnreadableJob("it is nothing of ours")
 
 
-def _decoded(raw: Any, letter: Letter) -> Job:
+def _decoded(raw: Any, letter: ParsedDeadLetter) -> Job:
     record = read_record(raw)
     if record.problem is not None:
         raise UnreadableJob(f"the record still cannot be decoded: {record.problem}")

@@ -1,4 +1,4 @@
-"""What an operator sees. Nothing from a queue reaches the terminal as it is.
+"""Output for an operator. Nothing from a queue reaches the terminal as it is.
 
 A payload may hold control sequences, text that runs backwards, or rich's own markup: whatever is
 not printable is shown as a JSON escape, and rich is given plain ``Text`` only.
@@ -21,13 +21,15 @@ from rich.table import Table
 from rich.text import Text
 
 from .failure import INTERRUPTED, CommandError
-from .letters import Event, Letter, parse
+from .parsing import Event, ParsedDeadLetter, parse_json
 
 P = ParamSpec("P")
 
-#: Wide enough that a list piped into a file or grep keeps one line a letter.
+#: Wide enough that a list piped into a file or grep keeps one line per dead letter.
 _PIPED_WIDTH = 400
+#: Below this width ten columns fold into unreadable ones, so cells stand in pairs.
 _NARROW = 160
+#: Characters of a cell: a connection id or a UUID is shorter, a hostile text is not.
 _CELL = 64
 
 _COLUMNS = ("Id", "Reason", "Form", "About", "For", "Event id", "Sequence", "First", "Last", "Tries")
@@ -46,7 +48,7 @@ def _escaped(char: str) -> str:
     return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else json.dumps(char)[1:-1]
 
 
-def one_sentence(command: Callable[P, None]) -> Callable[P, None]:
+def report_errors(command: Callable[P, None]) -> Callable[P, None]:
     """The command, with its ``CommandError`` and Ctrl-C turned into a sentence and an exit code."""
 
     @wraps(command)
@@ -84,36 +86,36 @@ def complain(text: str) -> None:
     print(safe(text), file=sys.stderr)
 
 
-def print_table(letters: Sequence[Letter], size: int, total: int) -> None:
-    """The list of letters, ids cut to ``size``, out of ``total`` in the queue; in pairs where the screen is narrow."""
+def print_table(dead_letters: Sequence[ParsedDeadLetter], size: int, total: int) -> None:
+    """Print a row per dead letter, ids cut to ``size``, then the ``total``; cells in pairs on a narrow screen."""
     console = stdout()
     narrow = console.width < _NARROW
     table = Table(pad_edge=False, show_lines=narrow)
     columns = _PAIRED if narrow else [(title,) for title in _COLUMNS]
     for column in columns:
         table.add_column(Text("\n".join(column)), overflow="fold", no_wrap=column == ("Id",))
-    for letter in letters:
-        cells = {title: _cut(cell) for title, cell in zip(_COLUMNS, _row(letter, size), strict=True)}
+    for dead_letter in dead_letters:
+        cells = {title: _cut(cell) for title, cell in zip(_COLUMNS, _row(dead_letter, size), strict=True)}
         table.add_row(*(Text("\n".join(cells[title] for title in column)) for column in columns))
-    if letters:
+    if dead_letters:
         console.print(table)
-    say(f"{len(letters)} of the {total} messages in the queue{tally(letters)}")
+    say(f"{len(dead_letters)} of the {total} messages in the queue{tally(dead_letters)}")
 
 
-def _row(letter: Letter, size: int) -> Iterator[str]:
+def _row(dead_letter: ParsedDeadLetter, size: int) -> Iterator[str]:
     """The cells, in the order of ``_COLUMNS``."""
-    first = letter.events[0] if letter.events else Event()
-    more = f" and {len(letter.events) - 1} more" if len(letter.events) > 1 else ""
-    yield letter.message_id[:size]
-    yield letter.reason
-    yield letter.form
+    first = dead_letter.events[0] if dead_letter.events else Event()
+    more = f" and {len(dead_letter.events) - 1} more" if len(dead_letter.events) > 1 else ""
+    yield dead_letter.message_id[:size]
+    yield dead_letter.reason
+    yield dead_letter.form
     yield f"{first.kind} {first.subject}".strip() + more
-    yield letter.addressee
+    yield dead_letter.addressee
     yield first.event_id
     yield first.sequence
-    yield clock(letter.first_at).replace("T", " ")
-    yield clock(letter.last_at).replace("T", " ")
-    yield "" if letter.attempt is None else str(letter.attempt)
+    yield clock(dead_letter.first_at).replace("T", " ")
+    yield clock(dead_letter.last_at).replace("T", " ")
+    yield "" if dead_letter.attempt is None else str(dead_letter.attempt)
 
 
 def _cut(text: str) -> str:
@@ -121,29 +123,29 @@ def _cut(text: str) -> str:
     return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
 
 
-def tally(letters: Iterable[Letter]) -> str:
-    """How many there are of each reason, after a colon; nothing if there are none."""
-    counts = Counter(letter.reason for letter in letters).most_common()
+def tally(dead_letters: Iterable[ParsedDeadLetter]) -> str:
+    """The number of dead letters per reason, after a colon; empty if there are none."""
+    counts = Counter(dead_letter.reason for dead_letter in dead_letters).most_common()
     return ": " + ", ".join(f"{count} {_cut(reason)}" for reason, count in counts) if counts else ""
 
 
-def print_letter(letter: Letter, verdict: str) -> None:
-    """Everything about one letter, its body last."""
+def print_dead_letter(dead_letter: ParsedDeadLetter, verdict: str) -> None:
+    """Everything about one dead letter, its body last."""
     rows = {
-        "Message": letter.message_id,
-        "Form": letter.form,
-        "Reason": letter.reason,
-        "Detail": letter.detail,
-        "For": ", ".join(letter.clients) or letter.shard,
-        "First": clock(letter.first_at),
-        "Last": clock(letter.last_at),
-        "Tries": "" if letter.attempt is None else str(letter.attempt),
+        "Message": dead_letter.message_id,
+        "Form": dead_letter.form,
+        "Reason": dead_letter.reason,
+        "Detail": dead_letter.detail,
+        "For": ", ".join(dead_letter.clients) or dead_letter.shard,
+        "First": clock(dead_letter.first_at),
+        "Last": clock(dead_letter.last_at),
+        "Tries": "" if dead_letter.attempt is None else str(dead_letter.attempt),
         "Redrive": verdict,
     }
     for title, text in rows.items():
         if text:
             say(f"{title + ':':<9}{text}")
-    print(_pretty(parse(letter.body), letter.body), end="\n\n")
+    print(_pretty(parse_json(dead_letter.body), dead_letter.body), end="\n\n")
 
 
 def _pretty(value: Any, body: str) -> str:
@@ -154,18 +156,18 @@ def _pretty(value: Any, body: str) -> str:
         return safe(body)
 
 
-def as_json(letters: Iterable[Letter]) -> str:
-    """The letters as a JSON array in ASCII, without their bodies."""
-    rows = [_fields(letter) for letter in letters]
+def as_json(dead_letters: Iterable[ParsedDeadLetter]) -> str:
+    """The dead letters as a JSON array in ASCII, without their bodies."""
+    rows = [_fields(dead_letter) for dead_letter in dead_letters]
     return json.dumps(rows, indent=2).replace("\x7f", "\\u007f")
 
 
-def _fields(letter: Letter) -> dict[str, object]:
+def _fields(dead_letter: ParsedDeadLetter) -> dict[str, object]:
     return {
-        "messageId": letter.message_id,
-        "reason": letter.reason,
-        "detail": letter.detail,
-        "form": letter.form,
+        "messageId": dead_letter.message_id,
+        "reason": dead_letter.reason,
+        "detail": dead_letter.detail,
+        "form": dead_letter.form,
         "events": [
             {
                 "kind": event.kind,
@@ -174,13 +176,13 @@ def _fields(letter: Letter) -> dict[str, object]:
                 "eventId": event.event_id,
                 "sequence": event.sequence,
             }
-            for event in letter.events
+            for event in dead_letter.events
         ],
-        "clients": letter.clients,
-        "shard": letter.shard,
-        "firstAt": clock(letter.first_at) or None,
-        "lastAt": clock(letter.last_at) or None,
-        "attempt": letter.attempt,
+        "clients": dead_letter.clients,
+        "shard": dead_letter.shard,
+        "firstAt": clock(dead_letter.first_at) or None,
+        "lastAt": clock(dead_letter.last_at) or None,
+        "attempt": dead_letter.attempt,
     }
 
 

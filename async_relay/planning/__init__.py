@@ -1,15 +1,15 @@
 """How far a relay scales and what it costs, without an AWS account.
 
     prices       one dated table                      pure data
-    values       traffic, setup, plan                 plain data, and what is taken for granted
+    values       traffic, setup, plan                 plain data, and the assumptions
     model        traffic and setup -> a plan          pure formulas
     costs        a plan -> dollars a month            pure
     advice       which mode, what to raise next       pure
-    scenario     what is simulated, and what came     plain data
+    scenario     a simulation's input and result      plain data
     simulation   the same, event by event             pure, seeded
     quantities   numbers as people write them         pure
     plot         the plan as an SVG                   needs matplotlib
-    measurement  the real Broadcaster beside it       needs the machine's time
 
-Nothing here knows AWS or the terminal; ``async_relay.cli.plan`` shows it.
+Nothing here knows AWS or the terminal; ``async_relay.cli.plan`` shows it, and runs the simulation with
+``--simulate``. ``benchmarks/measurement.py`` measures the real Broadcaster beside the simulation.
 """

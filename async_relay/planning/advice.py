@@ -9,6 +9,7 @@ from math import ceil
 from .model import mean_latency, plan, speed
 from .values import AUTO, DIRECT, FANOUT, WORTH, Advice, Plan, Setup, Traffic
 
+#: The share of a limit, or of the time, from which on queues grow quickly and advice is due.
 _BUSY = 0.7
 
 
@@ -50,7 +51,7 @@ def advise(traffic: Traffic, setup: Setup) -> Advice:
 
 
 def _next(chosen: Plan) -> str:
-    """What to raise: for the pace while there is room in all limits, else for the first limit."""
+    """The parameter to raise: for the pace while there is room in all limits, else for the first limit."""
     first = chosen.first
     if first.share > _BUSY:
         return f"{first.name} is at {first.share:.0%}: raise {first.advice}"

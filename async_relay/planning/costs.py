@@ -1,4 +1,4 @@
-"""What a month costs: the relay by service, and other ways to send the same. Pure."""
+"""Dollars per month: the relay by service, and other ways to send the same. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .values import (
 
 
 def costs(traffic: Traffic, setup: Setup, sent: Load) -> dict[str, float]:
-    """Dollars a month by service."""
+    """Dollars per month by service."""
     posts = traffic.posts_per_second * SECONDS_A_MONTH
     connects = traffic.connects_per_second * SECONDS_A_MONTH
     seconds = sent.function_seconds * SECONDS_A_MONTH * MEMORY_GB + 2 * connects * CONNECT_SECONDS * CONNECT_GB
@@ -49,7 +49,7 @@ def costs(traffic: Traffic, setup: Setup, sent: Load) -> dict[str, float]:
 
 
 def alternatives(traffic: Traffic) -> dict[str, dict[str, float]]:
-    """Dollars a month of other ways to send the same: each needs something that publishes, and no relay."""
+    """Dollars per month of other ways to send the same; each needs a publisher instead of the relay."""
     return {"AppSync Events": _appsync(traffic), "IoT Core": _iot(traffic), "Centrifugo": _centrifugo(traffic)}
 
 

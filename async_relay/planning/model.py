@@ -50,7 +50,7 @@ from .values import (
 
 
 def closed_rate(places: int, latency: float, cpu: float) -> float:
-    """Posts a second with so many places in flight, answers after ``latency``, and one CPU for ``cpu`` a post.
+    """Posts per second with ``places`` in flight, answers after ``latency``, and ``cpu`` of one CPU per post.
 
     Mean value analysis of a closed network (Reiser and Lavenberg, 1980): never above
     places / latency nor 1 / cpu, and a little below where the two meet.
@@ -64,7 +64,7 @@ def closed_rate(places: int, latency: float, cpu: float) -> float:
 
 
 def engine_rate(traffic: Traffic, setup: Setup, clients: int) -> float:
-    """What one function can do that serves so many clients, were there no quota."""
+    """Posts per second of one function that serves so many clients, if there were no quota."""
     places = min(setup.concurrency, clients)
     return closed_rate(places, mean_latency(traffic.latency), setup.cpu_per_post)
 
@@ -120,12 +120,12 @@ def page_seconds(traffic: Traffic, setup: Setup, mode: str) -> float:
 
 
 def dispatch_seconds(setup: Setup) -> float:
-    """One job a shard, ten to a call, call after call."""
+    """One job per shard, ten to a call, call after call."""
     return ceil(setup.shards / SEND_BATCH) * SEND_SECONDS
 
 
 def load(traffic: Traffic, setup: Setup, pace: Speed) -> Load:
-    """What the services get; bursts that come while others are served share a read of the table."""
+    """The load of each service; bursts that come while others are served share a read of the table."""
     fans_out = pace.mode == FANOUT
     passes = _passes(traffic, setup, pace)
     dispatched = min(traffic.bursts_per_second, max(1 / dispatch_seconds(setup), traffic.messages_per_second / 100))
@@ -154,7 +154,7 @@ def load(traffic: Traffic, setup: Setup, pace: Speed) -> Load:
 
 
 def _passes(traffic: Traffic, setup: Setup, pace: Speed) -> float:
-    """Reads of the whole table a second: one a burst, fewer where bursts wait for each other."""
+    """Reads of the whole table per second: one per burst, fewer where bursts wait for each other."""
     own = INVOKE_SECONDS + page_seconds(traffic, setup, pace.mode)
     most = queue_batch(setup.groups_per_batch) * traffic.burst if pace.mode == FANOUT else STREAM_BATCH
     idle = (1 - min(1.0, pace.utilisation)) / own
@@ -220,7 +220,7 @@ def limits(traffic: Traffic, setup: Setup, pace: Speed, sent: Load) -> tuple[Lim
 
 
 def _stream(traffic: Traffic, setup: Setup, pace: Speed) -> tuple[float, float]:
-    """Records a second, and how many all shards could hand on, posting aside: one batch at a time each."""
+    """Records per second, and how many all shards could hand on, each one batch at a time, if posting took no time."""
     work = dispatch_seconds(setup) if pace.mode == FANOUT else page_seconds(traffic, setup, DIRECT)
     batch = INVOKE_SECONDS + work
     return traffic.messages_per_second, setup.stream_shards * STREAM_BATCH / batch

@@ -1,4 +1,4 @@
-"""The plan from 1,000 to 1,000,000 clients as an SVG: seconds until the last client, and dollars a month.
+"""The plan from 1,000 to 1,000,000 clients as an SVG: seconds until the last client, and dollars per month.
 
 matplotlib comes with the extra ``plots`` and is imported only here, when a plot is asked for.
 """
@@ -15,7 +15,8 @@ from .model import plan
 from .scenario import Simulated
 from .values import DIRECT, FANOUT, Setup, Traffic
 
-#: Four to each power of ten, and the round ones.
+#: Numbers of clients: four to each power of ten for the lines; the round ones for the points of the simulation,
+#: which takes seconds for a million.
 SIZES = tuple(round(10 ** (3 + step / 4)) for step in range(13))
 ROUND_SIZES = (1_000, 10_000, 100_000, 1_000_000)
 _COLOURS = {DIRECT: "#b5651d", FANOUT: "#1f5fa8", "AppSync Events": "#7a3e9d", "IoT Core": "#2e7d32"}

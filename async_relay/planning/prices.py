@@ -1,4 +1,4 @@
-"""What things cost, in US dollars: one table, for us-east-1, with the date and the source of each.
+"""Prices in US dollars: one table, for us-east-1, with the date and the source of each.
 
 ``checked`` says how far to trust a price:
 - ``vendor``: on the vendor's own page or documentation, in a stored copy.
@@ -19,6 +19,7 @@ DATED = "2026-11-23"
 REGION = "us-east-1"
 
 MILLION = 1e6
+#: 8,760 hours of a year by twelve, as AWS's own calculator has it.
 HOURS_A_MONTH = 730.0
 SECONDS_A_MONTH = HOURS_A_MONTH * 3600
 
@@ -113,7 +114,7 @@ GB = 2.0**30
 
 #: Centrifugo served a million connections and 500,000 messages a second from 20 pods with Redis
 #: (centrifugal.dev/blog/2020/02/10/million-connections-with-centrifugo). That one pod needs one
-#: machine of the kind above is our assumption.
+#: machine of the kind above is our assumption. The balancer's numbers are those of its unit, in the table above.
 CENTRIFUGO_CONNECTIONS = 50_000
 CENTRIFUGO_MESSAGES = 25_000.0
 BALANCER_CONNECTIONS = 100_000

@@ -1,6 +1,6 @@
 """Numbers as people write them: 1,000,000 or 1M or 1e6; 20ms; 25us; 32KB. Pure.
 
-Each parser raises ``ValueError`` with what was expected, to stand behind "it must be".
+Each parser raises ``ValueError`` with the expected form, to stand behind "is not".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is simulated, and what came of it. Plain data."""
+"""The input of a simulation and its result. Plain data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .values import (
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """What takes time besides posting; ``cold`` is a new sandbox's start."""
+    """Seconds of everything but posting, and ``rows`` of a page; ``cold`` is the start of a new sandbox."""
 
     poll: float = POLL
     invoke: float = INVOKE_SECONDS
@@ -36,7 +36,7 @@ class Delays:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is simulated.
+    """The input of a simulation.
 
     ``bursts`` come at random (Poisson) or, ``even``, in step. ``account_burst`` is the account's bucket.
     ``ceilings`` False leaves each function only what it learns from 429. ``missed`` is the share of
@@ -57,7 +57,7 @@ class Scenario:
 
 @dataclass(slots=True)
 class Simulated:
-    """What came of it. Times are seconds from a burst's arrival until a client has all of it."""
+    """The result of a simulation. Times are seconds from a burst's arrival until a client has all of it."""
 
     posts: int = 0
     delivered: int = 0

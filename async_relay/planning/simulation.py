@@ -10,7 +10,7 @@ Rules
 - A stream shard has one invocation at a time, a FIFO group one job's run, the mapping ``workers`` invocations.
 - A step sends what the places in flight, one vCPU and the function's own ``Rate`` allow; what the
   account's bucket refuses comes back as 429 to that ``Rate`` and is sent again.
-- What an invocation has no time for goes behind its group (fanout) or to the retry workers (direct).
+- Work that an invocation has no time for goes behind its group (fanout) or to the retry workers (direct).
 - Clients leave and come at an even rate; a post to one who has left is a 410 and its last.
 - Nothing is lost: every post is delivered, gone or refused, and every message owed to a row that was
   read is delivered, or skipped because its client is gone.
@@ -30,15 +30,18 @@ from ..delivery.rate import Rate
 from .scenario import Scenario, Simulated
 from .values import DIRECT, FANOUT, RETRY_WORKERS, SEND_BATCH, SIGMA, STREAM_BATCH, Setup, Traffic, queue_batch
 
+#: Rows that are read and not yet served, above which the next page waits: as the relay reads ahead.
 _READ_AHEAD = 1_000
+#: A burst is served in about this many steps, so that its times are exact to a few percent; a step is no longer than
+#: half a round of ``Rate``, which must see its answers, and no shorter than a millisecond, for the speed's sake.
+_STEPS = 40
 _LONGEST_STEP = 0.05
 _SHORTEST_STEP = 0.001
-_STEPS = 40
 _NORMAL = NormalDist()
 
 
 class TokenBucket:
-    """The account's: ``rate`` a second, and at most ``burst`` saved up."""
+    """The account's quota: ``rate`` posts per second, and at most ``burst`` saved up."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self.rate = rate

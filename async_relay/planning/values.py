@@ -1,4 +1,4 @@
-"""What goes into a plan and what comes out of it, and the numbers it takes for granted. Plain data.
+"""The input of a plan, the plan, and the numbers it takes for granted. Plain data.
 
 Times are seconds, sizes bytes. A constant without a source is an assumption, and docs/scaling.md says so.
 """
@@ -20,6 +20,7 @@ SEND_BATCH = 10
 #: The template's Timeout, less what the relay keeps for its queues and the last posts.
 INVOCATION = 60.0
 USABLE = 56.0
+#: The template's MemorySize, which is one whole vCPU, and its RetryWorkers.
 MEMORY_GB = 1769 / 1024
 RETRY_WORKERS = 5
 #: SendMessageBatch and its ten entries, a job from the queue to its function, an invocation's own time.
@@ -31,6 +32,7 @@ PAGE_BYTES = 1_000_000
 PAGE_SECONDS = 0.06
 ROW_BYTES = 100
 INDEX_ROW_BYTES = 60
+#: A read unit is 4 KB (DynamoDB Developer Guide, "Read consistency").
 READ_UNIT_BYTES = 4096
 #: Fanning out is another queue and another function: it should save the last client this much.
 WORTH = 1.0
@@ -39,12 +41,16 @@ SIGMA = 0.5
 #: How many of those deviations the slowest of about a hundred posts lies out.
 TAIL = 2.3
 
+#: The largest message of SQS the relay writes, and the units in which requests and messages are billed: of SQS, of
+#: API Gateway, of AppSync Events and IoT Core (the sources are in ``prices``).
 JOB_BYTES = 262_144
 SQS_CHUNK = 65_536
 POST_CHUNK = 32_768
 SMALL_CHUNK = 5_120
+#: The WebSocket frame, TLS and TCP around a message on its way out; the log of one invocation.
 FRAME_BYTES = 60
 LOG_BYTES = 1_200
+#: One $connect or $disconnect, in functions with the template's 512 MB.
 CONNECT_SECONDS = 0.03
 CONNECT_GB = 0.5
 
@@ -57,7 +63,7 @@ PARTITION_READS = 3_000.0
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What is to be sent: ``burst`` messages come at once, ``messages_per_second`` on average."""
+    """The messages to be sent: ``burst`` messages come at once, ``messages_per_second`` on average."""
 
     clients: int
     messages_per_second: float = 1.0
@@ -84,7 +90,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The account and the stack; ``others`` is what of the quota other APIs use."""
+    """The account and the stack; ``others`` is the part of the quota that other APIs use."""
 
     quota: float = 10_000.0
     others: float = 0.0
@@ -101,7 +107,7 @@ class Setup:
 
     @property
     def allowed(self) -> float:
-        """Posts a second the account leaves us."""
+        """Posts per second the account leaves us."""
         return max(1.0, self.quota - self.others)
 
     @property
@@ -112,7 +118,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How fast a mode is: ``functions`` at ``each`` posts a second, ``rate`` together, and what sets that pace."""
+    """How fast a mode is: ``functions`` at ``each`` posts per second, ``rate`` together; ``pace`` is what limits it."""
 
     mode: str
     functions: int
@@ -150,7 +156,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the services get, a second."""
+    """The load of the services, per second."""
 
     passes: float
     jobs: float
@@ -175,7 +181,7 @@ class Plan:
 
     @property
     def keeps_up(self) -> bool:
-        """Whether what comes also goes."""
+        """Whether messages are served as fast as they come."""
         return self.speed.utilisation < 1
 
     @property

@@ -1,6 +1,6 @@
 """Gets what the peers need beyond the project's own environment: from pip, npm and apt, once, into a scratch directory.
 
-What cannot be had is an ``Unavailable`` with the reason; the benchmark names it and goes on without.
+A peer that cannot be installed is an ``Unavailable`` with the reason; the benchmark names it and goes on without.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class AiofastnetPosts(ProtocolPosts):
 
 
 class _Workers(_OnUvloop):
-    """As many tasks as places, each posting one after another: cheaper than a task a post."""
+    """As many tasks as places, each posting one after another: cheaper than a task per post."""
 
     async def _post_all(self, ids: Sequence[str]) -> int:
         left = iter(ids)

@@ -5,7 +5,7 @@ The setup and then counts come over a pipe, figures go back.
 Rules
 - Imports, clients and the first handshakes are over before anything is measured: a warm-up comes first.
 - CPU is the user and system time of this whole process, all its threads, from the event to the result.
-- Whatever a peer prints goes to standard error.
+- Everything a peer prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PEERS = {
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a peer works with; ``body`` is the exact payload, ``event`` the stream event it comes from."""
+    """The input of a peer; ``body`` is the exact payload, ``event`` the stream event it comes from."""
 
     endpoint: str
     ca_file: str
@@ -67,7 +67,7 @@ class Peer(Protocol):
     """Opens its clients when it is made; a whole handler reads the ids from the table and leaves ``ids`` alone."""
 
     def broadcast(self, ids: Sequence[str]) -> int:
-        """Post the body to all of them; how many took it."""
+        """Post the body to all of them; the number of clients that took it."""
 
 
 def connection_id(number: int) -> str:

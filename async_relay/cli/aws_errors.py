@@ -1,4 +1,4 @@
-"""What SQS and the way to it refuse, as a sentence that names the queue. botocore's errors end here."""
+"""Turns botocore's errors into one sentence that names the queue or the table and says what to do."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .failure import FAILED, USAGE, CommandError
 
 
 @contextmanager
-def speaking_of(url: str, *, forgiven: str = "") -> Iterator[None]:
-    """Errors of botocore as a ``CommandError`` about this queue; a code that starts with ``forgiven`` is none."""
+def aws_errors(url: str, *, ignored: str = "") -> Iterator[None]:
+    """Raise botocore's errors as a ``CommandError`` about ``url``; ignore a code that starts with ``ignored``."""
     try:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        if forgiven and code.startswith(forgiven):
+        if ignored and code.startswith(ignored):
             return
         raise CommandError(_refused(code, error, url)) from None
     except (BotoCoreError, OSError, ValueError) as error:
@@ -49,7 +49,7 @@ _CODES = {
     "RequestExpired": "the request came too late: check the clock",
 }
 
-#: What SQS says of a message that has become visible, or another's, since it was received.
+#: Codes of SQS for a message that became visible, or was received by another, since we received it.
 _LOST = ("MessageNotInflight", "ReceiptHandleIsInvalid", "InvalidParameterValue")
 
 

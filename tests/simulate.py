@@ -1,26 +1,31 @@
 """The long run of the simulation in tests/test_simulation.py: random histories on virtual time, each checked.
 
-    python benchmarks/simulate.py --histories 10000
+    python tests/simulate.py --histories 10000
 
 Prints what was simulated and how long it took; ends with 1 and the first broken history if one breaks a promise.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from hypothesis import Phase, given, seed, settings  # noqa: E402  # the paths above come first
-from lambda_models import run_virtually  # noqa: E402
-from test_simulation import HISTORIES, RUN, Aftermath, History, complaints, live  # noqa: E402
+import typer  # the path above comes first, here and below
+from hypothesis import Phase, given, settings
+from hypothesis import seed as seeded
+from lambda_models import run_virtually
+from test_simulation import HISTORIES, RUN, Aftermath, History, complaints, live
 
-_AT_ONCE = 500  # hypothesis remembers every history it has drawn
+from benchmarks import command
+
+#: Histories to one run of hypothesis, which remembers all it has drawn.
+_AT_ONCE = 500
 
 
 def count(totals: Counter[str], after: Aftermath) -> None:
@@ -41,12 +46,11 @@ def count(totals: Counter[str], after: Aftermath) -> None:
     totals["records the stream gave up (no queue for them)"] += sum(len(each.discarded) for each in after.streams)
 
 
-def main() -> None:
-    """Run, and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--histories", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+def main(
+    histories: Annotated[int, typer.Option(min=1, metavar="N")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, metavar="N")] = 0,
+) -> int:
+    """Check random histories of the relay on virtual time; fail with the first that breaks a promise."""
     logging.getLogger("async_relay").setLevel(logging.CRITICAL)
     totals: Counter[str] = Counter()
     start = time.perf_counter()
@@ -58,16 +62,17 @@ def main() -> None:
             sys.exit("\n".join([f"broken after {totals['histories']:,} histories: {history}", *found]))
         count(totals, after)
         if sys.stderr.isatty():
-            print(f"\r{totals['histories']:>7,} of {options.histories:,}", end="", file=sys.stderr)
+            print(f"\r{totals['histories']:>7,} of {histories:,}", end="", file=sys.stderr)
 
-    for first in range(0, options.histories, _AT_ONCE):
-        examples = min(_AT_ONCE, options.histories - first)
+    for first in range(0, histories, _AT_ONCE):
+        examples = min(_AT_ONCE, histories - first)
         bounds = settings(RUN, max_examples=examples, phases=[Phase.generate])
-        seed(options.seed * 1_000_003 + first)(bounds(given(HISTORIES)(run)))()
-    print(f"\rnothing broken in {time.perf_counter() - start:,.0f} s, seed {options.seed}")
+        seeded(seed * 1_000_003 + first)(bounds(given(HISTORIES)(run)))()
+    print(f"\rnothing broken in {time.perf_counter() - start:,.0f} s, seed {seed}")
     for name, number in totals.items():
         print(f"{number:>12,} {name}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -1,4 +1,4 @@
-"""What lies in the dead-letter queue, told apart and described. Pure.
+"""Parses the bodies of the dead-letter queue and says which form each has. Pure.
 
     job         {"deadLetter": …, "job": 1, …}        a job of ours that was given up or refused
     record      {"deadLetter": …, "record": …}        a stream record nobody could decode
@@ -8,7 +8,7 @@
     lambda      {"DDBStreamBatchInfo": …}             Lambda's on-failure note: a range, no records
     other       anything else
 
-``read_letter`` takes any text and never raises: what lies here may be damaged or hostile.
+``parse_dead_letter`` takes any text and never raises: a body may be damaged or hostile.
 Times are milliseconds since 1970.
 """
 
@@ -25,7 +25,7 @@ _END_OF_TIME = 253_402_300_799_999
 
 
 class Form(StrEnum):
-    """Which of the shapes above a letter has."""
+    """Which of the shapes above a dead letter has."""
 
     JOB = "job"
     RECORD = "record"
@@ -37,7 +37,7 @@ class Form(StrEnum):
 
 
 class Event(NamedTuple):
-    """One message or record inside a letter, as far as it says."""
+    """One message or record inside a dead letter, as far as it says."""
 
     kind: str = ""
     incident: str = ""
@@ -47,13 +47,13 @@ class Event(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """What it is about."""
+        """The incident, or the action of a remediation."""
         return self.incident or self.action
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """A message of the dead-letter queue; None and empty stand for what it does not say."""
+class ParsedDeadLetter:
+    """A message of the dead-letter queue; a field that it lacks is None or empty."""
 
     message_id: str
     body: str
@@ -70,13 +70,13 @@ class Letter:
 
     @property
     def addressee(self) -> str:
-        """Who it was for: a connection id, a number of them, or a shard."""
+        """Its recipients: a connection id, a number of them, or a shard."""
         if self.shard:
             return self.shard
         return self.clients[0] if len(self.clients) == 1 else f"{len(self.clients)} clients" if self.clients else ""
 
 
-def parse(body: str) -> Any:
+def parse_json(body: str) -> Any:
     """The JSON of a body, or None."""
     try:
         return json.loads(body)
@@ -84,11 +84,13 @@ def parse(body: str) -> Any:
         return None
 
 
-def read_letter(message_id: str, body: str, sent_at: int | None = None) -> Letter:
-    """The letter of a queue message, whatever it holds."""
-    fields = parse(body)
+def parse_dead_letter(message_id: str, body: str, sent_at: int | None = None) -> ParsedDeadLetter:
+    """The dead letter in a queue message; a body of no known form is ``Form.OTHER``."""
+    fields = parse_json(body)
     if not isinstance(fields, dict):
-        return Letter(message_id, body, sent_at, Form.OTHER, "unknown", "the body is not a JSON map", last_at=sent_at)
+        return ParsedDeadLetter(
+            message_id, body, sent_at, Form.OTHER, "unknown", "the body is not a JSON map", last_at=sent_at
+        )
     if isinstance(fields.get("deadLetter"), dict):
         return _ours(message_id, body, sent_at, fields)
     if fields.get("job") == 1:
@@ -96,27 +98,27 @@ def read_letter(message_id: str, body: str, sent_at: int | None = None) -> Lette
     if isinstance(fields.get("DDBStreamBatchInfo"), dict):
         return _lambda(message_id, body, sent_at, fields)
     detail = "neither a dead letter, nor a job, nor a note of Lambda's"
-    return Letter(message_id, body, sent_at, Form.OTHER, "unknown", detail, last_at=sent_at)
+    return ParsedDeadLetter(message_id, body, sent_at, Form.OTHER, "unknown", detail, last_at=sent_at)
 
 
-def _ours(message_id: str, body: str, sent_at: int | None, fields: dict[str, Any]) -> Letter:
-    letter = fields["deadLetter"]
+def _ours(message_id: str, body: str, sent_at: int | None, fields: dict[str, Any]) -> ParsedDeadLetter:
+    envelope = fields["deadLetter"]
     record = fields.get("record")
-    named = Event(event_id=_text(letter, "eventID"), sequence=_text(letter, "sequence"))
+    named = Event(event_id=_text(envelope, "eventID"), sequence=_text(envelope, "sequence"))
     form = _form(fields)
-    events = (tuple(_messages(fields)) or (Event(),)) if form is Form.JOB else (_record(record, letter.get("keys")),)
-    return Letter(
+    events = (tuple(_messages(fields)) or (Event(),)) if form is Form.JOB else (_record(record, envelope.get("keys")),)
+    return ParsedDeadLetter(
         message_id,
         body,
         sent_at,
         form,
-        reason=_text(letter, "reason") or "unknown",
-        detail=_text(letter, "detail"),
+        reason=_text(envelope, "reason") or "unknown",
+        detail=_text(envelope, "detail"),
         events=tuple(_filled(event, named) for event in events) if len(events) == 1 else events,
         clients=tuple(_clients(fields)),
         shard=_shard(fields),
         first_at=_time(fields.get("firstAt")) or _created(record),
-        last_at=_time(letter.get("lastAt")) or sent_at,
+        last_at=_time(envelope.get("lastAt")) or sent_at,
         attempt=_whole(fields.get("attempt")),
     )
 
@@ -131,10 +133,10 @@ def _form(fields: dict[str, Any]) -> Form:
     return Form.BODY if isinstance(fields.get("body"), str) else Form.OTHER
 
 
-def _moved(message_id: str, body: str, sent_at: int | None, fields: dict[str, Any]) -> Letter:
+def _moved(message_id: str, body: str, sent_at: int | None, fields: dict[str, Any]) -> ParsedDeadLetter:
     last = _text(fields, "reason")
     detail = "SQS moved this job here: the function failed or ran out of time on it again and again"
-    return Letter(
+    return ParsedDeadLetter(
         message_id,
         body,
         sent_at,
@@ -150,7 +152,7 @@ def _moved(message_id: str, body: str, sent_at: int | None, fields: dict[str, An
     )
 
 
-def _lambda(message_id: str, body: str, sent_at: int | None, fields: dict[str, Any]) -> Letter:
+def _lambda(message_id: str, body: str, sent_at: int | None, fields: dict[str, Any]) -> ParsedDeadLetter:
     batch = fields["DDBStreamBatchInfo"]
     context = fields.get("requestContext")
     first, last = _text(batch, "startSequenceNumber"), _text(batch, "endSequenceNumber")
@@ -161,7 +163,7 @@ def _lambda(message_id: str, body: str, sent_at: int | None, fields: dict[str, A
         f"sequence {first or '?'} to {last or '?'}"
     )
     sequence = first if first == last else f"{first}..{last}"
-    return Letter(
+    return ParsedDeadLetter(
         message_id,
         body,
         sent_at,
@@ -187,7 +189,7 @@ def _messages(fields: dict[str, Any]) -> Iterator[Event]:
 
 
 def _record(record: Any, keys: Any) -> Event:
-    """What a stream record, or the keys a truncated letter kept of it, say."""
+    """The event of a stream record, or of the keys that a truncated dead letter kept of one."""
     change = record.get("dynamodb") if isinstance(record, dict) else None
     images = [change.get(name) for name in ("NewImage", "Keys", "OldImage")] if isinstance(change, dict) else []
     incident = next(filter(None, (_attribute(image, "incident_id") for image in [*images, keys])), "")
@@ -197,7 +199,7 @@ def _record(record: Any, keys: Any) -> Event:
 
 
 def _filled(event: Event, named: Event) -> Event:
-    """The event, with the ids the letter names where the event has none."""
+    """The event, with the ids the dead letter names where the event has none."""
     return event._replace(event_id=event.event_id or named.event_id, sequence=event.sequence or named.sequence)
 
 
@@ -226,7 +228,7 @@ def _shard(fields: dict[str, Any]) -> str:
 
 
 def _created(record: Any) -> int | None:
-    """When the table changed, from a record's seconds."""
+    """The time at which the table changed, from a record's seconds."""
     change = record.get("dynamodb") if isinstance(record, dict) else None
     seconds = change.get("ApproximateCreationDateTime") if isinstance(change, dict) else None
     if isinstance(seconds, (int, float)) and 0 < seconds < _END_OF_TIME / 1_000:

@@ -1,4 +1,4 @@
-"""The letters a command chose, and what it does to them: read, ask, act, and say what became of each."""
+"""Redrive and discard: read the queue, ask, act on the selected dead letters, and report each outcome."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from . import screen
-from .choice import Choice, id_length
 from .failure import FAILED, CommandError
-from .letters import Letter, read_letter
+from .parsing import ParsedDeadLetter, parse_dead_letter
 from .queues import DeadLetterQueue, SendQueue, interrupt, on_ending
 from .redrive import Resend, Stay, redrive
+from .selection import Selection, id_length
 
-#: Stop a redrive or discard when so many failed and none succeeded: the next would not either.
-_HOPELESS = 10
+#: Stop a redrive or discard after this many failures and no success: one cause, such as a missing
+#: permission, then fails them all.
+_FAILURES_BEFORE_STOP = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was read: the chosen letters, and the queue that holds them."""
+    """The result of reading a queue: the selected dead letters, and the queue that holds them."""
 
     queue: DeadLetterQueue
-    chosen: Sequence[Letter]
+    selected: Sequence[ParsedDeadLetter]
     total: int
     id_length: int
 
@@ -41,35 +42,35 @@ class Found:
 
 
 @contextmanager
-def reading(sqs: Any, url: str, choice: Choice) -> Iterator[Found]:
+def reading(sqs: Any, url: str, selection: Selection) -> Iterator[Found]:
     """Read the whole queue; on the way out all that is left is visible again."""
     queue = DeadLetterQueue(sqs, url)
     try:
         with on_ending(interrupt), queue:
             known: list[str] = []
-            letters: list[Letter] = []
+            dead_letters: list[ParsedDeadLetter] = []
             with screen.stderr().status("Reading the queue") as status:
                 for message_id, body, sent_at in queue.read():
                     known.append(message_id)
-                    letter = read_letter(message_id, body, sent_at)
-                    if choice.takes(letter):
-                        letters.append(letter)
+                    dead_letter = parse_dead_letter(message_id, body, sent_at)
+                    if selection.matches(dead_letter):
+                        dead_letters.append(dead_letter)
                     status.update(f"Reading the queue: {len(known)} messages")
-            choice.check(known)
-            yield Found(queue, choice.pick(letters), len(known), id_length(known))
+            selection.check(known)
+            yield Found(queue, selection.pick(dead_letters), len(known), id_length(known))
     finally:
         if queue.stranded:
             screen.complain(f"{queue.stranded} messages could not be made visible again: SQS does so in ten minutes.")
 
 
 def _note_if_empty(found: Found) -> None:
-    if not found.chosen:
+    if not found.selected:
         screen.complain(f"Nothing matches among the {found.total} messages in the queue.")
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the chosen letters."""
+    """How many of the selected dead letters were done, failed, not tried, or cannot be sent."""
 
     done: int = 0
     failed: int = 0
@@ -78,17 +79,17 @@ class Tally:
     interrupted: bool = False
 
     def check(self) -> None:
-        """Leave with the exit code of what was not done."""
+        """Exit with 1 unless all of them were done, or as interrupted."""
         if self.interrupted:
             raise KeyboardInterrupt
         if self.failed or self.left or self.staying:
             raise typer.Exit(FAILED)
 
 
-def send_back(found: Found, target: SendQueue, *, dry_run: bool, yes: bool) -> Tally:
-    """Redrive what was chosen, ask first, say what became of each."""
+def redrive_selected(found: Found, target: SendQueue, *, dry_run: bool, yes: bool) -> Tally:
+    """Send the selected dead letters to ``target`` after a confirmation, and report each outcome."""
     _note_if_empty(found)
-    fates = {letter.message_id: redrive(letter) for letter in found.chosen}
+    fates = {dead_letter.message_id: redrive(dead_letter) for dead_letter in found.selected}
     resends = {message_id: fate for message_id, fate in fates.items() if isinstance(fate, Resend)}
     staying = len(fates) - len(resends)
     found.queue.release(kept=() if dry_run else resends)
@@ -108,20 +109,20 @@ def send_back(found: Found, target: SendQueue, *, dry_run: bool, yes: bool) -> T
     return tally
 
 
-def throw_away(found: Found, save: Path | None, *, dry_run: bool, yes: bool) -> Tally:
-    """Delete what was chosen, ask first, say what became of each."""
+def discard_selected(found: Found, save: Path | None, *, dry_run: bool, yes: bool) -> Tally:
+    """Delete the selected dead letters after a confirmation, and report each outcome."""
     _note_if_empty(found)
-    chosen = [letter.message_id for letter in found.chosen]
-    found.queue.release(kept=() if dry_run else chosen)
+    selected = [dead_letter.message_id for dead_letter in found.selected]
+    found.queue.release(kept=() if dry_run else selected)
     if dry_run:
-        for letter in found.chosen:
-            screen.say(f"{found.short(letter.message_id)}  would delete {letter.reason}")
-        screen.say(f"Would delete {len(chosen)}.")
+        for dead_letter in found.selected:
+            screen.say(f"{found.short(dead_letter.message_id)}  would delete {dead_letter.reason}")
+        screen.say(f"Would delete {len(selected)}.")
         return Tally()
-    _confirm(f"Delete {len(chosen)} for good{screen.tally(found.chosen)}?", len(chosen), yes=yes)
-    if save is not None and chosen:
-        _save(save, found.chosen)
-    tally = _act(found, chosen, partial(_delete, found.queue), "Deleting", lambda _: "deleted")
+    _confirm(f"Delete {len(selected)} for good{screen.tally(found.selected)}?", len(selected), yes=yes)
+    if save is not None and selected:
+        _save(save, found.selected)
+    tally = _act(found, selected, partial(_delete, found.queue), "Deleting", lambda _: "deleted")
     screen.say(f"Deleted {tally.done}, failed {tally.failed}, not tried {tally.left}.")
     return tally
 
@@ -155,7 +156,7 @@ def _delete(queue: DeadLetterQueue, message_id: str) -> None:
 
 
 def _act(found: Found, ids: list[str], act: Callable[[str], None], title: str, words: Callable[[str], str]) -> Tally:
-    """Do it for each, with a bar and a line for every outcome; stop where it is hopeless, or at Ctrl-C."""
+    """Call ``act`` for each id, with a bar and a line per outcome; stop when only failures come, or at Ctrl-C."""
     tally = Tally(left=len(ids))
 
     def interrupted() -> None:
@@ -169,14 +170,14 @@ def _act(found: Found, ids: list[str], act: Callable[[str], None], title: str, w
             tally.failed += error is not None
             advance()
             screen.say(f"{found.short(message_id)}  {f'failed: {error}' if error else words(message_id)}")
-            if tally.failed >= _HOPELESS and not tally.done:
+            if tally.failed >= _FAILURES_BEFORE_STOP and not tally.done:
                 found.queue.stop()
     return tally
 
 
 @contextmanager
 def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """What moves a bar on stderr on by one; where that is no terminal, nothing."""
+    """Yield a function that advances a bar on stderr; it does nothing where stderr is no terminal."""
     console = screen.stderr()
     if not console.is_terminal:
         yield lambda: None
@@ -187,12 +188,12 @@ def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
         yield partial(progress.advance, progress.add_task(title, total=total))
 
 
-def _save(path: Path, letters: Sequence[Letter]) -> None:
-    """Write the bodies and see them on the disk, before anything is deleted."""
+def _save(path: Path, dead_letters: Sequence[ParsedDeadLetter]) -> None:
+    """Write the bodies to the disk before anything is deleted."""
     try:
         with path.open("x", encoding="utf-8") as file:
-            for letter in letters:
-                file.write(json.dumps({"messageId": letter.message_id, "body": letter.body}) + "\n")
+            for dead_letter in dead_letters:
+                file.write(json.dumps({"messageId": dead_letter.message_id, "body": dead_letter.body}) + "\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

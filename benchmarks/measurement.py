@@ -1,15 +1,14 @@
 """The real Broadcaster over the memory transport, on the machine's own clock, beside the simulation.
 
-    python -m async_relay.planning.measurement --clients 1000 --clients 10000 --clients 100000
+    python -m benchmarks.measurement --clients 1000 --clients 10000 --clients 100000
 
-What a post costs here is measured first, without a limit, and given to the simulation; then each size is
-served without a limit by one function, by one at half of what it can do, by eight that share that half, and
-by one with so many places in flight that its CPU is the bound.
+The CPU time of a post is measured first, without a limit, and given to the simulation. Then each number of
+clients is served in four ways: by one function without a limit, by one at half the rate it can reach, by
+eight that share that half, and by one with so many posts in flight that its CPU is the bound.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import time
@@ -17,21 +16,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp
 from random import Random
-from typing import Any
+from typing import Annotated, Any
 
-from ..delivery.broadcaster import Broadcaster, Limits
-from ..delivery.rate import Rate
-from ..testing.memory import MemoryStore, MemoryTransport, Reply
-from ..wire.jobs import Job, Shard
-from ..wire.messages import Message
-from .scenario import Delays, Scenario, percentile
-from .simulation import simulate
-from .values import DIRECT, FANOUT, SIGMA, Setup, Traffic
+import typer
 
-#: Short pages: the doubles filter the whole page for each shard, which DynamoDB does for us.
+from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.rate import Rate
+from async_relay.planning.scenario import Delays, Scenario, percentile
+from async_relay.planning.simulation import simulate
+from async_relay.planning.values import DIRECT, FANOUT, SIGMA, Setup, Traffic
+from async_relay.testing.memory import MemoryStore, MemoryTransport, Reply
+from async_relay.wire.jobs import Job, Shard
+from async_relay.wire.messages import Message
+
+from . import command
+
+#: Short pages: the in-memory store filters the whole page for each shard, which DynamoDB does for us.
 _ROWS = 1_000
+#: A limit well below what one function reaches, so that it binds however fast the machine is at that moment.
 _HALF = 0.5
+#: The default of FanoutWorkers.
 _WORKERS = 8
+#: A latency and a number of posts in flight at which nothing but the CPU is waited for.
 _SHORT = 0.002
 _MANY = 2_000
 
@@ -45,7 +51,7 @@ class Figures:
     last: float
 
     def errors(self, simulated: Figures) -> tuple[float, float, float]:
-        """How far the simulation is off, as a part of what was measured."""
+        """The error of the simulation, as a part of the measured value."""
         return (
             simulated.half / self.half - 1,
             simulated.most / self.most - 1,
@@ -54,7 +60,7 @@ class Figures:
 
 
 class _Timed(MemoryTransport):
-    """Says when each client was answered."""
+    """A transport that notes the time of each answer."""
 
     def __init__(self, latency: float, seed: int) -> None:
         super().__init__(self._reply, keep=False, timeout=60.0)
@@ -137,17 +143,19 @@ async def compare(sizes: Sequence[int], latency: float, places: int) -> list[dic
     return rows
 
 
-def main() -> None:
-    """Print one JSON line a comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--clients", type=int, action="append", help="may be repeated; 1000, 10000 and 100000")
-    parser.add_argument("--latency", type=float, default=0.02, help="the median of a post, in seconds")
-    parser.add_argument("--concurrency", type=int, default=100, help="posts in flight")
-    options = parser.parse_args()
-    rows = compare(options.clients or (1_000, 10_000, 100_000), options.latency, options.concurrency)
-    for row in asyncio.run(rows):
+def main(
+    clients: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=1_000_000, metavar="N", help="may be repeated; default: 1000, 10000 and 100000"),
+    ] = None,
+    latency: Annotated[float, typer.Option(min=0, max=60, metavar="SECONDS", help="the median of a post")] = 0.02,
+    concurrency: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="posts in flight")] = 100,
+) -> int:
+    """Print a JSON line per comparison of the real Broadcaster with the simulation."""
+    for row in asyncio.run(compare(clients or (1_000, 10_000, 100_000), latency, concurrency)):
         print(json.dumps(row))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

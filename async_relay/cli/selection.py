@@ -1,8 +1,8 @@
-"""Which letters a command is about: ids, filters or all of them. Pure.
+"""The dead letters a command applies to: by ids, by filters, or all of them. Pure.
 
 Rules
 - A filter that is given must match; several filters must all match; a repeated one may match either way.
-- ``since`` and ``until`` look at a letter's last time. A time is an age (``90s``, ``15m``, ``2h``, ``3d``)
+- ``since`` and ``until`` look at a dead letter's last time. A time is an age (``90s``, ``15m``, ``2h``, ``3d``)
   or ISO 8601, in UTC unless it says otherwise.
 - An id may be cut to what is still unique, at least four characters. An unknown one fails the command
   before it does anything.
@@ -17,16 +17,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .failure import FAILED, USAGE, CommandError
-from .letters import Letter
+from .parsing import ParsedDeadLetter
 
 _AGE = re.compile(r"([0-9]{1,9})([smhd])")
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+#: Fewer characters than this hit a message by chance, and a discard is for good.
 _SHORTEST_ID = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What was asked for on the command line."""
+class Selection:
+    """The ids and filters of the command line."""
 
     ids: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
@@ -43,23 +44,26 @@ class Choice:
         given = (self.event_id, self.client, self.incident, self.since, self.until)
         return bool(self.reasons) or any(each is not None for each in given)
 
-    def takes(self, letter: Letter) -> bool:
+    def matches(self, dead_letter: ParsedDeadLetter) -> bool:
         """True where every filter matches."""
-        at = letter.last_at or letter.sent_at or 0
+        at = dead_letter.last_at or dead_letter.sent_at or 0
         return (
-            (not self.ids or any(letter.message_id.startswith(each) for each in self.ids))
-            and (not self.reasons or letter.reason in self.reasons)
-            and (self.event_id is None or any(event.event_id == self.event_id for event in letter.events))
-            and (self.client is None or self.client in letter.clients)
-            and (self.incident is None or any(event.incident == self.incident for event in letter.events))
+            (not self.ids or any(dead_letter.message_id.startswith(each) for each in self.ids))
+            and (not self.reasons or dead_letter.reason in self.reasons)
+            and (self.event_id is None or any(event.event_id == self.event_id for event in dead_letter.events))
+            and (self.client is None or self.client in dead_letter.clients)
+            and (self.incident is None or any(event.incident == self.incident for event in dead_letter.events))
             and (self.since is None or at >= self.since)
             and (self.until is None or at < self.until)
         )
 
-    def pick(self, letters: Iterable[Letter]) -> list[Letter]:
-        """The letters that match, oldest first, at most ``limit``."""
-        chosen = sorted(filter(self.takes, letters), key=lambda letter: (letter.last_at or 0, letter.message_id))
-        return chosen[: self.limit]
+    def pick(self, dead_letters: Iterable[ParsedDeadLetter]) -> list[ParsedDeadLetter]:
+        """The dead letters that match, oldest first, at most ``limit``."""
+        matching = sorted(
+            filter(self.matches, dead_letters),
+            key=lambda dead_letter: (dead_letter.last_at or 0, dead_letter.message_id),
+        )
+        return matching[: self.limit]
 
     def check(self, known: Collection[str]) -> None:
         """Raise ``CommandError`` for an id that names no message, or more than one."""
