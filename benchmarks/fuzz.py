@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 
 from async_relay.cli.letters import Form, read_letter
 from async_relay.errors import Disconnected, PostError, ServerError, UndecodableRecord, UnreadableJob, post_error
-from async_relay.http.pool import _Post, _Socket
 from async_relay.http.sigv4 import quote_id
+from async_relay.http.sockets import Post, Socket
 from async_relay.wire.jobs import MAX_BODY_BYTES, DeadLetter, Job
 from async_relay.wire.messages import Message
 from async_relay.wire.streams import read_records
@@ -159,11 +159,16 @@ class Pool:
     def __init__(self) -> None:
         self.outcomes: list[PostError | None] = []
 
-    def refusal(self, _body: bytes) -> PostError | None:
+    most_read, most_kept = 65_536, 200
+
+    def resign(self, _credentials: Any, _now: Any) -> None:
+        """Nothing is signed."""
+
+    def accept(self, _recipient: Any, _body: bytes) -> PostError | None:
         """What is wrong with a 200: nothing."""
         return None
 
-    def request(self, _lane: Any, _message: Any) -> bytes:
+    def request(self, _recipient: Any, _body: bytes, _digest: str) -> bytes:
         """What is written to the wire; nobody reads it."""
         return b""
 
@@ -239,9 +244,9 @@ DAMAGE = st.one_of(
 def check_answer(answer: Answer) -> str:
     """A whole answer is its status however it is cut; a damaged one is a temporary failure or what it says."""
     pool, wire = Pool(), Wire()
-    socket = _Socket(pool)  # type: ignore[arg-type]
+    socket = Socket(pool, pool)
     socket.connection_made(wire)
-    socket.carry(_Post("lane", Message.encode({}), lambda _lane, _error: None, 9), 1)
+    socket.carry(Post("recipient", b"{}", "", lambda _recipient, _error: None, 9), 1)
     for piece in answer.pieces:
         if not wire.cut:
             socket.data_received(piece)

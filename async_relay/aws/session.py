@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PostError, Unavailable
-from ..http.pool import certificate_authorities, trust
 from ..http.sigv4 import Credentials
+from ..http.tls import certificate_authorities, trust
 from . import environment
 from .calls import SignedCalls
 
