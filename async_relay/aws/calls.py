@@ -40,7 +40,7 @@ class Call:
 class JsonRequests:
     """The requests of one service: the recipient is a ``Call``."""
 
-    #: DynamoDB ends a page at 1 MB of items, whose JSON is longer, but never sixteen times.
+    #: DynamoDB ends a page at 1 MB of items; their JSON may be a few times as long.
     most_read = most_kept = 16 * 1024 * 1024
 
     def __init__(self, service: str, endpoint: Endpoint, region: str) -> None:

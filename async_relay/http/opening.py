@@ -1,4 +1,4 @@
-"""Opens one socket to an endpoint: address, TCP, TLS, and what to do where no file descriptor is left.
+"""Opens one socket to an endpoint: TCP, TLS, and another try where no file descriptor is left.
 
 Rules
 - While a pool has other sockets, a missing descriptor is an error like any other: posts go on over those.

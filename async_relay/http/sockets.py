@@ -38,7 +38,7 @@ class Post(NamedTuple):
 
 
 class Requests(Protocol):
-    """What the requests of a pool look like, and which answers are good ones.
+    """Writes the requests of a pool, and says which answers are good ones.
 
     ``most_read`` and ``most_kept`` bound an answer, in bytes: one that is longer than ``most_read`` is a failure,
     and about ``most_kept`` of its body are kept.

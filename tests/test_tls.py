@@ -1,4 +1,4 @@
-"""Whom the sockets trust."""
+"""Which certificate authorities the sockets trust."""
 
 from __future__ import annotations
 
