@@ -1,4 +1,4 @@
-"""The transport, the connection store and the queue, in memory: the same behaviour, scripted faults.
+"""The transport, the connection store, the queue and all three as services, in memory, with scripted faults.
 
 For tests, load tests and the demo. Everything takes its time from the running loop, so a virtual
 clock serves as well as the real one.

@@ -101,7 +101,7 @@ class GatewayProcess(RemoteObject):
 
     @property
     def received(self) -> dict[str, list[bytes]]:
-        """What arrived, for each client in order: a copy."""
+        """The bodies that arrived, for each client in order: a copy."""
         answer: dict[str, list[bytes]] = self.call("received")
         return answer
 
