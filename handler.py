@@ -13,12 +13,13 @@ from async_relay.delivery.relay import Failures
 from async_relay.logs import configure
 from async_relay.metrics import emit
 from async_relay.sandbox import Sandbox, new_event_loop
+from async_relay.services import AwsServices
 from async_relay.settings import Settings
 
 settings = Settings.from_env(os.environ)
 configure()
 _runner = asyncio.Runner(loop_factory=new_event_loop)
-_sandbox = Sandbox(settings, measure=emit)
+_sandbox = Sandbox(settings, AwsServices(settings), measure=emit)
 
 
 def lambda_handler(event: Any, context: Any = None) -> Failures:

@@ -37,6 +37,7 @@ from rich.console import Console
 
 from async_relay.delivery.protocols import ConnectionStore, Entry, Queue, Transport
 from async_relay.sandbox import Sandbox, new_event_loop
+from async_relay.services import AwsServices
 from async_relay.settings import Settings
 from async_relay.testing.memory import MemoryQueue
 
@@ -102,32 +103,30 @@ class _Context:
         return max(0, int((self._end - time.monotonic()) * 1000))
 
 
-class WatchedSandbox(Sandbox):
-    """The handler's sandbox with a watch at its transport, and its queues in this process."""
+class WatchedServices:
+    """The handler's services with a watch at the transport, the queues in this process, and the world's doubles."""
 
     def __init__(self, chosen: Settings, watch: Watch, queues: Mapping[str, Queue], world: World) -> None:
-        super().__init__(chosen, measure=self._note)
+        self._aws = AwsServices(chosen)
         self._watch = watch
         self._queues = queues
         self._world = world
-        self.most_in_flight = 0
 
-    @property
-    def rate_limit(self) -> float | None:
-        """Posts a second the relay allows itself now; None: as fast as it goes."""
-        return self._relay._broadcaster.rate.limit if self._relay else None  # noqa: SLF001 - to be looked at only
+    async def store(self) -> ConnectionStore:
+        """The world's table, where it has one of its own."""
+        return self._world.store or await self._aws.store()
 
-    def _note(self, figures: Mapping[str, float]) -> None:
-        self.most_in_flight = max(self.most_in_flight, int(figures["most_in_flight"]))
+    async def transport(self) -> Transport:
+        """The world's transport, where it has one of its own, watched."""
+        return WatchedTransport(self._world.transport or await self._aws.transport(), self._watch)
 
-    async def _open_store(self) -> ConnectionStore:
-        return self._world.store or await super()._open_store()
+    def queue(self, url: str) -> Queue:
+        """The queue in this process that stands for this URL."""
+        return self._queues[url]
 
-    async def _open_transport(self) -> Transport:
-        return WatchedTransport(self._world.transport or await super()._open_transport(), self._watch)
-
-    def _queue(self, url: str | None) -> Queue | None:
-        return self._queues[url] if url else None
+    async def close(self) -> None:
+        """Close the sockets to the table."""
+        await self._aws.close()
 
 
 @dataclass(order=True, slots=True)
@@ -152,7 +151,9 @@ class Load:
             "TRANSPORT": "sdk" if options.transport is Carrier.SDK else "direct",
             "RETRY_BACKOFF_SECONDS": f"{options.retry_backoff:g}",
         }
-        self.sandbox = WatchedSandbox(Settings.from_env(settings(world, chosen)), self.watch, queues, world)
+        found = Settings.from_env(settings(world, chosen))
+        self.sandbox = Sandbox(found, WatchedServices(found, self.watch, queues, world), measure=self._note)
+        self.most_in_flight = 0
         self._random = Random(options.seed)
         self._parked: list[_Parked] = []
         self._numbers = count()
@@ -214,9 +215,12 @@ class Load:
             self.handed_back,
             len(self._parked),
             await self.world.ghosts(self.last),
-            self.sandbox.most_in_flight,
+            self.most_in_flight,
             self.options.concurrency,
         )
+
+    def _note(self, figures: Mapping[str, float]) -> None:
+        self.most_in_flight = max(self.most_in_flight, int(figures["most_in_flight"]))
 
     async def _batch(self) -> None:
         """One stream event; what comes back is sent again, as Lambda does."""

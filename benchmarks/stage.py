@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from async_relay.testing import Credentials, GatewayProcess, gateway_process
+from async_relay.testing.process import RemoteObject
 from async_relay.wire.streams import read_records
 
 from .peers.worker import ACCESS_KEY, REGION, SECRET_KEY, TOKEN, Setup
-from .remote import Remote
 
 ROOT = Path(__file__).resolve().parent.parent
 CREDENTIALS = Credentials(ACCESS_KEY, SECRET_KEY, TOKEN)
@@ -30,7 +30,7 @@ class Stage:
     """The servers, and how a child reaches them."""
 
     gateway: GatewayProcess
-    table: Remote
+    table: RemoteObject
     scratch: Path
     environ: Mapping[str, str]
 
@@ -52,8 +52,8 @@ def stage(*, latency: float = 0.0, verify: bool = False) -> Iterator[Stage]:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory(prefix="async-relay-")))
         gateway = stack.enter_context(gateway_process(tls=True, latency=latency, **options))
-        table = stack.enter_context(closing(Remote("benchmarks.table", "Table", {}, environment())))
-        url, pem = table.facts
+        table = stack.enter_context(closing(RemoteObject("benchmarks.table", "Table", {}, environment())))
+        url, pem = table.call("facts")
         here = Stage(gateway, table, scratch, environment(scratch / "trusted.pem", url))
         here.bundle.write_bytes(Path(gateway.ca_file).read_bytes() + pem)
         yield here

@@ -16,12 +16,12 @@ from typing import Any, Protocol
 
 from async_relay.delivery.protocols import ConnectionStore, Transport
 from async_relay.testing.memory import NEVER, MemoryStore, MemoryTransport, Reply
+from async_relay.testing.process import RemoteObject
 from async_relay.wire.messages import Message
 
 from .crowd import CUT, HANGS, Crowd, Latency
 from .ledger import Shortfall, Tally
 from .peers.worker import TABLE
-from .remote import Remote
 from .stage import environment, take_over
 
 _DAY_MS = 86_400_000
@@ -65,11 +65,11 @@ class Servers:
         options = {"shares": shares, "seed": seed, "lag": lag, "account_limit": account_limit}
         with ExitStack() as stack:
             scratch = Path(stack.enter_context(TemporaryDirectory(prefix="async-relay-")))
-            crowd = Remote("benchmarks.crowd", "CrowdGateway", options, environment())
+            crowd = RemoteObject("benchmarks.crowd", "CrowdGateway", options, environment())
             self._crowd = stack.enter_context(closing(crowd))
-            self._table = stack.enter_context(closing(Remote("benchmarks.table", "Table", {}, environment())))
-            endpoint, ca_file = self._crowd.facts
-            table_url, pem = self._table.facts
+            self._table = stack.enter_context(closing(RemoteObject("benchmarks.table", "Table", {}, environment())))
+            endpoint, ca_file = self._crowd.call("facts")
+            table_url, pem = self._table.call("facts")
             bundle = scratch / "trusted.pem"
             bundle.write_bytes(Path(ca_file).read_bytes() + pem)
             take_over(environment(bundle, table_url))

@@ -22,9 +22,10 @@ from botocore.credentials import Credentials as BotocoreCredentials
 from deployment import new_table
 
 from async_relay.aws import Aws, DynamoStore, SqsQueue
-from async_relay.aws.calls import SignedCalls
+from async_relay.aws.calls import Call, JsonRequests
 from async_relay.delivery.protocols import ConnectionStore, Entry
 from async_relay.errors import QueueUnavailable, StoreUnavailable, Unavailable
+from async_relay.http.opening import Endpoint
 from async_relay.http.sigv4 import Credentials
 from async_relay.testing import Answer, Cut, Garbage, Gateway, Half, Hang, Tls
 from async_relay.testing.memory import MemoryStore
@@ -457,7 +458,7 @@ async def test_a_call_that_is_cancelled_leaves_nothing(monkeypatch: pytest.Monke
             await asyncio.wait_for(store.read(Shard(), None), 0.2)
         own = aws.service("dynamodb")._own
         assert own is not None
-        assert (repr(own).partition(": ")[2], own._sweep) == ("0 busy, 0 idle, 0 opening, 0 waiting>", None)
+        assert (repr(own).partition(": ")[2], own.pool._sweep) == ("0 busy, 0 idle, 0 opening, 0 waiting>", None)
         assert not sdk_loaded(aws)
 
 
@@ -465,14 +466,10 @@ async def test_a_call_that_is_cancelled_leaves_nothing(monkeypatch: pytest.Monke
 async def test_the_signature_of_a_call_is_botocores(service: str, target: str) -> None:
     """What a service gets is signed as botocore would sign it."""
     key = Credentials("AKIDEXAMPLE", "secret", "token")
-
-    async def credentials() -> Credentials:
-        return key
-
-    calls = SignedCalls(service, "http://127.0.0.1:9", region="eu-west-1", credentials=credentials, tls=None)
+    requests = JsonRequests(service, Endpoint.of("http://127.0.0.1:9", None), "eu-west-1")
     now = datetime.now(UTC)
-    calls.resign(key, now)
-    ours = calls._dated("Scan")("", sha256(b"{}").hexdigest()).decode()
+    requests.resign(key, now)
+    ours = requests.request(Call("Scan"), b"{}", sha256(b"{}").hexdigest()).decode()
     request = AWSRequest("POST", "http://127.0.0.1:9/", data=b"{}", headers={"X-Amz-Target": f"{target}.Scan"})
     request.context["timestamp"] = now.strftime("%Y%m%dT%H%M%SZ")
     auth = SigV4Auth(BotocoreCredentials(key.access_key, key.secret_key, key.token), service, "eu-west-1")

@@ -295,4 +295,4 @@ async def test_an_invocation_with_gone_and_sick_clients_needs_no_sdk(gateway: Ga
     assert set(with_queues.rows()) == set(live)
     assert len(with_queues.receive(with_queues.retry)) == 1
     assert with_queues.module is not None
-    assert with_queues.module._sandbox._opened_aws._sdk is None
+    assert with_queues.module._sandbox._services.aws._sdk is None

@@ -16,11 +16,12 @@ from deployment import Context, incidents
 from records import event as stream_event
 from transports import CREDENTIALS
 
-from async_relay.delivery.protocols import ConnectionStore, Queue
+from async_relay.delivery.protocols import Transport
 from async_relay.sandbox import Sandbox, new_event_loop
+from async_relay.services import AwsServices
 from async_relay.settings import Settings
 from async_relay.testing import Choice, Cut, Garbage, GatewayProcess, Half, Hang, gateway_process
-from async_relay.testing.memory import MemoryQueue, MemoryStore
+from async_relay.testing.memory import MemoryServices, MemoryStore
 
 INVOCATIONS, WARM_UP, SAMPLE = 1_000, 200, 100
 NAMES = [f"L0SM9cOFvHcCI{number:02}=" for number in range(20)]
@@ -41,19 +42,18 @@ RETRY = "https://sqs.eu-west-1.amazonaws.com/1/retry"
 LETTERS = "https://sqs.eu-west-1.amazonaws.com/1/letters"
 
 
-class MemorySandbox(Sandbox):
-    """The sandbox with its own transport, and a table and queues in memory."""
+class SocketsOnly(MemoryServices):
+    """The transport posts over real sockets; the table and the queues are in memory."""
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
-        super().__init__(settings, environ)
-        self.table = MemoryStore(NAMES)
-        self.queues = {RETRY: MemoryQueue(), LETTERS: MemoryQueue()}
+        super().__init__(MemoryStore(NAMES))
+        self.aws = AwsServices(settings, environ)
 
-    async def _open_store(self) -> ConnectionStore:
-        return self.table
+    async def transport(self) -> Transport:
+        return await self.aws.transport()
 
-    def _queue(self, url: str | None) -> Queue | None:
-        return self.queues.get(url or "")
+    async def close(self) -> None:
+        await self.aws.close()
 
 
 class Figures(NamedTuple):
@@ -92,7 +92,9 @@ class Life:
         }
         self.gateway = gateway
         self.runner = runner
-        self.sandbox = MemorySandbox(Settings.from_env(environ), environ)
+        settings = Settings.from_env(environ)
+        self.services = SocketsOnly(settings, environ)
+        self.sandbox = Sandbox(settings, self.services)
         self.event = stream_event(*incidents(2))
         self.restless: list[str] = []
 
@@ -105,7 +107,7 @@ class Life:
                 self.gateway.play(fault, client)
                 self.run(0.08 if isinstance(fault, Hang) else 0.04)
                 self.gateway.play(None, client)
-                self.sandbox.table.rows[client] = {}
+                self.services.rows.rows[client] = {}
             case 4:
                 self.gateway.close_idle()
                 self.run(5)
@@ -115,9 +117,9 @@ class Life:
             case 8:
                 self.run_jobs()
             case 12 if number % 100 == 12:
-                self.sandbox.table.down = True
+                self.services.rows.down = True
                 self.run(5)
-                self.sandbox.table.down = False
+                self.services.rows.down = False
             case 14:
                 self.cut_off(0.004)
             case 16 if number % 100 == 16:
@@ -144,7 +146,7 @@ class Life:
 
     def run_jobs(self) -> None:
         """What was parked, tried again; what is then still not delivered is a dead letter."""
-        entries = self.sandbox.queues[RETRY].take()[:10]
+        entries = self.services.queues[RETRY].take()[:10]
         records = [{"messageId": f"{at}", "body": entry.body, "attributes": {}} for at, entry in enumerate(entries)]
         self.runner.run(self.sandbox.on_jobs({"Records": records}, Context(0.3)))
 
@@ -152,14 +154,14 @@ class Life:
         """Between invocations nothing runs but idle sockets; the twins forget what they were told."""
         if tasks := asyncio.all_tasks(self.runner.get_loop()):
             self.restless.append(f"{number}: {tasks}")
-        if " 0 busy, " not in (state := repr(self.sandbox._transport)) or "0 opening, 0 waiting" not in state:
+        if " 0 busy, " not in (state := repr(self.sandbox)) or "0 opening, 0 waiting" not in state:
             self.restless.append(f"{number}: {state}")
-        self.sandbox.queues[LETTERS].take()
-        self.sandbox.table.deleted.clear()
+        self.services.queues[LETTERS].take()
+        self.services.rows.deleted.clear()
 
     def figures(self, number: int) -> Figures:
         """Without idle sockets, whose number may differ, and handshakes that were cut off."""
-        self.sandbox.queues[RETRY].take()
+        self.services.queues[RETRY].take()
         self.gateway.close_idle()
         self.runner.run(asyncio.sleep(2 * POST_TIMEOUT))
         gc.collect()

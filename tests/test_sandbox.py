@@ -16,6 +16,7 @@ from records import event as stream_event
 from async_relay.aws import Aws, DynamoStore
 from async_relay.errors import RelayError, SettingsError, StoreUnavailable
 from async_relay.sandbox import Sandbox
+from async_relay.services import AwsServices
 from async_relay.settings import Settings
 from async_relay.testing import Answer, Gateway, Hang
 from async_relay.testing.scripts import Script
@@ -53,7 +54,8 @@ async def sandbox(server: AwsServer, gateway: Gateway, **more: str) -> AsyncIter
         "AWS_SESSION_TOKEN": "a-session-token",
         **more,
     }
-    sandbox = Sandbox(Settings.from_env(environ), environ)
+    settings = Settings.from_env(environ)
+    sandbox = Sandbox(settings, AwsServices(settings, environ))
     try:
         yield sandbox
     finally:

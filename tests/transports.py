@@ -14,8 +14,8 @@ from async_relay.aws.management_api import SdkTransport
 from async_relay.delivery.protocols import Transport
 from async_relay.errors import PostError
 from async_relay.http.direct import DirectTransport
-from async_relay.http.pool import trust
 from async_relay.http.sigv4 import Credentials
+from async_relay.http.tls import trust
 from async_relay.wire.messages import Message
 
 CREDENTIALS = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "a-session-token")

@@ -1,18 +1,21 @@
-"""AWS: tables and queues by calls of our own, and the SDK for all that is not plain.
+"""The table and the queues in AWS, by signed calls of our own, and the SDK for the rest.
 
-    environment      credentials, Region and endpoints, where plain variables say them
-    calls            signed calls of DynamoDB and SQS on sockets of our own
-    sdk              aioboto3's session and clients: the one place that knows botocore
-    session          which of the two serves a call
-    dynamodb         the connection store
+    environment      credentials, Region and endpoints, where environment variables alone decide them; pure
+    calls            calls of DynamoDB and SQS over a pool of signed sockets
+    sdk              aioboto3's session and clients
+    session          decides whether our own sockets or the SDK serve a call
+    dynamodb         the connections table
     sqs              the queues
     management_api   the transport that posts through the SDK
 
+``sdk`` and ``management_api`` import the SDK; no other module of the package does when it is imported.
+
 Rules
-- A call on our own sockets is tried once; whatever does not succeed at once is the SDK's, with its
-  retries and its words. So the SDK, which takes most of a cold start to load, is loaded when
-  something is out of the ordinary, or for whoever sets ``TRANSPORT=sdk``.
-- One retry policy each. botocore's standard one for the table and the queues, ours for posts.
+- A call on our own sockets is tried once. If it fails, the SDK makes the call again, with its retries and its
+  error messages. So the SDK, which takes most of a cold start to load, is loaded only when something is out of
+  the ordinary, or with ``TRANSPORT=sdk``.
+- Retries are never stacked: botocore's standard policy retries calls of the table and the queues, and
+  ``delivery`` retries posts.
 """
 
 from .dynamodb import DynamoStore

@@ -3,8 +3,8 @@
 Rules
 - BatchWriteItem takes 25 rows, refuses all of them where two are the same, and may leave some undone
   (DynamoDB API Reference, BatchWriteItem).
-- Whatever DynamoDB answers, a caller gets a value or ``StoreUnavailable``: an answer of another shape
-  than the API Reference's is no answer.
+- A caller gets a value or ``StoreUnavailable``, and nothing else: an answer of another shape than the API
+  Reference's counts as no answer.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .session import Service
 
 _log = logging.getLogger("async_relay")
 
+# Rows in one BatchWriteItem (DynamoDB quotas).
 _BATCH = 25
 # Without it a row written a moment ago may be missing: DynamoDB Developer Guide, "Read consistency".
 _CONSISTENT: dict[str, Any] = {"ConsistentRead": True}
@@ -29,20 +30,20 @@ _CONSISTENT: dict[str, Any] = {"ConsistentRead": True}
 class DynamoStore:
     """The connections table in DynamoDB.
 
-    The shard says how it is read.
-    - A segment is a consistent Scan: a row that was written before is in it.
+    The kind of shard decides how ``read`` reads it.
+    - A segment is a consistent Scan, which finds every row that was written before it began.
     - A partition is a Query of the index, which DynamoDB brings up to date a moment after the table.
-      While rows may lack their ``shard``, or have that of another number of partitions, the index cannot
-      be relied on: then it is a consistent Scan of the whole table, of which the clients stay whose ids
-      belong to the partition.
+      While rows may lack their ``shard``, or have that of another number of partitions, the index cannot be
+      relied on. Then ``read`` scans the whole table consistently, and keeps the clients whose ids belong to
+      the partition.
     """
 
     def __init__(
         self, dynamodb: Service, table: str, *, index: str | None = None, shards: int = 8, sweep: bool = True
     ) -> None:
-        """``index``: a global secondary index on the number ``shard``; rows are written for ``shards`` of them.
+        """``index`` is a global secondary index on the number ``shard``, written for ``shards`` partitions.
 
-        ``sweep`` says that some rows may have no ``shard``, or not this one.
+        ``sweep`` says that some rows may have no ``shard``, or one of another number of partitions.
         """
         self._dynamodb = dynamodb
         self._table = table
@@ -54,7 +55,7 @@ class DynamoStore:
     async def open(
         cls, dynamodb: Service, table: str, *, index: str | None = None, shards: int = 8, sweep: bool = True
     ) -> DynamoStore:
-        """A store; raises ``SettingsError`` where the index is not what it must be, or ``StoreUnavailable``."""
+        """Make a store, and check its index; raises ``SettingsError`` for a wrong index, or ``StoreUnavailable``."""
         store = cls(dynamodb, table, index=index, shards=shards, sweep=sweep)
         if index is not None:
             with store._only_unavailable("described"):
@@ -62,7 +63,7 @@ class DynamoStore:
         return store
 
     async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
-        """A page of the shard, from its start where the cursor is of another kind of read."""
+        """Read a page of the shard; a cursor of another kind of read starts again at the first page."""
         if shard.kind is ShardKind.SEGMENT:
             return await self._page("Scan", _after(cursor, indexed=False), _CONSISTENT | _segment(shard))
         if self._index is not None and not self._sweep:
@@ -99,7 +100,7 @@ class DynamoStore:
 
     @contextmanager
     def _only_unavailable(self, done: str) -> Iterator[None]:
-        """The last net: what comes out is ``StoreUnavailable``: the table cannot be read, written or described."""
+        """Turn every exception into ``StoreUnavailable``: the table cannot be read, written or described (``done``)."""
         try:
             yield
         except (StoreUnavailable, SettingsError):
@@ -124,7 +125,7 @@ class DynamoStore:
         await self._write("PutItem", [{"TableName": self._table, "Item": item}])
 
     async def delete(self, connection_ids: Sequence[str]) -> None:
-        """Delete rows, each once: one by DeleteItem, more by BatchWriteItem, and what that leaves undone once more."""
+        """Delete one row by DeleteItem, several by BatchWriteItem, which is called again for rows it left undone."""
         rows = list(dict.fromkeys(connection_ids))
         if len(rows) == 1:
             await self._write("DeleteItem", [{"TableName": self._table, "Key": _key(rows[0])}])
@@ -178,7 +179,7 @@ def _partition(shard: Shard) -> dict[str, Any]:
 
 
 def _after(cursor: Cursor | None, *, indexed: bool) -> Cursor | None:
-    """Where the read goes on. A key of the index means nothing to a Scan, nor a key of the table to the index."""
+    """The cursor, if it fits the read: a Scan cannot start at a key of the index, nor a Query at one of the table."""
     return cursor if cursor is not None and ("shard" in cursor) == indexed else None
 
 
@@ -187,13 +188,13 @@ def _key(connection_id: str) -> dict[str, dict[str, str]]:
 
 
 def _unprocessed(answer: Any) -> list[str]:
-    """The rows a BatchWriteItem left undone."""
+    """The rows that a BatchWriteItem left undone."""
     left = answer.get("UnprocessedItems", {}).values()
     return [str(each["DeleteRequest"]["Key"]["connectionId"]["S"]) for requests in left for each in requests]
 
 
 def _last_key(answer: Any) -> Cursor | None:
-    """Where the next page starts: the key of a row, which jobs carry about; none where it is empty."""
+    """The key that the next page starts after, which jobs carry too; None on the last page."""
     key = answer.get("LastEvaluatedKey")
     if key is None or key == {}:
         return None
@@ -212,7 +213,7 @@ def _counted(answer: Any) -> int:
 
 
 def _created_at(typed: Any) -> int | None:
-    """A row without a sensible time counts as old."""
+    """The row's time in ms; None, which counts as old, where it is no number."""
     try:
         return int(typed["N"])
     except (KeyError, TypeError, ValueError, OverflowError):

@@ -1,7 +1,7 @@
-"""Credentials, Region and endpoints as plain environment variables say them. Pure.
+"""Credentials, Region and endpoints, where environment variables alone decide them. Pure.
 
-Lambda sets the first two, and a service's host follows from the Region. Wherever anything else has a
-say (a profile, a config file, a FIPS endpoint, credentials that expire), the answer is None: ask the SDK.
+Lambda sets credentials and Region, and a service's host follows from the Region. Where a profile, a config
+file, a FIPS endpoint or anything else decides too, the answer is None, and the caller asks the SDK.
 
 Source: AWS SDKs and Tools Reference Guide, "Settings reference".
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..http.sigv4 import Credentials
 
-#: Each makes a host name, or a Region, something else than what follows from the rest.
+#: With any of these set, a host name or a Region may differ from the one that the other variables give.
 _DECIDING = (
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
@@ -24,7 +24,9 @@ _DECIDING = (
     "AWS_ACCOUNT_ID_ENDPOINT_MODE",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
 )
+# botocore, like curl, reads them in capitals too.
 _PROXIES = ("http_proxy", "https_proxy")
+# The suffix of host names in the Regions that follow the common pattern; the SDK is asked about any other Region.
 _SUFFIXES = (
     (re.compile(r"cn-[a-z]+-\d"), "amazonaws.com.cn"),
     (re.compile(r"(us|us-gov|eu|ap|sa|ca|me|af|il|mx)-[a-z]+-\d"), "amazonaws.com"),
@@ -32,12 +34,12 @@ _SUFFIXES = (
 
 
 def region(environ: Mapping[str, str]) -> str | None:
-    """AWS_REGION or AWS_DEFAULT_REGION."""
+    """The Region: AWS_REGION, else AWS_DEFAULT_REGION."""
     return environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or None
 
 
 def credentials(environ: Mapping[str, str]) -> Credentials | None:
-    """A key, its secret and its token, unless they are there for a time only."""
+    """The key, its secret and its token; None where they expire, since only the SDK can refresh them."""
     access_key, secret_key = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
     if not access_key or not secret_key or environ.get("AWS_CREDENTIAL_EXPIRATION"):
         return None
@@ -46,7 +48,7 @@ def credentials(environ: Mapping[str, str]) -> Credentials | None:
 
 
 def endpoint(environ: Mapping[str, str], service: str) -> str | None:
-    """The URL of ``dynamodb`` or ``sqs``."""
+    """The URL of ``dynamodb`` or ``sqs``; None where the SDK must be asked."""
     where = region(environ)
     if where is None or any(environ.get(name) for name in _DECIDING) or _configured(environ):
         return None
@@ -58,14 +60,14 @@ def endpoint(environ: Mapping[str, str], service: str) -> str | None:
 
 
 def proxied(environ: Mapping[str, str]) -> bool:
-    """Whether there is a proxy, which our own sockets would go past."""
+    """Whether a proxy is set, which our own sockets would bypass."""
     return any(environ.get(name) or environ.get(name.upper()) for name in _PROXIES)
 
 
 def _configured(environ: Mapping[str, str]) -> bool:
-    """Whether there is a config file, or anything that keeps us from knowing."""
+    """Whether there is a config file, or it cannot be told."""
     path = Path(environ.get("AWS_CONFIG_FILE") or "~/.aws/config")
-    # It says so where there is no home, as for a user the machine does not know; the SDK finds no file there then.
+    # expanduser raises where the user has no home directory; the SDK finds no file then either.
     with suppress(RuntimeError):
         path = path.expanduser()
     try:

@@ -1,4 +1,10 @@
-"""The transport that posts through the SDK: a task a post, one try a post, a pool as large as the bound."""
+"""The transport of ``TRANSPORT=sdk``: it posts through aioboto3's client for the Management API.
+
+Rules
+- Each post is a task of its own, and the SDK tries it once: ``delivery`` decides on retries.
+- The SDK's pool of sockets is as large as the bound, so no post waits in it.
+- Every failure reaches the caller as a ``PostError``; no botocore exception leaves this module.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +33,7 @@ from .session import Aws
 
 _log = logging.getLogger("async_relay")
 
-#: What botocore raises for a post that has no answer. The first that fits counts.
+#: botocore's exceptions for a post without an answer, and ours. The first row that fits counts.
 _POST_FAILURES: tuple[tuple[type[Exception], type[PostError]], ...] = (
     (ConnectTimeoutError, Unreachable),
     (ProxyConnectionError, Unreachable),
@@ -41,7 +47,7 @@ _POST_FAILURES: tuple[tuple[type[Exception], type[PostError]], ...] = (
 
 
 class SdkTransport:
-    """The Management API through aioboto3: a task a post, one try a post, a pool as large as the bound."""
+    """Posts through one client of the SDK, in one task per post."""
 
     def __init__(self, client: Any, timeout: float) -> None:
         self._client = client
@@ -59,7 +65,7 @@ class SdkTransport:
         timeout: float = 3.0,
         ca_file: str | None = None,
     ) -> SdkTransport:
-        """A transport with a client of its own; ``timeout`` in seconds, ``ca_file`` instead of AWS_CA_BUNDLE."""
+        """Make the SDK's client; ``timeout`` is in seconds, and ``ca_file`` goes before AWS_CA_BUNDLE."""
         one_try: Any = {"total_max_attempts": 1}
         config = AioConfig(
             retries=one_try,
@@ -76,19 +82,19 @@ class SdkTransport:
         return f"<{len(self._tasks)} busy>"
 
     async def begin(self) -> None:
-        """Nothing: the SDK asks for credentials itself."""
+        """Do nothing: the SDK fetches its credentials itself."""
 
-    def send(self, lane: Any, message: Message, done: Callable[[Any, PostError | None], None]) -> None:
-        """Post in a task of its own."""
-        task = asyncio.get_running_loop().create_task(self._post(lane, message, done))
+    def send(self, recipient: Any, message: Message, done: Callable[[Any, PostError | None], None]) -> None:
+        """Post to ``recipient.connection_id`` in a task of its own; ``done(recipient, error)`` follows."""
+        task = asyncio.get_running_loop().create_task(self._post(recipient, message, done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _post(self, lane: Any, message: Message, done: Callable[[Any, PostError | None], None]) -> None:
+    async def _post(self, recipient: Any, message: Message, done: Callable[[Any, PostError | None], None]) -> None:
         error: PostError | None = None
         try:
             async with asyncio.timeout(self._timeout):
-                answer = await self._client.post_to_connection(ConnectionId=lane.connection_id, Data=message.body)
+                answer = await self._client.post_to_connection(ConnectionId=recipient.connection_id, Data=message.body)
             status = answer["ResponseMetadata"]["HTTPStatusCode"]
             if status != 200:
                 error = post_error(status)
@@ -102,7 +108,7 @@ class SdkTransport:
         except Exception as failure:  # noqa: BLE001 - the boundary: an answer botocore cannot parse must not hang its client
             _log.exception("the AWS SDK failed unexpectedly")
             error = ServerError(f"an answer nobody can read ({type(failure).__name__}: {failure})")
-        done(lane, error)
+        done(recipient, error)
 
     def stop(self) -> None:
         """Cancel every post in flight."""
@@ -110,12 +116,12 @@ class SdkTransport:
             task.cancel()
 
     async def end(self) -> None:
-        """Stop, and wait for the tasks."""
+        """Stop, and wait until the tasks are gone."""
         self.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """The client closes with its session."""
+        """End; the client itself is closed with the SDK's session."""
         await self.end()
 
 

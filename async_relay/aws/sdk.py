@@ -1,11 +1,11 @@
-"""aioboto3: its session, its clients, and what it raises. Importing this module loads the SDK.
+"""aioboto3's session and clients, and our errors for its own. Importing this module loads the SDK.
 
 Rules
 - The host name in a certificate counts. botocore makes its TLS contexts for urllib3, which checks
   names by itself; aiohttp leaves that to the context, so aiobotocore alone would take any host's
   certificate of a trusted CA for the right one.
-- Whatever the SDK raises comes out as ``Unavailable``. botocore's own errors are expected; an answer of
-  a shape it does not know makes it raise AttributeError, KeyError, RecursionError and what not.
+- Every exception of the SDK leaves this module as ``Unavailable``. botocore's own errors are expected; an
+  answer of a shape that botocore does not know makes it raise AttributeError, KeyError, RecursionError and others.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class VerifyingSession(AIOHTTPSession):
 
 
 def _patient() -> AioConfig:
-    """For calls that everybody waits for: three tries, and no wait so long that it would eat the deadline."""
+    """The configuration for calls that everybody waits for.
+
+    Three tries, and timeouts so short that a call that hangs does not take the whole invocation.
+    """
     # ``max_attempts`` would count the tries after the first.
     retries: Any = {"total_max_attempts": 3, "mode": "standard"}
     return AioConfig(
@@ -48,7 +51,7 @@ def _patient() -> AioConfig:
 
 @contextmanager
 def _only_unavailable(doing: str = "") -> Iterator[None]:
-    """The last net; ``doing`` comes before the SDK's own words."""
+    """Turn every exception into ``Unavailable``; ``doing`` comes before the SDK's own words."""
     try:
         yield
     except Unavailable:
@@ -65,9 +68,9 @@ class Sdk:
     """An aioboto3 session and the clients made from it, closed together."""
 
     def __init__(self, region: str | None) -> None:
-        """``region`` is the one to use, whatever the SDK would take by itself; None: the SDK's.
+        """Use ``region``, or where it is None the Region that the SDK finds.
 
-        Raises ``Unavailable`` where there is no such profile.
+        Raises ``Unavailable`` where AWS_PROFILE names no profile.
         """
         with _only_unavailable("the AWS SDK cannot start: "):
             self._session = aioboto3.Session(region_name=region)
@@ -76,12 +79,12 @@ class Sdk:
 
     @property
     def region(self) -> str | None:
-        """The session's: the one it was given, or its profile's."""
+        """The Region of the session: the one it was given, or its profile's."""
         region: str | None = self._session.region_name
         return region
 
     async def credentials(self) -> Credentials:
-        """The credentials of now, refreshed if they have to be; raises ``Unavailable``."""
+        """The current credentials, refreshed where they are about to expire; raises ``Unavailable``."""
         with _only_unavailable("no AWS credentials: "):
             session: Any = self._session
             provider = await session.get_credentials()
@@ -91,18 +94,18 @@ class Sdk:
             return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
     async def client(self, service: str, config: AioConfig, **options: Any) -> Any:
-        """A client that lives as long as the session; raises ``Unavailable``."""
+        """Make a client, which is closed with the session; raises ``Unavailable``."""
         make: Any = self._session.client
         with _only_unavailable():
             return await self._stack.enter_async_context(make(service, config=config, **options))
 
     async def where(self, service: str) -> tuple[str, str]:
-        """The URL and the Region of a service, as the SDK finds them; raises ``Unavailable``."""
+        """The URL and the Region that the SDK would use for a service; raises ``Unavailable``."""
         meta = (await self._patient(service)).meta
         return str(meta.endpoint_url), str(meta.region_name)
 
     async def call(self, service: str, operation: str, request: Any) -> Any:
-        """The answer to a call; raises ``Unavailable`` once it has been tried three times."""
+        """Call an operation, at most three times; raises ``Unavailable``."""
         client = await self._patient(service)
         with _only_unavailable():
             return await getattr(client, xform_name(operation))(**request)

@@ -1,4 +1,10 @@
-"""Who serves a call: sockets of our own, or the SDK, and where credentials, Region and trust come from."""
+"""Decides whether our own sockets or the SDK serve a call, and finds credentials, Region and trust for both.
+
+Rules
+- Our own sockets serve where the environment says plainly where to call; the SDK serves behind a proxy, with
+  ``TRANSPORT=sdk``, and every call that our own sockets could not finish.
+- The SDK is loaded in a thread and only when it is needed, since loading it takes some hundred milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +17,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PostError, Unavailable
-from ..http.pool import certificate_authorities, trust
 from ..http.sigv4 import Credentials
+from ..http.tls import certificate_authorities, trust
 from . import environment
 from .calls import SignedCalls
 
@@ -23,10 +29,10 @@ _log = logging.getLogger("async_relay")
 
 
 class Aws:
-    """What all calls to AWS share."""
+    """The session that all calls to AWS share: credentials, Region, TLS contexts, and the SDK once it is loaded."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ, *, own_sockets: bool = True) -> None:
-        """``own_sockets``: False leaves every call to the SDK, as a proxy does too."""
+        """``own_sockets`` False leaves every call to the SDK; a proxy does too, since our sockets would go past it."""
         self._environ = environ
         self._own_sockets = own_sockets and not environment.proxied(environ)
         self._tls: dict[str | None, ssl.SSLContext] = {}
@@ -35,7 +41,7 @@ class Aws:
         self._services: dict[str, Service] = {}
 
     async def sdk(self) -> Sdk:
-        """The SDK, loaded when it is first needed, beside the loop: that takes some hundred milliseconds."""
+        """The SDK, loaded by the first caller; raises ``Unavailable``."""
         async with self._sdk_opens:
             if self._sdk is None:
                 module = await self.load("sdk")
@@ -43,7 +49,7 @@ class Aws:
             return self._sdk
 
     async def load(self, name: str) -> Any:
-        """A module beside this one that needs the SDK; raises ``Unavailable`` where it cannot be loaded."""
+        """Import a module of this package that needs the SDK, in a thread; raises ``Unavailable``."""
         try:
             return await asyncio.to_thread(import_module, f"{__package__}.{name}")
         except Exception as error:
@@ -52,21 +58,21 @@ class Aws:
             raise Unavailable(f"the AWS SDK cannot be loaded: {type(error).__name__}: {error}") from error
 
     async def region(self) -> str | None:
-        """AWS_REGION, AWS_DEFAULT_REGION or the profile's."""
+        """The Region: AWS_REGION, AWS_DEFAULT_REGION or the profile's."""
         return environment.region(self._environ) or (await self.sdk()).region
 
     async def credentials(self) -> Credentials:
-        """The credentials of now, refreshed if they have to be; raises ``Unavailable``."""
+        """The current credentials, from the environment or from the SDK; raises ``Unavailable``."""
         return environment.credentials(self._environ) or await (await self.sdk()).credentials()
 
     def service(self, name: str) -> Service:
-        """``dynamodb`` or ``sqs``."""
+        """The service called ``dynamodb`` or ``sqs``, always the same object."""
         if name not in self._services:
             self._services[name] = Service(self, name)
         return self._services[name]
 
     async def own_calls(self, service: str) -> SignedCalls | None:
-        """Sockets of our own to a service; None where the SDK is to serve all."""
+        """Make a pool of our own sockets to a service; None where the SDK serves every call."""
         if not self._own_sockets:
             return None
         endpoint, region = environment.endpoint(self._environ, service), environment.region(self._environ)
@@ -78,7 +84,7 @@ class Aws:
     async def tls(self, url: str) -> ssl.SSLContext | None:
         """The TLS context for our own sockets to ``url``, None for plain HTTP; raises ``Unavailable``.
 
-        Reading a hundred CAs takes 40 ms, so not in the loop.
+        A thread reads the CAs, since reading a hundred takes 40 ms in which the loop would stand still.
         """
         if not url.startswith("https:"):
             return None
@@ -87,8 +93,8 @@ class Aws:
             try:
                 self._tls[ca_file] = await asyncio.to_thread(trust, ca_file)
             except OSError as error:
-                what = f"the certificates of {ca_file}" if ca_file else "the system's certificates"
-                raise Unavailable(f"{what} cannot be read: {error}") from error
+                source = f"the certificates of {ca_file}" if ca_file else "the system's certificates"
+                raise Unavailable(f"{source} cannot be read: {error}") from error
         return self._tls[ca_file]
 
     async def close(self) -> None:
@@ -100,7 +106,7 @@ class Aws:
 
 
 class Service:
-    """One service, by whoever serves it."""
+    """Calls one service: on our own sockets first, and through the SDK where that does not succeed."""
 
     def __init__(self, aws: Aws, name: str) -> None:
         self._aws = aws
@@ -110,14 +116,18 @@ class Service:
         self._opens = asyncio.Lock()
 
     async def call(self, operation: str, request: Mapping[str, Any]) -> Any:
-        """The content of the answer; raises ``Unavailable``."""
+        """Call once; returns the content of the answer, or raises ``Unavailable``."""
         (answer,) = await self.call_each(operation, [request])
         if isinstance(answer, Unavailable):
             raise answer
         return answer
 
     async def call_each(self, operation: str, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """One call a request: what each was answered, or the ``Unavailable`` it came to; may raise that too."""
+        """Call once per request, side by side.
+
+        Returns for each request the content of its answer or the ``Unavailable`` that it failed with; raises
+        ``Unavailable`` where no call could be made at all.
+        """
         own = await self._own_calls()
         if own is None:
             return [await self._call_sdk(operation, request) for request in requests]
@@ -142,6 +152,6 @@ class Service:
             return self._own
 
     async def close(self) -> None:
-        """Close its sockets."""
+        """Close our own sockets to the service."""
         if self._own is not None:
             await self._own.close()

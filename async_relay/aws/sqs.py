@@ -1,7 +1,9 @@
-"""Queues in SQS. A SendMessageBatch takes ten entries (SQS quotas), and we give it 256 KiB at most.
+"""Queues in SQS.
 
-Rule: an entry is sent when the answer names its Id in ``Successful`` and not in ``Failed``. Whatever the
-answer passes over has failed: to send it again repeats a message at worst, to believe it sent loses one.
+Rules
+- An entry counts as sent when the answer names its Id in ``Successful`` and not in ``Failed``. An entry that the
+  answer does not mention has failed: sending it again may repeat a message, but believing it sent may lose one.
+- A SendMessageBatch has ten entries at most (SQS quotas), and 256 KiB of bodies.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from .session import Service
 
 _log = logging.getLogger("async_relay")
 
+# Entries in one SendMessageBatch (SQS quotas).
 _BATCH_SEND = 10
 
 
@@ -28,7 +31,7 @@ class SqsQueue:
         self._url = url
 
     async def send(self, entries: Sequence[Entry]) -> None:
-        """Send in batches, in order; raises ``QueueUnavailable`` with what was not taken."""
+        """Send in batches, in order; raises ``QueueUnavailable`` with the positions of the entries that failed."""
         failed: set[int] = set()
         reason = ""
         for batch in _batches(entries):
@@ -43,20 +46,20 @@ class SqsQueue:
             )
 
     async def _send_batch(self, entries: Mapping[str, Entry]) -> tuple[set[str], str]:
-        """The Ids that were sent, and what went wrong with the others."""
+        """Send one batch; returns the Ids that were sent, and the reason why the others were not."""
         request = {"QueueUrl": self._url, "Entries": [_entry(name, entry) for name, entry in entries.items()]}
         try:
             answer = await self._sqs.call("SendMessageBatch", request)
             return _named(answer, "Successful").keys() - _named(answer, "Failed").keys(), _reason(answer)
         except Unavailable as error:
             return set(), str(error)
-        except Exception as error:  # noqa: BLE001 - the boundary: whatever AWS answers, nobody above knows its errors
+        except Exception as error:  # noqa: BLE001 - the boundary: no caller knows the errors an odd answer causes
             _log.exception("a batch for the queue %s failed unexpectedly", self._url)
             return set(), f"{type(error).__name__}: {error}"
 
 
 def _named(answer: Any, field: str) -> dict[str, Mapping[str, Any]]:
-    """The results in a field of the answer by their Ids; what has another shape than that is not there."""
+    """The results in a field of the answer by their Ids; results of another shape are left out."""
     results = answer.get(field) if isinstance(answer, Mapping) else None
     if not isinstance(results, list):
         return {}

@@ -1,7 +1,7 @@
 """File descriptors: how many sockets a process may hold, and whether it has none left.
 
-A process that has used up its descriptors cannot do anything any more: no socket to the table, no file of
-a module to import. So sockets for posts take what there is less a reserve. In a Lambda there are 1,024.
+A process without a free descriptor cannot open a socket to the table, nor a file to import. So the sockets
+for posts may take all descriptors but a reserve. A Lambda has 1,024.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from errno import EMFILE, ENFILE
 if sys.platform != "win32":
     import resource
 
-#: What everything but posts needs: the runtime, the loop and its threads some 30; the table and the queues 8 sockets
-#: each, and 10 each through the SDK; 16 handshakes under way with two more addresses to try each; modules being read.
+#: Descriptors for everything but posts: the runtime, the loop and its threads some 30; the table and the queues
+#: 8 sockets each, and 10 each through the SDK; 16 handshakes with two more addresses to try each; modules to import.
 RESERVED = 124
 #: The sockets for posts that a Lambda has room for: it has 1,024 descriptors (Lambda quotas, "File descriptors").
 MOST_IN_A_LAMBDA = 1_024 - RESERVED
 
 
 def sockets_at_most(wanted: int) -> int:
-    """How many sockets for posts there may be where ``wanted`` would be welcome.
+    """How many of ``wanted`` sockets for posts the process may open.
 
-    The process's limit less the reserve, but half of it where the limit is very low, and always one.
+    That is its limit less the reserve; half the limit where that is more; and always at least one.
     """
     if sys.platform == "win32":
         return wanted
@@ -34,7 +34,7 @@ def sockets_at_most(wanted: int) -> int:
 
 
 def exhausted() -> bool:
-    """Whether no descriptor is left, which a failed look-up of a name does not say."""
+    """Whether no descriptor is left: a look-up of a name that fails for that reason gives another error."""
     try:
         socket.socket().close()
     except OSError as error:
@@ -43,5 +43,5 @@ def exhausted() -> bool:
 
 
 def lacks_descriptors(error: OSError) -> bool:
-    """Whether the error says that the process, or the machine, had no descriptor left."""
+    """Whether the error is that the process, or the machine, had no descriptor left."""
     return error.errno in (EMFILE, ENFILE)

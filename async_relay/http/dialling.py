@@ -1,12 +1,13 @@
 """A TCP connection to the first of a host's addresses that answers ("Happy Eyeballs", RFC 8305).
 
 Rules
-- Addresses are tried in the resolver's order, but the families in turn; each has a head start of a quarter of
-  a second, less if it fails sooner, so an address that is dead costs that and not the whole timeout.
-- The first connection wins; all others are closed, however this ends.
+- Addresses are tried in the resolver's order, with the address families taking turns. Each address has a head
+  start of a quarter of a second over the next, or less if it fails sooner. So a dead address costs that much
+  and not the whole timeout.
+- The first connection wins; all other attempts are closed, also when the caller is cancelled.
 
-uvloop's ``create_connection`` tries one address after the other, each to its end, and has no
-``happy_eyeballs_delay``.
+This is our own because uvloop's ``create_connection`` has no ``happy_eyeballs_delay``: it waits for one address
+to fail before it tries the next.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class _Address(NamedTuple):
 
 
 async def dial(host: str, port: int) -> socket.socket:
-    """A connected socket that does not block; raises ``OSError`` with what each address came to."""
+    """Connect a non-blocking socket; raises ``OSError`` with the failure of each address."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = _families_in_turn(_Address(*each) for each in found)
     return await (_attempt(addresses[0]) if len(addresses) == 1 else _race(addresses))
@@ -69,7 +70,7 @@ async def _race(addresses: Sequence[_Address]) -> socket.socket:
 async def _first(
     attempts: set[asyncio.Task[socket.socket]], failures: list[OSError], seconds: float | None
 ) -> socket.socket | None:
-    """Wait for an attempt to end; the socket of one that succeeded. Those that ended are attempts no more."""
+    """Wait until an attempt ends, and remove it from ``attempts``; returns its socket, if it succeeded."""
     done, _ = await asyncio.wait(attempts, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for attempt in done:
         attempts.remove(attempt)

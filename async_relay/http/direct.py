@@ -1,4 +1,4 @@
-"""The direct transport: PostToConnection on a pool of our own.
+"""The direct transport: PostToConnection over a pool of signed sockets.
 
 Source: API Gateway Management API, ``POST /@connections/{connectionId}``.
 """
@@ -11,15 +11,58 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
+from ..errors import PostError
 from ..wire.messages import Message
+from .opening import Endpoint
 from .pool import SignedPool
 from .sigv4 import Credentials, Signer, quote_id
+from .sockets import Done
 
+# The ids that API Gateway makes: of these only the equals sign must be quoted, which costs less than ``quote_id``.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]*=*").fullmatch
 
 
-class DirectTransport(SignedPool):
-    """Posts messages to the connections of one API."""
+class PostToConnection:
+    """The requests of the direct transport: the recipient is an object with a ``connection_id``."""
+
+    most_read = 65_536
+    most_kept = 200
+
+    def __init__(self, endpoint: Endpoint, region: str) -> None:
+        self._netloc = endpoint.netloc
+        self._region = region
+        self._prefix = f"{endpoint.path}/@connections/"
+        self._start = f"POST {self._prefix}".encode()
+        self._middle = f" HTTP/1.1\r\nHost: {self._netloc}\r\nContent-Type: application/json\r\n".encode()
+        self._signer: Signer | None = None
+        self._signer_of: Credentials | None = None
+        self._sign: Callable[[str, str], bytes] = _unsigned
+        self._body: bytes | None = None
+        self._tail = b""
+
+    def resign(self, credentials: Credentials, now: datetime) -> None:
+        """Sign for the path of the stage's connections."""
+        if self._signer is None or credentials != self._signer_of:
+            self._signer_of = credentials
+            self._signer = Signer(self._netloc, self._prefix, self._region, credentials)
+        self._sign = self._signer.at(now)
+
+    def request(self, recipient: Any, body: bytes, digest: str) -> bytes:
+        """A post to ``recipient.connection_id``; the part that all recipients of a body share is made once."""
+        if body is not self._body:
+            self._body = body
+            self._tail = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        name = recipient.connection_id
+        quoted = name.replace("=", "%3D") if _PLAIN_ID(name) else quote_id(name)
+        return self._start + quoted.encode() + self._middle + self._sign(quoted, digest) + self._tail
+
+    def accept(self, _recipient: Any, _body: bytes) -> PostError | None:
+        """A 200 is a delivered message, whatever it says."""
+        return None
+
+
+class DirectTransport:
+    """Posts messages to the clients of one API, over ``pool``."""
 
     def __init__(
         self,
@@ -32,32 +75,34 @@ class DirectTransport(SignedPool):
         timeout: float = 3.0,
     ) -> None:
         """``endpoint`` is the URL with the stage; ``timeout`` in seconds, for one post or one connection."""
-        super().__init__(endpoint, credentials=credentials, tls=tls, max_sockets=max_sockets, timeout=timeout)
-        self._region = region
-        self._prefix = f"{self._path}/@connections/"
-        self._start = f"POST {self._prefix}".encode()
-        self._middle = f" HTTP/1.1\r\nHost: {self._netloc}\r\nContent-Type: application/json\r\n".encode()
-        self._signer: Signer | None = None
-        self._signer_of: Credentials | None = None
-        self._sign: Callable[[str, str], bytes] = _unsigned
-        self._message: Message | None = None
-        self._tail = b""
+        where = Endpoint.of(endpoint, tls)
+        requests = PostToConnection(where, region)
+        self.pool = SignedPool(where, requests, credentials=credentials, max_sockets=max_sockets, timeout=timeout)
+        self._send = self.pool.send
 
-    def resign(self, credentials: Credentials, now: datetime) -> None:
-        """For the path of the stage's connections."""
-        if self._signer is None or credentials != self._signer_of:
-            self._signer_of = credentials
-            self._signer = Signer(self._netloc, self._prefix, self._region, credentials)
-        self._sign = self._signer.at(now)
+    def __repr__(self) -> str:
+        """A sentence for logs and tests."""
+        return repr(self.pool)
 
-    def request(self, lane: Any, message: Message) -> bytes:
-        """A post to ``lane.connection_id``; what all clients of a message share is made once."""
-        if message is not self._message:
-            self._message = message
-            self._tail = b"Content-Length: %d\r\n\r\n%b" % (len(message.body), message.body)
-        name = lane.connection_id
-        quoted = name.replace("=", "%3D") if _PLAIN_ID(name) else quote_id(name)
-        return self._start + quoted.encode() + self._middle + self._sign(quoted, message.digest) + self._tail
+    async def begin(self) -> None:
+        """See ``SignedPool.begin``."""
+        await self.pool.begin()
+
+    def send(self, recipient: Any, message: Message, done: Done) -> None:
+        """Post ``message`` to ``recipient.connection_id``; ``done(recipient, error)`` follows."""
+        self._send(recipient, message.body, message.digest, done)
+
+    def stop(self) -> None:
+        """See ``SignedPool.stop``."""
+        self.pool.stop()
+
+    async def end(self) -> None:
+        """See ``SignedPool.end``."""
+        await self.pool.end()
+
+    async def close(self) -> None:
+        """See ``SignedPool.close``."""
+        await self.pool.close()
 
 
 def _unsigned(_quoted_id: str, _digest: str) -> bytes:

@@ -1,7 +1,7 @@
-"""AWS Signature Version 4 for many posts that differ in the end of their path and their body. Pure.
+"""AWS Signature Version 4 for many posts that differ only in the end of their path and their body. Pure.
 
-What is the same for every post of a second is done once: the canonical request up to the path is
-hashed before, and the HMAC of the signing key is copied, not keyed anew.
+Posts with the same date share most of the work, which is done once: the hash of the canonical request up to
+the path, and the two keyed states of the HMAC, are copied for each post.
 
 Rules (AWS General Reference, "Create a signed AWS API request")
 - The wire path carries the id percent-encoded once; the canonical path encodes that again.
@@ -21,8 +21,10 @@ from hmac import digest
 from urllib.parse import quote
 
 SERVICE = "execute-api"
+# HMAC (RFC 2104): the key is XORed with these bytes for the inner and the outer hash.
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
+# The block size of SHA-256 in bytes, to which HMAC pads its key.
 _HASH_BLOCK = 64
 _DOT_SEGMENTS = (".", "..")
 
@@ -37,7 +39,7 @@ class Credentials:
 
 
 def quote_id(connection_id: str) -> str:
-    """A connection id as it stands in the wire path."""
+    """A connection id as the path on the wire has it."""
     if connection_id in _DOT_SEGMENTS:
         return connection_id.replace(".", "%2E")
     return quote(connection_id, safe="-._~")
@@ -50,7 +52,7 @@ def signing_key(secret_key: str, day: str, region: str, service: str = SERVICE) 
 
 
 class Signer:
-    """Signs posts to one host and path prefix; ``at`` fixes the date."""
+    """Signs posts to one host and path prefix, once ``at`` has fixed the date."""
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class Signer:
         service: str = SERVICE,
         target: str = "",
     ) -> None:
-        """``host`` as in the Host header; ``prefix`` the path before what differs, as on the wire.
+        """``host`` as in the Host header; ``prefix`` is the part of the path that all posts share, as on the wire.
 
         ``target`` is the operation of a service of the JSON protocol, for the header X-Amz-Target.
         """

@@ -3,8 +3,8 @@
 scripts   what it answers, and to whom        pure
 trust     signatures and certificates         botocore's signer, trustme
 gateway   the server
-process   the same, in a process of its own
-memory    transport, connection store and queue in memory, with scripted faults
+process   the same, and any other object, in a process of its own
+memory    transport, connection store, queue, and the services of a sandbox in memory, with scripted faults
 """
 
 from ..http.sigv4 import Credentials

@@ -1,4 +1,4 @@
-"""The transport, the connection store and the queue, in memory: the same behaviour, scripted faults.
+"""The transport, the connection store, the queue and all three as services, in memory, with scripted faults.
 
 For tests, load tests and the demo. Everything takes its time from the running loop, so a virtual
 clock serves as well as the real one.
@@ -14,7 +14,7 @@ from copy import copy
 from hashlib import blake2b
 from typing import Any, NamedTuple, Self
 
-from ..delivery.protocols import Entry, Page
+from ..delivery.protocols import ConnectionStore, Entry, Page, Queue, Transport
 from ..errors import Disconnected, PostError, QueueUnavailable, StoreUnavailable, TimedOut, Unreachable, post_error
 from ..wire.jobs import Client, Cursor, Shard, ShardKind, is_in_partition, shard_of
 from ..wire.messages import Message
@@ -295,3 +295,31 @@ class MemoryQueue:
         """Everything in it, which is then empty."""
         entries, self.entries = self.entries, []
         return entries
+
+
+class MemoryServices:
+    """The services of a ``Sandbox`` in memory: one table, one transport, and a queue for each URL it asks for."""
+
+    def __init__(self, rows: MemoryStore | None = None, posts: MemoryTransport | None = None) -> None:
+        self.rows = rows or MemoryStore()
+        self.posts = posts or MemoryTransport()
+        self.queues: dict[str, MemoryQueue] = defaultdict(MemoryQueue)
+
+    def __repr__(self) -> str:
+        """A sentence for tests."""
+        return f"<{self.rows!r}, {self.posts!r}, {len(self.queues)} queues>"
+
+    async def store(self) -> ConnectionStore:
+        """The table."""
+        return self.rows
+
+    async def transport(self) -> Transport:
+        """The transport."""
+        return self.posts
+
+    def queue(self, url: str) -> Queue:
+        """The queue with this URL, always the same."""
+        return self.queues[url]
+
+    async def close(self) -> None:
+        """Keep everything, so that a test can look at it."""

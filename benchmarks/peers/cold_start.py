@@ -60,12 +60,13 @@ def ours(setup: Any) -> None:
     uvloop.new_event_loop = lambda: marking_loop(uvloop.Loop, setup["port"])
     import handler
     from async_relay.sandbox import Sandbox
+    from async_relay.services import AwsServices
 
     mark("imports")
 
-    class Marking(Sandbox):
-        async def _open_store(self) -> Any:
-            store: Any = await super()._open_store()
+    class Marking(AwsServices):
+        async def store(self) -> Any:
+            store: Any = await super().store()
             mark("DynamoDB client")
             read = store.read
 
@@ -77,8 +78,8 @@ def ours(setup: Any) -> None:
             store.read = marking_read
             return store
 
-        async def _open_transport(self) -> Any:
-            transport: Any = await super()._open_transport()
+        async def transport(self) -> Any:
+            transport: Any = await super().transport()
             mark("posting client")
             send = transport.send
 
@@ -92,7 +93,7 @@ def ours(setup: Any) -> None:
             transport.send = marking_send
             return transport
 
-    handler._sandbox = Marking(handler.settings)  # noqa: SLF001 - the same with marks
+    handler._sandbox = Sandbox(handler.settings, Marking(handler.settings))  # noqa: SLF001 - the same with marks
     if handler.lambda_handler(setup["event"])["batchItemFailures"]:
         sys.exit("the relay handed the record back")
 

@@ -77,7 +77,7 @@ async def test_more_posts_than_descriptors_are_all_delivered_and_some_stay_free(
         async with opened("direct", gateway.endpoint, "", max_sockets=10_000, timeout=5) as transport:
             assert await post_all(transport, [(f"{number}=", b"{}") for number in range(500)]) == [None] * 500
             assert isinstance(transport, DirectTransport)
-            assert transport.opened <= (RESERVED + 100) // 2
+            assert transport.pool.opened <= (RESERVED + 100) // 2
             assert not exhausted()
 
 

@@ -22,8 +22,8 @@ from async_relay.errors import (
     TooLarge,
 )
 from async_relay.http.direct import DirectTransport
-from async_relay.http.pool import trust
 from async_relay.http.sigv4 import Credentials
+from async_relay.http.tls import trust
 from async_relay.testing.gateway import Gateway
 from async_relay.testing.scripts import Answer, Cut, Hang
 
@@ -235,17 +235,19 @@ async def test_a_signature_ages_while_nothing_is_posted(gateway: Gateway, monkey
     """Five minutes of silence within an invocation: the next post is signed anew, and the one after it is not."""
     signed: list[object] = []
 
-    class Watched(DirectTransport):
-        def resign(self, credentials: Credentials, now: datetime) -> None:
-            signed.append(now)
-            super().resign(credentials, now)
-
     async def credentials() -> Credentials:
         return CREDENTIALS
 
-    transport = Watched(
+    transport = DirectTransport(
         gateway.endpoint, region="us-east-1", credentials=credentials, tls=trust(gateway.ca_file), timeout=1.0
     )
+    resign = transport.pool.requests.resign
+
+    def watched(credentials: Credentials, now: datetime) -> None:
+        signed.append(now)
+        resign(credentials, now)
+
+    monkeypatch.setattr(transport.pool.requests, "resign", watched)
     await transport.begin()
     assert await post(transport, "a=") is None
     await asyncio.sleep(0.3)

@@ -1,4 +1,4 @@
-"""Whom the sockets trust."""
+"""Which certificate authorities the sockets trust."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import pytest
 
 from async_relay.aws import Aws
-from async_relay.http.pool import certificate_authorities, trust
+from async_relay.http.tls import certificate_authorities, trust
 
 API = "https://abc.execute-api.eu-west-1.amazonaws.com/prod"
 
