@@ -27,7 +27,7 @@ from .delivery.broadcaster import Broadcaster, Limits
 from .delivery.pacing import Pacing
 from .delivery.protocols import ConnectionStore, Queue, Transport
 from .delivery.rate import Rate
-from .delivery.relay import Failures, Measure, Queues, Relay
+from .delivery.relay import EmitMetrics, Failures, Queues, Relay
 from .delivery.settlement import Policy
 from .errors import RelayError, StoreUnavailable, Unavailable
 from .http.descriptors import sockets_at_most
@@ -62,12 +62,12 @@ class Sandbox:
         environ: Mapping[str, str] = os.environ,
         *,
         wall_clock: Callable[[], float] = time.time,
-        measure: Measure = lambda _figures: None,
+        emit_metrics: EmitMetrics = lambda _figures: None,
     ) -> None:
         self._settings = settings
         self._environ = environ
         self._wall_clock = wall_clock
-        self._measure = measure
+        self._emit_metrics = emit_metrics
         self._opened_aws: Aws | None = None
         self._store: ConnectionStore | None = None
         self._transport: Transport | None = None
@@ -166,7 +166,7 @@ class Sandbox:
                 shard_kind=settings.shard_kind,
                 auto_clients=settings.fanout_auto_clients if settings.fanout_mode == "auto" else None,
                 coalesce=settings.coalesce,
-                measure=self._measure,
+                emit_metrics=self._emit_metrics,
                 pacing=self._pacing,
             )
         return self._relay

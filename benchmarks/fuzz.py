@@ -29,7 +29,7 @@ from async_relay.cli.letters import Form, read_letter
 from async_relay.errors import Disconnected, PostError, ServerError, UndecodableRecord, UnreadableJob, post_error
 from async_relay.http.pool import _Post, _Socket
 from async_relay.http.sigv4 import quote_id
-from async_relay.wire.jobs import MAX_BODY_BYTES, DeadLetter, Job
+from async_relay.wire.jobs import MAX_QUEUE_BODY_BYTES, DeadLetter, Job
 from async_relay.wire.messages import Message
 from async_relay.wire.streams import read_records
 
@@ -116,7 +116,7 @@ def check_record(raw: Any) -> str:
         read_records(raw)
     (read,) = read_records({"Records": [raw]})
     letter = DeadLetter("undecodable", read.problem or "", raw, 1, read.event_id, read.sequence, read.keys).encode()
-    assert len(letter.encode()) <= MAX_BODY_BYTES
+    assert len(letter.encode()) <= MAX_QUEUE_BODY_BYTES
     if read.problem is not None:
         assert read.message is None
         return f"problem: {' '.join(read.problem.split()[:2])} … {' '.join(read.problem.split()[-2:])[:24]}"
@@ -137,7 +137,7 @@ def check_job(body: str) -> str:
     assert Job.decode(job.encode()) == job
     job.deduplication_id(0)
     for part in job.split():
-        assert len(part.encode().encode()) <= MAX_BODY_BYTES
+        assert len(part.encode().encode()) <= MAX_QUEUE_BODY_BYTES
     for client in job.clients:
         quote_id(client.connection_id)
         assert isinstance(job.messages[client.skip], Message)

@@ -93,7 +93,7 @@ class WatchedSandbox(Sandbox):
     """The handler's sandbox with a watch at its transport, and its queues in this process."""
 
     def __init__(self, chosen: Settings, watch: Watch, queues: Mapping[str, Queue], world: World) -> None:
-        super().__init__(chosen, measure=self._note)
+        super().__init__(chosen, emit_metrics=self._note)
         self._watch = watch
         self._queues = queues
         self._world = world

@@ -164,7 +164,7 @@ async def test_each_client_gets_its_messages_in_order(seed: int) -> None:
     report = await scene.broadcast(everybody(8), seconds=600)
     expected = [f"e{number}" for number in range(8)]
     assert all(scene.got(each) == expected for each in names("c", 200))
-    assert not report.outcomes[0].leftovers
+    assert not report.outcomes[0].undelivered
 
 
 async def test_posting_starts_with_the_first_page() -> None:
@@ -226,7 +226,7 @@ async def test_jobs_are_served_side_by_side() -> None:
     scene = Scene(Failing(500, prefix="sick"), MemoryStore(names("c", 3)))
     report = await scene.broadcast(to("a", "b", count=2), everybody(1), to("sick", Client("d", skip=2), count=3))
     assert [outcome.delivered for outcome in report.outcomes] == [[2, 2], [3], [0, 0, 1]]
-    assert [len(outcome.leftovers) for outcome in report.outcomes] == [0, 0, 1]
+    assert [len(outcome.undelivered) for outcome in report.outcomes] == [0, 0, 1]
     assert repr(report.outcomes[2]) == "<1 delivered of 3 messages, 0 gone, 1 left over, 0 rejected>"
 
 
@@ -260,7 +260,7 @@ async def test_a_gone_client_is_tried_once_and_its_row_deleted(created_at: int |
     report = await scene.broadcast(everybody(3))
     assert scene.transport.posts == {"gone=": 1}
     assert (store.deleted, store.rows) == (["gone="], {})
-    assert (report.outcomes[0].gone, report.outcomes[0].leftovers, report.undeleted) == (1, [], 0)
+    assert (report.outcomes[0].gone, report.outcomes[0].undelivered, report.undeleted) == (1, [], 0)
 
 
 async def test_exactly_the_gone_rows_go() -> None:
@@ -292,7 +292,7 @@ async def test_a_young_gone_client_is_parked_with_its_age() -> None:
     """Five tries within the grace leave the client over, its createdAt with it, its row in place."""
     scene = Scene(Failing(410), store_of(NOW_MS, "new="))
     report = await scene.broadcast(everybody(2))
-    ((client, error),) = report.outcomes[0].leftovers
+    ((client, error),) = report.outcomes[0].undelivered
     assert client == Client("new=", NOW_MS, 0)
     assert isinstance(error, Gone)
     assert scene.store.deleted == []
@@ -305,7 +305,7 @@ async def test_a_gone_client_is_deleted_once_its_grace_is_over(persistent: bool)
     scene = Scene(Failing(410, delay=0.01), store_of(NOW_MS - 9_500, "new="), persistent=persistent)
     report = await scene.broadcast(everybody(2))
     assert scene.store.deleted == ["new="]
-    assert report.outcomes[0].leftovers == []
+    assert report.outcomes[0].undelivered == []
     assert 0.5 <= scene.took < 3
 
 
@@ -467,7 +467,7 @@ async def test_a_buffer_that_stays_full_is_left_over() -> None:
     """A client refused alone gives up its place after five tries."""
     scene = Scene(Failing(429, prefix="full"), MemoryStore([*names("c", 300), "full="]))
     report = await scene.broadcast(everybody())
-    ((client, error),) = report.outcomes[0].leftovers
+    ((client, error),) = report.outcomes[0].undelivered
     assert (client.connection_id, error and error.reason) == ("full=", "throttled")
     assert scene.transport.posts["full="] == 5
 
@@ -479,7 +479,7 @@ async def test_the_accounts_limit_slows_everybody_down_and_counts_no_try(burst: 
     scene = Scene(bucket, MemoryStore(names("c", 1_500)))
     report = await scene.broadcast(everybody())
     assert report.outcomes[0].delivered == [1_500]
-    assert report.outcomes[0].leftovers == []
+    assert report.outcomes[0].undelivered == []
     assert report.throttled == bucket.refusals < 1_500
     assert scene.took < 2 * 1_500 / 400
 
@@ -504,7 +504,7 @@ async def test_five_relays_share_one_limit(burst: float) -> None:
     start = loop.time()
     reports = await asyncio.gather(*(scene.broadcaster.broadcast([everybody()], 60) for scene in scenes))
     served = sum(report.outcomes[0].delivered[0] for report in reports)
-    assert served + sum(len(report.outcomes[0].leftovers) for report in reports) == 2_500
+    assert served + sum(len(report.outcomes[0].undelivered) for report in reports) == 2_500
     assert served >= 2_495, "hardly anybody is refused alone five times"
     assert loop.time() - start < 2 * 2_500 / 400
     assert bucket.refusals < 2_500
@@ -550,8 +550,8 @@ async def test_ten_quick_failures_wait_for_the_answers_of_those_in_flight(status
     report = await scene.broadcast(everybody())
     assert report.systemic is None
     assert report.outcomes[0].delivered == [clients - 10]
-    assert sorted(left.client.connection_id for left in report.outcomes[0].leftovers) == sorted(names("no", 10))
-    assert all(left.error is not None for left in report.outcomes[0].leftovers)
+    assert sorted(left.client.connection_id for left in report.outcomes[0].undelivered) == sorted(names("no", 10))
+    assert all(left.error is not None for left in report.outcomes[0].undelivered)
 
 
 @pytest.mark.parametrize("status", [403, -1])
@@ -584,7 +584,7 @@ async def test_one_403_among_many_200s_is_that_clients_alone(persistent: bool) -
     scene = Scene(Failing(403, prefix="no"), MemoryStore(["no=", *names("c", 30)]), persistent=persistent)
     report = await scene.broadcast(everybody(), seconds=8)
     assert report.systemic is None
-    ((client, error),) = report.outcomes[0].leftovers
+    ((client, error),) = report.outcomes[0].undelivered
     assert (client.connection_id, type(error)) == ("no=", Forbidden)
 
 
@@ -598,7 +598,7 @@ async def test_a_suspect_is_cleared_by_the_first_200(persistent: bool) -> None:
     scene = Scene(late, MemoryStore(["no=", "c="]), persistent=persistent)
     report = await scene.broadcast(everybody(), seconds=20)
     assert (report.systemic, report.outcomes[0].delivered) == (None, [1])
-    assert [left.client.connection_id for left in report.outcomes[0].leftovers] == ["no="]
+    assert [left.client.connection_id for left in report.outcomes[0].undelivered] == ["no="]
     assert (scene.took > 10) == persistent
 
 
@@ -607,7 +607,7 @@ async def test_who_was_forbidden_while_others_were_served_has_been_judged() -> N
     job = Job(messages(), (Client("no="),), attempt=1, reason="forbidden")
     report = await Scene(Failing(403)).broadcast(job)
     assert report.systemic is None
-    assert [type(left.error) for left in report.outcomes[0].leftovers] == [Forbidden]
+    assert [type(left.error) for left in report.outcomes[0].undelivered] == [Forbidden]
 
 
 @pytest.mark.parametrize("persistent", [False, True])
@@ -629,7 +629,7 @@ async def test_connections_that_fail_while_others_are_served_are_those_clients_a
     report = await scene.broadcast(everybody())
     assert report.systemic is None
     assert report.outcomes[0].delivered == [20]
-    assert len(report.outcomes[0].leftovers) == failing
+    assert len(report.outcomes[0].undelivered) == failing
 
 
 async def test_a_table_that_cannot_be_read_is_systemic() -> None:
@@ -663,7 +663,7 @@ async def test_a_table_that_fails_half_way_ends_the_reading_only() -> None:
     rest = await MemoryStore.read(store, Shard(), outcome.cursor)
     assert not {client.connection_id for client in rest.clients} & set(scene.transport.received)
     assert isinstance(outcome.failure, StoreUnavailable)
-    assert outcome.leftovers == []
+    assert outcome.undelivered == []
 
 
 class DownFor(MemoryStore):
@@ -821,7 +821,7 @@ async def test_tries_at_a_message(status: int, delay: float, posts: int) -> None
     """A client gets five tries at a message, and a timeout counts two."""
     scene = Scene(lambda _id, _message: Reply(status, delay, arrives=False))
     report = await scene.broadcast(to("sick=", count=2))
-    ((client, error),) = report.outcomes[0].leftovers
+    ((client, error),) = report.outcomes[0].undelivered
     assert client == Client("sick=", None, 0)
     assert isinstance(error, PostError)
     assert error.temporary
@@ -846,7 +846,7 @@ async def test_a_client_left_over_half_way_lacks_only_the_rest() -> None:
     """What a client has is not sent again: its leftover starts at the first message it lacks."""
     scene = Scene(lambda _id, message: Reply(500 if message.event_id == "e2" else 200))
     report = await scene.broadcast(to("c=", count=4))
-    ((client, error),) = report.outcomes[0].leftovers
+    ((client, error),) = report.outcomes[0].undelivered
     assert client.skip == 2
     assert type(error) is ServerError
     assert report.outcomes[0].delivered == [1, 1, 0, 0]
@@ -857,7 +857,7 @@ async def test_without_a_queue_tries_end_at_the_deadline_only() -> None:
     scene = Scene(Failing(500), persistent=True)
     report = await scene.broadcast(to("sick="), seconds=30)
     assert 26 <= scene.took <= 30
-    assert len(report.outcomes[0].leftovers) == 1
+    assert len(report.outcomes[0].undelivered) == 1
     assert scene.transport.posts["sick="] > 10
 
 
@@ -866,13 +866,13 @@ async def test_the_deadline_leaves_the_rest_over_and_the_unread_part() -> None:
     scene = Scene(lambda _id, _message: Reply(200, 0.1), MemoryStore(names("c", 5_000), page_size=700), bound=10)
     report = await scene.broadcast(everybody(), seconds=6)
     outcome = report.outcomes[0]
-    left = [left.client.connection_id for left in outcome.leftovers]
+    left = [left.client.connection_id for left in outcome.undelivered]
     assert outcome.unread
     assert outcome.cursor is not None
     scene.store.page_size = 5_000
     unread = [client.connection_id for client in (await scene.store.read(Shard(), outcome.cursor)).clients]
     assert sorted([*left, *scene.transport.received, *unread]) == sorted(names("c", 5_000))
-    assert all(left.error is None for left in outcome.leftovers)
+    assert all(left.error is None for left in outcome.undelivered)
     assert outcome.delivered == [450]
     assert scene.took == pytest.approx(4.5, abs=0.11)
 
@@ -881,11 +881,11 @@ async def test_what_is_in_flight_at_the_deadline_is_cut_and_counts_as_a_try() ->
     """A post that may have arrived is left over as timed out."""
     scene = Scene(lambda _id, _message: Reply(200, 1.9), MemoryStore(names("c", 6)), bound=3)
     report = await scene.broadcast(everybody(), seconds=2)
-    errors = [left.error for left in report.outcomes[0].leftovers]
+    errors = [left.error for left in report.outcomes[0].undelivered]
     assert scene.took == pytest.approx(1.9)
     assert errors == [None, None, None]
     report = await scene.broadcast(everybody(), seconds=1.8)
-    errors = [left.error for left in report.outcomes[0].leftovers]
+    errors = [left.error for left in report.outcomes[0].undelivered]
     assert scene.took == pytest.approx(1.8)
     assert Counter(map(type, errors)) == {TimedOut: 3, type(None): 3}
 
@@ -896,7 +896,7 @@ async def test_time_is_kept_back_for_those_who_will_be_left_over(delay: float, u
     store = MemoryStore(names("c", 10_000))
     scene = Scene(lambda _id, _message: Reply(500, delay), store, bound=10_000, timeout=30, persistent=True)
     report = await scene.broadcast(everybody(), seconds=10)
-    assert len(report.outcomes[0].leftovers) == 10_000
+    assert len(report.outcomes[0].undelivered) == 10_000
     assert until - 0.3 < scene.took < until - 0.05
 
 
@@ -920,7 +920,7 @@ async def test_no_time_at_all_leaves_everybody_over(seconds: float) -> None:
     """However little time is left, the report says that nobody was served."""
     scene = Scene(lambda _id, _message: Reply(200, 0.1), MemoryStore(names("c", 5), delay=0.06))
     report = await scene.broadcast(everybody(), to("d="), seconds=seconds)
-    assert report.systemic is not None or (report.outcomes[0].unread and len(report.outcomes[1].leftovers) == 1)
+    assert report.systemic is not None or (report.outcomes[0].unread and len(report.outcomes[1].undelivered) == 1)
 
 
 def test_a_deadline_that_passed_before_the_first_page_leaves_the_table_unread() -> None:

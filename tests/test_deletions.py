@@ -110,7 +110,7 @@ async def test_two_jobs_that_name_the_same_gone_clients_delete_their_rows(client
         Queues(MemoryQueue(), MemoryQueue()),
         Policy(retries=True, dead_letters=True),
         wall_clock=time.time,
-        measure=figures.append,
+        emit_metrics=figures.append,
     )
     names = [f"{number}=" for number in range(clients)]
     body = Job((Message.encode({"kind": "remediation"}),), tuple(map(Client, ["well=", *names]))).encode()

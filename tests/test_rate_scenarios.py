@@ -145,8 +145,8 @@ async def live(
         broadcaster = relay(account, rates[number], clients, number)
         for batch in range(batches):
             report = await broadcaster.broadcast([Job(messages(count, batch), shard=Shard())], seconds)
-            course.left_over += len(report.outcomes[0].leftovers)
-            course.counted += sum(error is not None for _, error in report.outcomes[0].leftovers)
+            course.left_over += len(report.outcomes[0].undelivered)
+            course.counted += sum(error is not None for _, error in report.outcomes[0].undelivered)
             course.delivered += sum(report.outcomes[0].delivered)
         course.ends.append(loop.time() - start)
 

@@ -21,7 +21,7 @@ from async_relay.delivery.relay import Failures, Queues, Relay
 from async_relay.delivery.settlement import Policy
 from async_relay.errors import UndecodableRecord
 from async_relay.testing.memory import NEVER, OK, MemoryQueue, MemoryStore, MemoryTransport, Reply, Script
-from async_relay.wire.jobs import MAX_BODY_BYTES, Client, Job, Shard
+from async_relay.wire.jobs import MAX_QUEUE_BODY_BYTES, Client, Job, Shard
 from async_relay.wire.messages import Message
 from async_relay.wire.streams import read_record
 
@@ -77,7 +77,7 @@ class Stage:
             Queues(self.retry, self.letters, self.fanout),
             policy or Policy(retry, letters),
             wall_clock=wall_clock,
-            measure=lambda figures: self.figures.append(dict(figures)),
+            emit_metrics=lambda figures: self.figures.append(dict(figures)),
             **options,
         )
         self.took = 0.0
@@ -542,7 +542,7 @@ async def test_thousands_of_leftovers_are_few_messages() -> None:
     assert await stage.stream(*records(3)) == back()
     assert stage.retry
     assert len(stage.retry.entries) < 10
-    assert all(len(entry.body.encode()) <= MAX_BODY_BYTES for entry in stage.retry.entries)
+    assert all(len(entry.body.encode()) <= MAX_QUEUE_BODY_BYTES for entry in stage.retry.entries)
     assert sorted(client.connection_id for job, _ in stage.parked() for client in job.clients) == sorted(everybody)
 
 
@@ -605,7 +605,7 @@ async def test_a_large_batch_is_split_in_order() -> None:
     stage = Stage(clients=names("c", 40), fanout=True, shards=3)
     assert stage.fanout
     assert await stage.stream(*batch) == back()
-    assert all(len(entry.body.encode()) <= MAX_BODY_BYTES for entry in stage.fanout.entries)
+    assert all(len(entry.body.encode()) <= MAX_QUEUE_BODY_BYTES for entry in stage.fanout.entries)
     assert len({entry.deduplication_id for entry in stage.fanout.entries}) == len(stage.fanout.entries) > 8
     assert await stage.jobs(*stage.fanout.take()) == back()
     assert all(stage.got(each) == [str(number) for number in range(1, 11)] for each in names("c", 40))
@@ -615,12 +615,12 @@ async def test_a_dispatched_job_fits_whatever_the_shards_are_called() -> None:
     """The number of a shard may be long, and still no job is over 256 KiB."""
     batch = [record(incident(number, arn="x" * 80_000), sequence=str(number)) for number in range(1, 4)]
     found = tuple(message for each in batch if (message := read_record(each).message))
-    spare = MAX_BODY_BYTES - len(Job(found, shard=Shard(), first_at=NOW_MS).encode().encode())
+    spare = MAX_QUEUE_BODY_BYTES - len(Job(found, shard=Shard(), first_at=NOW_MS).encode().encode())
     batch[2] = record(incident(3, arn="x" * (80_000 + spare)), sequence="3")
     stage = Stage(fanout=True, shards=101)
     assert stage.fanout
     assert await stage.stream(*batch) == back()
-    assert max(len(entry.body.encode()) for entry in stage.fanout.entries) <= MAX_BODY_BYTES
+    assert max(len(entry.body.encode()) for entry in stage.fanout.entries) <= MAX_QUEUE_BODY_BYTES
 
 
 async def test_what_the_fifo_queue_refuses_goes_back() -> None:
@@ -674,7 +674,7 @@ async def test_a_group_stops_at_its_first_failure() -> None:
     stage.relay._policy = Policy(True, False)
     entries = [fifo(0, 1), fifo(0, 2), fifo(0, 3), fifo(1, 1)]
     assert await stage.jobs(*entries) == back("m1", "m2")
-    cursors = [fifo(0, 2), fifo(0, 1, cursor={"position": 0}, hop=1), fifo(0, 3), fifo(1, 3)]
+    cursors = [fifo(0, 2), fifo(0, 1, cursor={"position": 0}, continuation=1), fifo(0, 3), fifo(1, 3)]
     assert await stage.jobs(*cursors) == back("m0", "m1", "m2")
 
 
@@ -688,7 +688,7 @@ async def test_a_workers_continuation_goes_back_to_its_group() -> None:
     job = Job.decode(continuation.body)
     assert continuation.group == "1"
     assert continuation.deduplication_id != entry.deduplication_id
-    assert (job.hop, job.attempt, job.shard) == (1, 0, Shard(1, 2))
+    assert (job.continuation, job.attempt, job.shard) == (1, 0, Shard(1, 2))
     assert job.cursor is not None
     assert all(delay == 0 and parked.attempt == 0 for parked, delay in stage.parked())
 
@@ -703,7 +703,7 @@ async def test_a_continuation_that_got_no_further_is_no_repeat_of_itself() -> No
     for hop in range(1, 5):
         assert await stage.jobs(entry, seconds=5) == back()
         (entry,) = stage.fanout.take()
-        assert Job.decode(entry.body).hop == hop
+        assert Job.decode(entry.body).continuation == hop
         identifiers.add(entry.deduplication_id)
     assert len(identifiers) == 5
     stage.store.delay = 0

@@ -863,7 +863,7 @@ class Forgetful(Broadcaster):
     async def broadcast(self, jobs: Sequence[Job], seconds: float) -> Report:
         report = await super().broadcast(jobs, seconds)
         for outcome in report.outcomes:
-            outcome.leftovers.clear()
+            outcome.undelivered.clear()
         return report
 
 
@@ -893,7 +893,9 @@ class Restart(Broadcaster):
     async def broadcast(self, jobs: Sequence[Job], seconds: float) -> Report:
         report = await super().broadcast(jobs, seconds)
         for outcome in report.outcomes:
-            outcome.leftovers[:] = [left._replace(client=left.client._replace(skip=0)) for left in outcome.leftovers]
+            outcome.undelivered[:] = [
+                left._replace(client=left.client._replace(skip=0)) for left in outcome.undelivered
+            ]
         return report
 
 

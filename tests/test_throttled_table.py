@@ -143,12 +143,12 @@ async def test_the_unread_part_waits_in_the_retry_queue(base: float) -> None:
     relay = relay_over(store, MemoryTransport(), Queues(queue, MemoryQueue()))
     relay._policy = Policy(True, True, base)
     first = await store.read(Shard(), None)
-    job = Job((message(1),), shard=Shard(), cursor=first.cursor, attempt=1, hop=3)
+    job = Job((message(1),), shard=Shard(), cursor=first.cursor, attempt=1, continuation=3)
     assert await relay.on_jobs({"Records": sqs_records(job)}, 30) == {"batchItemFailures": []}
     (entry,) = queue.entries
     parked = Job.decode(entry.body)
     assert await pages(store, Shard(), parked.cursor) == [100, 100]
-    assert (parked.attempt, parked.hop, entry.delay) == (1, 4, int(base))
+    assert (parked.attempt, parked.continuation, entry.delay) == (1, 4, int(base))
 
 
 async def test_without_a_retry_queue_the_records_go_back() -> None:
@@ -198,7 +198,7 @@ async def test_jobs_of_one_group_that_share_a_read_go_on_together() -> None:
     assert await relay.on_jobs({"Records": sqs_records(*jobs, group="0")}, 30) == {"batchItemFailures": []}
     (entry,) = fanout.entries
     parked = Job.decode(entry.body)
-    assert (entry.group, entry.delay, parked.hop) == ("0", 0, 1)
+    assert (entry.group, entry.delay, parked.continuation) == ("0", 0, 1)
     assert await pages(store, Shard(), parked.cursor) == [100] * 4
     assert [each.sequence for each in parked.messages] == ["1", "2", "3"]
 

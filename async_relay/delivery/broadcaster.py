@@ -307,7 +307,7 @@ class _Broadcast:
             self._unproven.clear()
 
     def _leave(self, lane: Lane) -> None:
-        lane.outcome.leftovers.append(lane.left_over())
+        lane.outcome.undelivered.append(lane.undelivered())
 
     def _abort(self, error: PostError) -> None:
         """Nobody can be served: take nothing more, wait for what is in flight but not for the deadline."""
@@ -360,7 +360,7 @@ class _Broadcast:
 
     def _held(self) -> int:
         """How many clients would have to be written down if there were no more time."""
-        left = sum(len(outcome.leftovers) + outcome.rejections for outcome in self._outcomes)
+        left = sum(len(outcome.undelivered) + outcome.rejections for outcome in self._outcomes)
         return left + len(self._ready) + len(self._in_flight) + len(self._waiting) + len(self._suspects)
 
     def _check(self) -> None:

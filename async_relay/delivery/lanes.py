@@ -22,7 +22,7 @@ from ..errors import Forbidden, Gone, PostError, Throttled, Unreachable
 from ..wire.jobs import Client
 from .backoff import equal_jitter, full_jitter
 from .rate import Rate
-from .report import Leftover, Outcome
+from .report import Outcome, Undelivered
 
 MAX_TRIES = 5
 HANDSHAKE_MS = 10_000
@@ -65,9 +65,9 @@ class Lane:
         """The client, and what it has already."""
         return Client(self.connection_id, self.created_at, self.position)
 
-    def left_over(self) -> Leftover:
+    def undelivered(self) -> Undelivered:
         """As it is, when there is no time or no point to go on."""
-        return Leftover(self.client, self.error if self.tries else None)
+        return Undelivered(self.client, self.error if self.tries else None)
 
 
 class Step(Enum):
@@ -136,7 +136,7 @@ class Judge:
         if self.served:
             return None
         for outcome in outcomes:
-            for _, error in outcome.leftovers:
+            for _, error in outcome.undelivered:
                 if isinstance(error, Forbidden) and not _judged_before(outcome):
                     return error
                 if isinstance(error, Unreachable) and not self._reached:

@@ -28,9 +28,8 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from ..errors import QueueUnavailable, StoreUnavailable, UnreadableJob
-from ..wire.jobs import MAX_BODY_BYTES, DeadLetter, Job, Shard, ShardKind
-from ..wire.messages import MAX_BODY_BYTES as MAX_MESSAGE_BYTES
-from ..wire.messages import Message, latest
+from ..wire.jobs import MAX_QUEUE_BODY_BYTES, DeadLetter, Job, Shard, ShardKind
+from ..wire.messages import MAX_POST_BYTES, Message, latest
 from ..wire.streams import Record, read_records
 from .broadcaster import Broadcaster
 from .pacing import Pacing
@@ -41,12 +40,12 @@ from .settlement import Policy, settle
 _log = logging.getLogger("async_relay")
 
 Failures = dict[str, list[dict[str, str]]]
-Measure = Callable[[Mapping[str, float]], None]
+EmitMetrics = Callable[[Mapping[str, float]], None]
 
 _FIRST_RESERVE = 1.0
 _LEAST_RESERVE = 0.3
 _LEAST_TIME = 0.5
-_LETTER_ROOM = MAX_BODY_BYTES - 6_000
+_LETTER_ROOM = MAX_QUEUE_BODY_BYTES - 6_000
 _SHARDS_AT_ONCE = 50
 _COUNT_HOLDS = 60.0
 
@@ -108,12 +107,12 @@ class Relay:
         shard_kind: ShardKind = ShardKind.SEGMENT,
         auto_clients: int | None = None,
         coalesce: bool = False,
-        measure: Measure = lambda _figures: None,
+        emit_metrics: EmitMetrics = lambda _figures: None,
         pacing: Pacing | None = None,
     ) -> None:
         """``shards`` of ``shard_kind`` is what the fan-out makes, from ``auto_clients`` clients on (None: always).
 
-        ``coalesce`` leaves only the newest state of each incident of a batch; ``measure`` gets the figures
+        ``coalesce`` leaves only the newest state of each incident of a batch; ``emit_metrics`` gets the figures
         of each broadcast.
         """
         self._broadcaster = broadcaster
@@ -125,7 +124,7 @@ class Relay:
         self._coalesce = coalesce
         self._many = True
         self._counted_at = float("-inf")
-        self._measure = measure
+        self._emit = emit_metrics
         self._reserve = _FIRST_RESERVE
         self._pacing = pacing or Pacing()
 
@@ -222,7 +221,7 @@ class Relay:
         report = await self._broadcaster.broadcast(
             [job for job, _ in jobs], max(0.0, seconds - min(self._reserve, seconds / 4))
         )
-        self._tell(report)
+        self._emit_metrics(report)
         if report.systemic is not None:
             _log.error("nobody can be served: %s", report.systemic)
             return [(set(range(len(job.messages))), []) for job, _ in jobs]
@@ -234,10 +233,10 @@ class Relay:
                 _log.warning("the table stopped answering after %d pages: %s", outcome.pages, outcome.failure)
             parcels = [
                 parcel
-                for parked in settlement.parked
+                for parked in settlement.requeued
                 for parcel in self._park(parked.job, parked.delay, group, owner, parked.positions)
             ]
-            for buried in settlement.buried:
+            for buried in settlement.dead_lettered:
                 _log.error("a message cannot be delivered: %s, %s", buried.letter.reason, buried.letter.detail)
                 parcels += self._bury(buried.letter, owner, buried.positions)
             served.append((set(settlement.back), parcels))
@@ -316,11 +315,11 @@ class Relay:
     def _now(self) -> int:
         return int(self._wall_clock() * 1000)
 
-    def _tell(self, report: Report) -> None:
+    def _emit_metrics(self, report: Report) -> None:
         figures: dict[str, float] = {
             "delivered": sum(sum(outcome.delivered) for outcome in report.outcomes),
             "gone": sum(outcome.gone for outcome in report.outcomes),
-            "left_over": sum(len(outcome.leftovers) for outcome in report.outcomes),
+            "left_over": sum(len(outcome.undelivered) for outcome in report.outcomes),
             "rejected": sum(outcome.rejections for outcome in report.outcomes),
             "posts": report.posts,
             "throttled": report.throttled,
@@ -338,7 +337,7 @@ class Relay:
         if report.rate_limit is not None:
             figures["rate_limit"] = report.rate_limit
         _log.debug("broadcast", extra=figures)
-        self._measure(figures)
+        self._emit(figures)
 
 
 async def _send_to(queue: Queue, parcels: list[_Parcel], end: float) -> list[_Parcel]:
@@ -362,7 +361,7 @@ def _letters(records: Sequence[Record], now: int) -> Iterator[tuple[int, DeadLet
             _log.error("record %s cannot be decoded: %s", record.event_id, detail)
         elif record.message and record.message.oversized:
             reason = "too_large"
-            detail = f"the message has {len(record.message.body):,} bytes; API Gateway takes {MAX_MESSAGE_BYTES:,}"
+            detail = f"the message has {len(record.message.body):,} bytes; API Gateway takes {MAX_POST_BYTES:,}"
             _log.error("record %s is not posted: %s", record.event_id, detail)
         else:
             continue
@@ -377,7 +376,9 @@ def _next_run(waiting: deque[_Received]) -> _Run:
         taken.append(waiting.popleft())
     messages = tuple(message for each in taken for message in each.job.messages)
     ends = tuple(accumulate(len(each.job.messages) for each in taken))
-    return _Run(tuple(taken), replace(first, messages=messages, hop=max(each.job.hop for each in taken)), ends)
+    return _Run(
+        tuple(taken), replace(first, messages=messages, continuation=max(each.job.continuation for each in taken)), ends
+    )
 
 
 def _same_read(job: Job, first: Job) -> bool:

@@ -9,7 +9,7 @@ from ..errors import PostError, StoreUnavailable, Unavailable
 from ..wire.jobs import Client, Cursor, Job
 
 
-class Leftover(NamedTuple):
+class Undelivered(NamedTuple):
     """A client that still lacks its messages from ``client.skip`` on; without ``error`` it was never tried."""
 
     client: Client
@@ -36,7 +36,7 @@ class Outcome:
     job: Job
     delivered: list[int]
     gone: int = 0
-    leftovers: list[Leftover] = field(default_factory=list)
+    undelivered: list[Undelivered] = field(default_factory=list)
     rejected: dict[tuple[int, str], Rejected] = field(default_factory=dict)
     blocked: dict[int, str] = field(default_factory=dict)
     unread: bool = False
@@ -62,7 +62,7 @@ class Outcome:
         """A sentence for logs."""
         return (
             f"<{sum(self.delivered)} delivered of {len(self.job.messages)} messages, {self.gone} gone, "
-            f"{len(self.leftovers)} left over, {self.rejections} rejected{', part unread' * self.unread}>"
+            f"{len(self.undelivered)} left over, {self.rejections} rejected{', part unread' * self.unread}>"
         )
 
 

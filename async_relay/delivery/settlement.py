@@ -24,7 +24,7 @@ from ..errors import PostError
 from ..wire.jobs import Client, DeadLetter, Job
 from .backoff import queue_delay
 from .lanes import CROWD
-from .report import Leftover, Outcome
+from .report import Outcome, Undelivered
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
+class Requeued:
     """A job for a queue and the delay (s) it waits there; ``positions``: whose messages are lost without it."""
 
     job: Job
@@ -47,7 +47,7 @@ class Parked:
 
 
 @dataclass(frozen=True, slots=True)
-class Buried:
+class DeadLettered:
     """A dead letter, and the messages that are lost without it."""
 
     letter: DeadLetter
@@ -58,45 +58,45 @@ class Buried:
 class Settlement:
     """What is to be done about one outcome; ``back`` are the positions no queue is there for."""
 
-    parked: tuple[Parked, ...] = ()
-    buried: tuple[Buried, ...] = ()
+    requeued: tuple[Requeued, ...] = ()
+    dead_lettered: tuple[DeadLettered, ...] = ()
     back: frozenset[int] = frozenset()
 
 
 def settle(outcome: Outcome, policy: Policy, now: int) -> Settlement:
     """Decide about everything in ``outcome`` that was not delivered."""
-    parked: list[Parked] = []
-    buried: list[Buried] = []
+    requeued: list[Requeued] = []
+    dead_lettered: list[DeadLettered] = []
     back: set[int] = set()
-    for clients, error in _groups(outcome.leftovers):
+    for clients, error in _groups(outcome.undelivered):
         job, positions = _lacking(outcome.job, clients, error, now)
         exhausted = error is not None and job.attempt > policy.max_attempts
         if error is not None and exhausted and policy.dead_letters:
-            buried.append(Buried(_exhausted(job, outcome.job.attempt, error, now), positions))
+            dead_lettered.append(DeadLettered(_exhausted(job, outcome.job.attempt, error, now), positions))
         elif policy.retries and not exhausted:
             delay = queue_delay(job.attempt, policy.backoff_seconds) if error is not None else 0
-            parked.append(Parked(job, delay, positions))
+            requeued.append(Requeued(job, delay, positions))
         else:
             back.update(positions)
     if outcome.unread:
         positions = range(len(outcome.job.messages))
         if policy.retries and (outcome.pages or outcome.failure is None):
             delay = queue_delay(1, policy.backoff_seconds) if outcome.failure is not None else 0
-            parked.append(Parked(_unread(outcome, now), delay, positions))
+            requeued.append(Requeued(_unread(outcome, now), delay, positions))
         else:
             back.update(positions)
     for position, letter in _rejections(outcome, now):
         if policy.dead_letters:
-            buried.append(Buried(letter, range(position, position + 1)))
+            dead_lettered.append(DeadLettered(letter, range(position, position + 1)))
         else:
             back.add(position)
-    return Settlement(tuple(parked), tuple(buried), frozenset(back))
+    return Settlement(tuple(requeued), tuple(dead_lettered), frozenset(back))
 
 
-def _groups(leftovers: list[Leftover]) -> Iterator[tuple[list[Client], PostError | None]]:
+def _groups(undelivered: list[Undelivered]) -> Iterator[tuple[list[Client], PostError | None]]:
     """Clients together whose errors have the same reason."""
     groups: dict[str, tuple[list[Client], PostError | None]] = {}
-    for client, error in leftovers:
+    for client, error in undelivered:
         clients, _ = groups.setdefault(error.reason if error else "", ([], error))
         clients.append(client)
     yield from groups.values()
@@ -111,7 +111,7 @@ def _lacking(job: Job, clients: list[Client], error: PostError | None, now: int)
         clients=tuple(client._replace(skip=client.skip - start) for client in clients),
         shard=None,
         cursor=None,
-        hop=0,
+        continuation=0,
         attempt=job.attempt + (error is not None),
         first_at=job.first_at or now,
         reason=error.reason if error else job.reason,
@@ -121,7 +121,7 @@ def _lacking(job: Job, clients: list[Client], error: PostError | None, now: int)
 
 def _unread(outcome: Outcome, now: int) -> Job:
     job = outcome.job
-    return replace(job, cursor=outcome.cursor, hop=job.hop + 1, first_at=job.first_at or now)
+    return replace(job, cursor=outcome.cursor, continuation=job.continuation + 1, first_at=job.first_at or now)
 
 
 def _exhausted(job: Job, attempt: int, error: PostError, now: int) -> DeadLetter:
@@ -158,7 +158,7 @@ def _refused_by_all(outcome: Outcome, position: int, reason: str) -> bool:
 
 def _wanted_by(outcome: Outcome, position: int, reason: str) -> list[Client]:
     """The job's clients that were to get the message, without those left over or in a letter for another reason."""
-    elsewhere = {client.connection_id for client, _ in outcome.leftovers if client.skip <= position}
+    elsewhere = {client.connection_id for client, _ in outcome.undelivered if client.skip <= position}
     for (at, other), (_, clients) in outcome.rejected.items():
         if at == position and other != reason:
             elsewhere.update(client.connection_id for client in clients)
