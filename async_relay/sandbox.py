@@ -24,11 +24,12 @@ from urllib.parse import urlsplit
 
 from .aws import Aws, DynamoStore, SqsQueue
 from .delivery.broadcaster import Broadcaster, Limits
+from .delivery.outbox import Queues
 from .delivery.pacing import Pacing
 from .delivery.protocols import ConnectionStore, Queue, Transport
 from .delivery.rate import Rate
-from .delivery.relay import EmitMetrics, Failures, Queues, Relay
-from .delivery.settlement import Policy
+from .delivery.relay import EmitMetrics, Failures, Relay
+from .delivery.settlement import RequeuePolicy
 from .errors import RelayError, StoreUnavailable, Unavailable
 from .http.descriptors import sockets_at_most
 from .http.direct import DirectTransport
@@ -148,19 +149,12 @@ class Sandbox:
                 dead_letters=self._queue(settings.dead_letter_queue_url),
                 fanout=self._queue(settings.fanout_queue_url if settings.fanout_mode != "direct" else None),
             )
-            limits = Limits(
-                sockets_at_most(settings.max_concurrency), settings.post_timeout_seconds, queues.retry is None
-            )
+            limits = Limits(sockets_at_most(settings.max_concurrency), settings.post_timeout_seconds)
             rate = Rate(settings.max_posts_per_second)
             self._relay = Relay(
                 Broadcaster(self._transport, store, limits, rate, Random(), self._wall_clock),
                 queues,
-                Policy(
-                    queues.retry is not None,
-                    queues.dead_letters is not None,
-                    settings.retry_backoff_seconds,
-                    settings.max_delivery_attempts,
-                ),
+                RequeuePolicy(settings.retry_backoff_seconds, settings.max_delivery_attempts),
                 wall_clock=self._wall_clock,
                 shards=settings.fanout_shards,
                 shard_kind=settings.shard_kind,

@@ -62,21 +62,22 @@ class Scene:
         *,
         bound: int = 100,
         timeout: float = 3.0,
-        persistent: bool = False,
+        retry_until_deadline: bool = False,
         rate: Rate | None = None,
         transport: MemoryTransport | None = None,
     ) -> None:
         self.store = store or MemoryStore()
         self.transport = transport or MemoryTransport(script, timeout=timeout)
         self.broadcaster = Broadcaster(
-            self.transport, self.store, Limits(bound, timeout, persistent), rate or Rate(), Random(1), wall_clock
+            self.transport, self.store, Limits(bound, timeout), rate or Rate(), Random(1), wall_clock
         )
+        self.retry_until_deadline = retry_until_deadline
         self.took = 0.0
 
     async def broadcast(self, *jobs: Job, seconds: float = 60.0) -> Report:
         loop = asyncio.get_running_loop()
         start = loop.time()
-        report = await self.broadcaster.broadcast(jobs, seconds)
+        report = await self.broadcaster.broadcast(jobs, seconds, retry_until_deadline=self.retry_until_deadline)
         self.took = loop.time() - start
         assert self.took <= seconds + 1e-6, "a broadcast ends in time"
         assert not still_running()
@@ -160,7 +161,7 @@ async def test_each_client_gets_its_messages_in_order(seed: int) -> None:
     def shaky(_id: str, _message: Message) -> Reply:
         return Reply(random.choice([200, 200, 200, 500, 0, 429]), random.random() / 10)
 
-    scene = Scene(shaky, MemoryStore(names("c", 200)), bound=20, persistent=True)
+    scene = Scene(shaky, MemoryStore(names("c", 200)), bound=20, retry_until_deadline=True)
     report = await scene.broadcast(everybody(8), seconds=600)
     expected = [f"e{number}" for number in range(8)]
     assert all(scene.got(each) == expected for each in names("c", 200))
@@ -227,7 +228,7 @@ async def test_jobs_are_served_side_by_side() -> None:
     report = await scene.broadcast(to("a", "b", count=2), everybody(1), to("sick", Client("d", skip=2), count=3))
     assert [outcome.delivered for outcome in report.outcomes] == [[2, 2], [3], [0, 0, 1]]
     assert [len(outcome.undelivered) for outcome in report.outcomes] == [0, 0, 1]
-    assert repr(report.outcomes[2]) == "<1 delivered of 3 messages, 0 gone, 1 left over, 0 rejected>"
+    assert repr(report.outcomes[2]) == "<1 delivered of 3 messages, 0 gone, 1 undelivered, 0 rejected>"
 
 
 async def test_nobody_is_connected() -> None:
@@ -299,10 +300,10 @@ async def test_a_young_gone_client_is_parked_with_its_age() -> None:
     assert scene.took < 10
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-async def test_a_gone_client_is_deleted_once_its_grace_is_over(persistent: bool) -> None:
+@pytest.mark.parametrize("retry_until_deadline", [False, True])
+async def test_a_gone_client_is_deleted_once_its_grace_is_over(retry_until_deadline: bool) -> None:
     """A row that turns ten seconds old while it still answers 410 goes."""
-    scene = Scene(Failing(410, delay=0.01), store_of(NOW_MS - 9_500, "new="), persistent=persistent)
+    scene = Scene(Failing(410, delay=0.01), store_of(NOW_MS - 9_500, "new="), retry_until_deadline=retry_until_deadline)
     report = await scene.broadcast(everybody(2))
     assert scene.store.deleted == ["new="]
     assert report.outcomes[0].undelivered == []
@@ -311,7 +312,7 @@ async def test_a_gone_client_is_deleted_once_its_grace_is_over(persistent: bool)
 
 async def test_without_a_queue_a_gone_client_is_waited_for_until_it_is_old() -> None:
     """With nowhere to park it, a young client is tried for its whole grace and then deleted."""
-    scene = Scene(Failing(410, delay=0.01), store_of(NOW_MS, "new="), persistent=True)
+    scene = Scene(Failing(410, delay=0.01), store_of(NOW_MS, "new="), retry_until_deadline=True)
     await scene.broadcast(everybody())
     assert scene.store.deleted == ["new="]
     assert 10 <= scene.took < 14
@@ -527,10 +528,12 @@ async def test_the_ceiling_holds_in_every_second(ceiling: int) -> None:
 # ── nobody can be served ────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-async def test_forbidden_for_all_is_systemic_after_ten(persistent: bool) -> None:
+@pytest.mark.parametrize("retry_until_deadline", [False, True])
+async def test_forbidden_for_all_is_systemic_after_ten(retry_until_deadline: bool) -> None:
     """403 from everybody ends the broadcast at once; nothing is deleted."""
-    scene = Scene(Failing(403, delay=0.05), MemoryStore(names("c", 500)), bound=20, persistent=persistent)
+    scene = Scene(
+        Failing(403, delay=0.05), MemoryStore(names("c", 500)), bound=20, retry_until_deadline=retry_until_deadline
+    )
     report = await scene.broadcast(everybody())
     assert isinstance(report.systemic, Forbidden)
     assert report.posts <= 30
@@ -567,39 +570,41 @@ async def test_a_post_that_hangs_does_not_keep_an_outage_secret(status: int) -> 
     assert scene.took <= 2.0
 
 
-@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("retry_until_deadline", [False, True])
 @pytest.mark.parametrize("clients", [1, 9])
-async def test_forbidden_for_a_few_and_nobody_else_is_systemic(clients: int, persistent: bool) -> None:
+async def test_forbidden_for_a_few_and_nobody_else_is_systemic(clients: int, retry_until_deadline: bool) -> None:
     """Fewer than ten clients, all forbidden, are enough once they have been tried to the end."""
-    scene = Scene(Failing(403), MemoryStore(names("c", clients)), persistent=persistent)
+    scene = Scene(Failing(403), MemoryStore(names("c", clients)), retry_until_deadline=retry_until_deadline)
     report = await scene.broadcast(everybody())
     assert isinstance(report.systemic, Forbidden)
     assert scene.took < 10
     assert scene.store.deleted == []
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-async def test_one_403_among_many_200s_is_that_clients_alone(persistent: bool) -> None:
+@pytest.mark.parametrize("retry_until_deadline", [False, True])
+async def test_one_403_among_many_200s_is_that_clients_alone(retry_until_deadline: bool) -> None:
     """A forbidden client is left over like any other that fails."""
-    scene = Scene(Failing(403, prefix="no"), MemoryStore(["no=", *names("c", 30)]), persistent=persistent)
+    scene = Scene(
+        Failing(403, prefix="no"), MemoryStore(["no=", *names("c", 30)]), retry_until_deadline=retry_until_deadline
+    )
     report = await scene.broadcast(everybody(), seconds=8)
     assert report.systemic is None
     ((client, error),) = report.outcomes[0].undelivered
     assert (client.connection_id, type(error)) == ("no=", Forbidden)
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-async def test_a_suspect_is_cleared_by_the_first_200(persistent: bool) -> None:
+@pytest.mark.parametrize("retry_until_deadline", [False, True])
+async def test_an_undecided_client_is_cleared_by_the_first_200(retry_until_deadline: bool) -> None:
     """A client forbidden five times waits for word of the others, and is judged once one is served."""
 
     def late(connection_id: str, _message: Message) -> Reply:
         return Reply(403) if connection_id == "no=" else Reply(200, 2.9)
 
-    scene = Scene(late, MemoryStore(["no=", "c="]), persistent=persistent)
+    scene = Scene(late, MemoryStore(["no=", "c="]), retry_until_deadline=retry_until_deadline)
     report = await scene.broadcast(everybody(), seconds=20)
     assert (report.systemic, report.outcomes[0].delivered) == (None, [1])
     assert [left.client.connection_id for left in report.outcomes[0].undelivered] == ["no="]
-    assert (scene.took > 10) == persistent
+    assert (scene.took > 10) == retry_until_deadline
 
 
 async def test_who_was_forbidden_while_others_were_served_has_been_judged() -> None:
@@ -610,11 +615,11 @@ async def test_who_was_forbidden_while_others_were_served_has_been_judged() -> N
     assert [type(left.error) for left in report.outcomes[0].undelivered] == [Forbidden]
 
 
-@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("retry_until_deadline", [False, True])
 @pytest.mark.parametrize("clients", [1, 500])
-async def test_nothing_listens(clients: int, persistent: bool) -> None:
+async def test_nothing_listens(clients: int, retry_until_deadline: bool) -> None:
     """An endpoint nobody can connect to is systemic within seconds, not at the deadline."""
-    scene = Scene(Failing(-1, delay=0.01), MemoryStore(names("c", clients)), persistent=persistent)
+    scene = Scene(Failing(-1, delay=0.01), MemoryStore(names("c", clients)), retry_until_deadline=retry_until_deadline)
     report = await scene.broadcast(everybody(2))
     assert isinstance(report.systemic, Unreachable)
     assert scene.took < 2
@@ -854,7 +859,7 @@ async def test_a_client_left_over_half_way_lacks_only_the_rest() -> None:
 
 async def test_without_a_queue_tries_end_at_the_deadline_only() -> None:
     """With nowhere to park a client it is tried until there is no time left."""
-    scene = Scene(Failing(500), persistent=True)
+    scene = Scene(Failing(500), retry_until_deadline=True)
     report = await scene.broadcast(to("sick="), seconds=30)
     assert 26 <= scene.took <= 30
     assert len(report.outcomes[0].undelivered) == 1
@@ -894,7 +899,7 @@ async def test_what_is_in_flight_at_the_deadline_is_cut_and_counts_as_a_try() ->
 async def test_time_is_kept_back_for_those_who_will_be_left_over(delay: float, until: float) -> None:
     """The more clients there are to park, the earlier a broadcast ends: writing 10,000 down takes a while."""
     store = MemoryStore(names("c", 10_000))
-    scene = Scene(lambda _id, _message: Reply(500, delay), store, bound=10_000, timeout=30, persistent=True)
+    scene = Scene(lambda _id, _message: Reply(500, delay), store, bound=10_000, timeout=30, retry_until_deadline=True)
     report = await scene.broadcast(everybody(), seconds=10)
     assert len(report.outcomes[0].undelivered) == 10_000
     assert until - 0.3 < scene.took < until - 0.05
@@ -909,7 +914,7 @@ async def test_time_is_kept_back_for_those_who_refused_a_message() -> None:
         return Reply(200, NEVER if connection_id == "hang=" else 0.0)
 
     rows = ["c=", "hang=", *names("odd", 10_000)]
-    scene = Scene(strict, MemoryStore(rows), bound=len(rows), timeout=30, persistent=True)
+    scene = Scene(strict, MemoryStore(rows), bound=len(rows), timeout=30, retry_until_deadline=True)
     report = await scene.broadcast(everybody(), seconds=10)
     assert report.outcomes[0].rejections == 10_000
     assert scene.took < 9.85

@@ -23,10 +23,11 @@ from lambda_models import (
 from records import incident, record
 
 from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.outbox import Queues
 from async_relay.delivery.protocols import Entry
 from async_relay.delivery.rate import Rate
-from async_relay.delivery.relay import Queues, Relay
-from async_relay.delivery.settlement import Policy
+from async_relay.delivery.relay import Relay
+from async_relay.delivery.settlement import RequeuePolicy
 from async_relay.errors import QueueUnavailable
 from async_relay.testing.memory import OK, MemoryStore, MemoryTransport, Reply, Script
 from async_relay.wire.jobs import Client, Job, Shard
@@ -261,9 +262,9 @@ class Deployed:
             self.retry if retry else None, self.letters if letters else None, self.fanout if fanout else None
         )
         self.relay = Relay(
-            Broadcaster(self.transport, self.store, Limits(5, 1.0, not retry), Rate(), Random(1), wall_clock),
+            Broadcaster(self.transport, self.store, Limits(5, 1.0), Rate(), Random(1), wall_clock),
             queues,
-            Policy(retry, letters, 5, 3),
+            RequeuePolicy(5, 3),
             wall_clock=wall_clock,
             shards=fanout,
         )
@@ -273,7 +274,7 @@ class Deployed:
         work = Relay(
             Broadcaster(worker, self.store, Limits(5, 1.0), Rate(), Random(2), wall_clock),
             queues,
-            Policy(retry, letters, 5, 3),
+            RequeuePolicy(5, 3),
             wall_clock=wall_clock,
             shards=fanout,
         )

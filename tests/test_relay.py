@@ -15,10 +15,11 @@ from lambda_models import EPOCH, still_running, virtual_time, wall_clock
 from records import event, incident, record, remediation
 
 from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.outbox import Queues
 from async_relay.delivery.protocols import Entry
 from async_relay.delivery.rate import Rate
-from async_relay.delivery.relay import Failures, Queues, Relay
-from async_relay.delivery.settlement import Policy
+from async_relay.delivery.relay import Failures, Relay
+from async_relay.delivery.settlement import RequeuePolicy
 from async_relay.errors import UndecodableRecord
 from async_relay.testing.memory import NEVER, OK, MemoryQueue, MemoryStore, MemoryTransport, Reply, Script
 from async_relay.wire.jobs import MAX_QUEUE_BODY_BYTES, Client, Job, Shard
@@ -61,7 +62,7 @@ class Stage:
         retry: bool = True,
         letters: bool = True,
         fanout: bool = False,
-        policy: Policy | None = None,
+        policy: RequeuePolicy | None = None,
         rate: Rate | None = None,
         **options: Any,
     ) -> None:
@@ -71,11 +72,11 @@ class Stage:
         self.letters = MemoryQueue() if letters else None
         self.fanout = MemoryQueue() if fanout else None
         self.figures: list[dict[str, float]] = []
-        limits = Limits(bound, timeout, persistent=not retry)
+        limits = Limits(bound, timeout)
         self.relay = Relay(
             Broadcaster(self.transport, self.store, limits, rate or Rate(), Random(1), wall_clock),
             Queues(self.retry, self.letters, self.fanout),
-            policy or Policy(retry, letters),
+            policy or RequeuePolicy(),
             wall_clock=wall_clock,
             emit_metrics=lambda figures: self.figures.append(dict(figures)),
             **options,
@@ -389,7 +390,7 @@ class SlowQueue(MemoryQueue):
 async def test_a_queue_that_hangs_hands_the_records_back_in_time() -> None:
     """A queue that does not answer ends neither the invocation's time nor the records."""
     stage = Stage(only("sick", Reply(500)), ["sick=", "c="])
-    stage.relay._queues = Queues(SlowQueue(), stage.letters)
+    stage.relay._outbox.queues = Queues(SlowQueue(), stage.letters)
     assert await stage.stream(*records(2), seconds=10) == back(1, 2)
     assert 9 <= stage.took <= 10
 
@@ -429,7 +430,7 @@ async def test_only_the_newest_state_is_sent_where_that_is_wanted() -> None:
 )
 async def test_the_retry_queues_delay_doubles(base: float, delays: list[int]) -> None:
     """Each attempt waits twice as long as the one before, at most 900 s; a base of 0 waits not at all."""
-    stage = Stage(only("", Reply(500)), ["sick="], policy=Policy(True, True, base, 10))
+    stage = Stage(only("", Reply(500)), ["sick="], policy=RequeuePolicy(base, 10))
     await stage.stream(*records(1))
     assert stage.retry
     seen = []
@@ -441,7 +442,7 @@ async def test_the_retry_queues_delay_doubles(base: float, delays: list[int]) ->
 
 async def test_after_the_last_attempt_a_job_is_a_dead_letter() -> None:
     """Client, messages, last error, first and last time: what an operator needs to know."""
-    stage = Stage(only("", Reply(500)), ["sick="], policy=Policy(True, True, 5, 2))
+    stage = Stage(only("", Reply(500)), ["sick="], policy=RequeuePolicy(5, 2))
     await asyncio.sleep(1)
     await stage.stream(*records(2))
     assert stage.retry
@@ -463,7 +464,7 @@ async def test_after_the_last_attempt_a_job_is_a_dead_letter() -> None:
 
 async def test_a_job_that_may_not_become_a_dead_letter_goes_back() -> None:
     """Exhausted, and no dead-letter queue: the message stays in its queue."""
-    stage = Stage(only("sick", Reply(500)), letters=False, policy=Policy(True, False, 5, 2))
+    stage = Stage(only("sick", Reply(500)), letters=False, policy=RequeuePolicy(5, 2))
     job = Job(messages(1), (Client("sick="),), attempt=2)
     assert await stage.jobs(replace(job, clients=(Client("c="),)), job) == back("m1")
 
@@ -668,10 +669,8 @@ async def test_jobs_of_one_shard_share_a_read() -> None:
 
 async def test_a_group_stops_at_its_first_failure() -> None:
     """A job that cannot be settled goes back with all behind it, and other groups go on."""
-    stage = Stage(only("", Reply(400)), names("c", 30), fanout=True)
+    stage = Stage(clients=names("c", 30), letters=False, fanout=True)
     stage.transport.script = lambda _id, message: Reply(400) if message.sequence == "2" else OK
-    stage.relay._queues = replace(stage.relay._queues, dead_letters=None)
-    stage.relay._policy = Policy(True, False)
     entries = [fifo(0, 1), fifo(0, 2), fifo(0, 3), fifo(1, 1)]
     assert await stage.jobs(*entries) == back("m1", "m2")
     cursors = [fifo(0, 2), fifo(0, 1, cursor={"position": 0}, continuation=1), fifo(0, 3), fifo(1, 3)]

@@ -12,10 +12,11 @@ from lambda_models import Function, Sqs, SqsMapping, StreamMapping, virtual_time
 from records import event, incident, record
 
 from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.outbox import Queues
 from async_relay.delivery.protocols import Entry, Page
 from async_relay.delivery.rate import Rate
-from async_relay.delivery.relay import Queues, Relay
-from async_relay.delivery.settlement import Policy
+from async_relay.delivery.relay import Relay
+from async_relay.delivery.settlement import RequeuePolicy
 from async_relay.errors import StoreUnavailable
 from async_relay.testing.memory import MemoryQueue, MemoryStore, MemoryTransport
 from async_relay.wire.jobs import Client, Cursor, Job, Shard
@@ -73,9 +74,8 @@ async def pages(store: MemoryStore, shard: Shard, cursor: Cursor | None = None) 
 
 
 def relay_over(store: MemoryStore, transport: MemoryTransport, queues: Queues, **options: Any) -> Relay:
-    retries, letters = queues.retry is not None, queues.dead_letters is not None
-    broadcaster = Broadcaster(transport, store, Limits(100, 3.0, not retries), Rate(), Random(1), wall_clock)
-    return Relay(broadcaster, queues, Policy(retries, letters), wall_clock=wall_clock, **options)
+    broadcaster = Broadcaster(transport, store, Limits(100, 3.0), Rate(), Random(1), wall_clock)
+    return Relay(broadcaster, queues, RequeuePolicy(), wall_clock=wall_clock, **options)
 
 
 class Throttled:
@@ -141,7 +141,7 @@ async def test_the_unread_part_waits_in_the_retry_queue(base: float) -> None:
     store, queue = TwoPages(names(500), page_size=100), MemoryQueue()
     store.left = 3
     relay = relay_over(store, MemoryTransport(), Queues(queue, MemoryQueue()))
-    relay._policy = Policy(True, True, base)
+    relay._policy = RequeuePolicy(base)
     first = await store.read(Shard(), None)
     job = Job((message(1),), shard=Shard(), cursor=first.cursor, attempt=1, continuation=3)
     assert await relay.on_jobs({"Records": sqs_records(job)}, 30) == {"batchItemFailures": []}

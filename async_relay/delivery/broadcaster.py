@@ -32,27 +32,24 @@ from ..errors import PostError, StoreUnavailable, TimedOut, Unavailable
 from ..wire.jobs import Job, Shard
 from .deletions import Deletions
 from .evidence import Evidence
-from .lanes import CROWD, Judge, Lane, Step
+from .lanes import Lane
 from .protocols import ConnectionStore, Transport
 from .rate import ROUND, Rate
 from .report import Outcome, Report
+from .retry_policy import RetryPolicy, Step
 
 _READ_AHEAD = 1_000
 # Seconds of CPU to settle and encode each client left over or refused: twice what was measured, 12 to 18 us for each
 # of 200,000 in 52 bodies on a busy core.
 _SETTLING = 0.00003
-# A malformed id answers 400 as well, and such rows may lie side by side in an index: so many, and nobody else, are
-# more than anybody's rubbish and few to post to in vain.
-_REFUSALS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of a broadcast; ``persistent``: no queue takes what is left, so tries end at the deadline only."""
+    """The bounds of a broadcast: posts in flight at most, and seconds for one post from connect to last byte."""
 
     max_concurrency: int = 100
     post_timeout: float = 3.0
-    persistent: bool = False
 
 
 class Broadcaster:
@@ -75,31 +72,34 @@ class Broadcaster:
         self.wall_clock = wall_clock
         self.evidence = Evidence(wall_clock)
 
-    async def broadcast(self, jobs: Sequence[Job], seconds: float) -> Report:
-        """Serve all jobs at once, within ``seconds``. What a post or the table does is in the report, never raised."""
+    async def broadcast(self, jobs: Sequence[Job], seconds: float, *, retry_until_deadline: bool = False) -> Report:
+        """Serve all jobs at once, within ``seconds``; a failed post or read is in the report, never raised.
+
+        ``retry_until_deadline``: there is no retry queue, so no client is given up before the time is over.
+        """
         outcomes = tuple(Outcome(job, [0] * len(job.messages)) for job in jobs)
-        judge = Judge(self.rate, self.random, self.wall_clock, persistent=self.limits.persistent)
-        return await _Broadcast(self, outcomes, judge, seconds).run()
+        policy = RetryPolicy(self.rate, self.random, self.wall_clock, retry_until_deadline=retry_until_deadline)
+        return await _Broadcast(self, outcomes, policy, seconds).run()
 
 
 class _Broadcast:
     """One broadcast under way."""
 
-    def __init__(self, owner: Broadcaster, outcomes: tuple[Outcome, ...], judge: Judge, seconds: float) -> None:
+    def __init__(self, owner: Broadcaster, outcomes: tuple[Outcome, ...], policy: RetryPolicy, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = owner.transport
         self._store = owner.store
         self._limits = owner.limits
         self._bound = owner.limits.max_concurrency
         self._rate = owner.rate
-        self._judge = judge
+        self._policy = policy
         self._outcomes = outcomes
         self._end = self._loop.time() + seconds
         self._last_call = self._end - min(owner.limits.post_timeout, seconds / 4)
         self._ready: deque[Lane] = deque()
         self._in_flight: set[Lane] = set()
         self._waiting: dict[Lane, asyncio.TimerHandle] = {}
-        self._suspects: list[Lane] = []
+        self._undecided: list[Lane] = []
         self._deletions = Deletions(owner.store)
         self._evidence = owner.evidence
         self._unproven: list[str] = []
@@ -110,7 +110,7 @@ class _Broadcast:
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._stopping = False
         self._blocked = False
-        self._doubt: PostError | None = None
+        self._maybe_systemic: PostError | None = None
         self._systemic: PostError | Unavailable | None = None
         self._posts = 0
         self._most = 0
@@ -127,7 +127,7 @@ class _Broadcast:
             self._systemic = (
                 error if isinstance(error, Unavailable) else Unavailable("the transport was not ready in time")
             )
-            self._leave_all()
+            self._give_up_all()
         finally:
             await self._release()
         return self._report()
@@ -158,7 +158,7 @@ class _Broadcast:
         error = None if task.cancelled() else task.exception()
         if error is not None and not self._over.done():
             self._over.set_exception(error)
-        self._check()
+        self._finish_if_idle()
 
     async def _read(self, outcome: Outcome, shard: Shard) -> None:
         while outcome.unread:
@@ -178,7 +178,7 @@ class _Broadcast:
     def _pump(self) -> None:
         """Send while there is somebody to send to, a place, and the rate allows it."""
         ready, in_flight = self._ready, self._in_flight
-        while ready and len(in_flight) < self._bound and not self._stopping and self._doubt is None:
+        while ready and len(in_flight) < self._bound and not self._stopping and self._maybe_systemic is None:
             if self._rate.limit is not None and self._paused():
                 break
             lane = ready.popleft()
@@ -191,7 +191,7 @@ class _Broadcast:
         if len(ready) <= _READ_AHEAD:
             self._room.set()
         if not in_flight:
-            self._check()
+            self._finish_if_idle()
 
     def _paused(self) -> bool:
         if self._pause is not None:
@@ -216,59 +216,59 @@ class _Broadcast:
         if error is None:
             self._delivered(lane)
         else:
-            step, wait = self._judge.judge(lane, error, self._loop.time())
-            self._take(step, lane, wait)
-        if self._doubt is not None:
+            step, wait = self._policy.decide(lane, error, self._loop.time())
+            self._apply(step, lane, wait)
+        if self._maybe_systemic is not None:
             self._decide()
         self._pump()
 
     def _decide(self) -> None:
         """Nobody can be served, unless one of those in flight is: wait for their answers, and send nothing."""
-        assert self._doubt is not None
-        if self._judge.served:
-            self._doubt = None
+        assert self._maybe_systemic is not None
+        if self._policy.served:
+            self._maybe_systemic = None
         elif not self._in_flight:
-            error, self._doubt = self._doubt, None
+            error, self._maybe_systemic = self._maybe_systemic, None
             self._abort(error)
 
     def _delivered(self, lane: Lane) -> None:
-        self._judge.served += 1
+        self._policy.served += 1
         lane.outcome.delivered[lane.position] += 1
         self._advance(lane)
-        if self._suspects:
-            suspects, self._suspects = self._suspects, []
-            for suspect in suspects:
-                step, wait = self._judge.vindicate(suspect)
-                self._take(step, suspect, wait)
+        if self._undecided:
+            undecided, self._undecided = self._undecided, []
+            for each in undecided:
+                step, wait = self._policy.clear(each)
+                self._apply(step, each, wait)
 
     def _advance(self, lane: Lane) -> None:
         lane.position += 1
         if lane.troubled:
-            self._judge.recovered(lane)
+            self._policy.recovered(lane)
         if lane.position < len(lane.messages):
             self._again(lane)
 
-    def _take(self, step: Step, lane: Lane, wait: float) -> None:
+    def _apply(self, step: Step, lane: Lane, wait: float) -> None:
         """Put a lane that was not delivered where it belongs now."""
         match step:
             case Step.WAIT if not self._stopping:
                 self._waiting[lane] = self._loop.call_later(wait, self._wake, lane)
-            case Step.SUSPECT if not self._stopping:
-                self._suspects.append(lane)
+            case Step.UNDECIDED if not self._stopping:
+                self._undecided.append(lane)
             case Step.ABORT if not self._stopping:
                 lane.tries += 1
-                self._suspects.append(lane)
-                self._doubt = lane.error
+                self._undecided.append(lane)
+                self._maybe_systemic = lane.error
             case Step.REJECT:
                 self._reject(lane)
-            case Step.BURY:
-                self._bury(lane)
-            case _:
-                self._leave(lane)
+            case Step.FORGET:
+                self._forget(lane)
+            case _:  # GIVE_UP, or a lane that would wait while the broadcast stops
+                self._give_up(lane)
 
     def _again(self, lane: Lane) -> None:
         if self._stopping:
-            self._leave(lane)
+            self._give_up(lane)
         else:
             self._ready.appendleft(lane)
 
@@ -284,13 +284,13 @@ class _Broadcast:
     def _reject(self, lane: Lane) -> None:
         assert lane.error is not None
         outcome, position = lane.outcome, lane.position
-        crowd = outcome.reject(lane.connection_id, lane.created_at, position, lane.error)
-        if not outcome.delivered[position] and crowd >= (CROWD if lane.error.same_for_all else _REFUSALS):
+        outcome.reject(lane.connection_id, lane.created_at, position, lane.error)
+        if outcome.refused_by_all(position, lane.error.reason, at_end=False):
             self._blocked = True
-            outcome.blocked.setdefault(position, lane.error.reason)
+            outcome.blocked[position] = lane.error.reason
         self._advance(lane)
 
-    def _bury(self, lane: Lane) -> None:
+    def _forget(self, lane: Lane) -> None:
         self._prove()
         lane.outcome.gone += 1
         if self._evidence.suffices(lane.connection_id, lane.created_at):
@@ -300,13 +300,13 @@ class _Broadcast:
 
     def _prove(self) -> None:
         """Once somebody was served, let the rows go that were held; asked now and then, to keep it out of each 200."""
-        if self._judge.served:
+        if self._policy.served:
             self._evidence.proven = True
             for connection_id in self._unproven:
                 self._deletions.add(connection_id)
             self._unproven.clear()
 
-    def _leave(self, lane: Lane) -> None:
+    def _give_up(self, lane: Lane) -> None:
         lane.outcome.undelivered.append(lane.undelivered())
 
     def _abort(self, error: PostError) -> None:
@@ -321,18 +321,18 @@ class _Broadcast:
         self._stopping = True
         for reader in self._readers:
             reader.cancel()
-        self._leave_all()
-        self._check()
+        self._give_up_all()
+        self._finish_if_idle()
 
-    def _leave_all(self) -> None:
+    def _give_up_all(self) -> None:
         for timer in self._waiting.values():
             timer.cancel()
-        lanes = [*self._ready, *self._waiting, *self._suspects]
+        lanes = [*self._ready, *self._waiting, *self._undecided]
         self._ready.clear()
         self._waiting.clear()
-        self._suspects.clear()
+        self._undecided.clear()
         for lane in lanes:
-            self._leave(lane)
+            self._give_up(lane)
 
     def _cut(self) -> None:
         """No more time: cut what is in flight. Nobody knows whether it arrived, so it counts as a try."""
@@ -344,30 +344,30 @@ class _Broadcast:
         lanes = tuple(self._in_flight)
         self._in_flight.clear()
         for lane in lanes:
-            self._leave(lane)
+            self._give_up(lane)
         self._stop()
 
     def _tick(self) -> None:
         now = self._loop.time()
         self._prove()
-        self._rate.tick(now, self._judge.served + self._judge.failed)
-        settling = _SETTLING * self._held()
+        self._rate.tick(now, self._policy.served + self._policy.failed)
+        settling = _SETTLING * self._unfinished()
         if now > self._end - settling:
             self._cut()
         elif now > self._last_call - settling and not self._stopping:
             self._stop()
         self._timers[2] = self._loop.call_later(ROUND, self._tick)
 
-    def _held(self) -> int:
+    def _unfinished(self) -> int:
         """How many clients would have to be written down if there were no more time."""
         left = sum(len(outcome.undelivered) + outcome.rejections for outcome in self._outcomes)
-        return left + len(self._ready) + len(self._in_flight) + len(self._waiting) + len(self._suspects)
+        return left + len(self._ready) + len(self._in_flight) + len(self._waiting) + len(self._undecided)
 
-    def _check(self) -> None:
+    def _finish_if_idle(self) -> None:
         """Over, once nobody is on the way and no page is to come; suspects alone wait for nothing."""
         busy = self._ready or self._in_flight or self._waiting or self._readers
         if not busy and not self._over.done():
-            self._leave_all()
+            self._give_up_all()
             self._over.set_result(None)
 
     async def _release(self) -> None:
@@ -390,9 +390,9 @@ class _Broadcast:
     def _report(self) -> Report:
         return Report(
             self._outcomes,
-            self._systemic or self._judge.systemic(self._outcomes) or self._unreadable(),
+            self._systemic or self._policy.systemic(self._outcomes) or self._unreadable(),
             posts=self._posts,
-            throttled=self._judge.throttled,
+            throttled=self._policy.throttled,
             most_in_flight=self._most,
             undeleted=self._deletions.undeleted,
             unproven=len(self._unproven),
