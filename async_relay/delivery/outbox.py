@@ -3,7 +3,8 @@
 Rules
 - An entry travels with the items whose messages it holds (``PendingSend``): an item is acknowledged
   only if the queues took every entry it is in.
-- Without the queue an entry would go to, its items go back. Here alone it matters which queues there are.
+- Without the queue an entry would go to, its items go back. Whether there is a
+  queue is asked of ``Queues`` alone.
 - A continuation of a FIFO group goes back to its group, everything else that is requeued to the retry
   queue. Without a retry queue nothing is continued either.
 - Time is kept back for the queues: as much as they took before, with a margin.
@@ -32,7 +33,7 @@ _log = logging.getLogger("async_relay")
 _FIRST_RESERVE = 1.0
 # Seconds kept back at least: one slow call among many fast ones must not lose what it carries.
 _LEAST_RESERVE = 0.3
-# A dead letter adds its reason, detail (2,000 characters, of up to 3 bytes in JSON for most) and ids to the job.
+# What a dead letter adds to its job: the detail of 2,000 characters, of which few take 3 bytes, its reason and its ids.
 _LETTER_ROOM = MAX_QUEUE_BODY_BYTES - 6_000
 
 
