@@ -36,7 +36,7 @@ HANDSHAKE_MS = 10_000
 
 
 class Step(Enum):
-    """What the broadcast does next with a lane whose post was not delivered."""
+    """The broadcast's next move with a lane whose post was not delivered."""
 
     #: Try again after a wait.
     WAIT = auto()
