@@ -289,7 +289,7 @@ async def test_a_handshake_that_still_finishes_is_served_and_kept() -> None:
     assert scene.store.deleted == []
 
 
-async def test_a_young_gone_client_is_parked_with_its_age() -> None:
+async def test_a_young_gone_client_is_requeued_with_its_age() -> None:
     """Five tries within the grace leave the client over, its createdAt with it, its row in place."""
     scene = Scene(Failing(410), store_of(NOW_MS, "new="))
     report = await scene.broadcast(everybody(2))
@@ -464,7 +464,7 @@ async def test_a_client_refused_alone_waits_alone() -> None:
     assert max(clock.by_client[each][-1] for each in names("c", 1_000)) <= 2_010 * 0.005 / 10
 
 
-async def test_a_buffer_that_stays_full_is_left_over() -> None:
+async def test_a_buffer_that_stays_full_is_undelivered() -> None:
     """A client refused alone gives up its place after five tries."""
     scene = Scene(Failing(429, prefix="full"), MemoryStore([*names("c", 300), "full="]))
     report = await scene.broadcast(everybody())
@@ -583,7 +583,7 @@ async def test_forbidden_for_a_few_and_nobody_else_is_systemic(clients: int, ret
 
 @pytest.mark.parametrize("retry_until_deadline", [False, True])
 async def test_one_403_among_many_200s_is_that_clients_alone(retry_until_deadline: bool) -> None:
-    """A forbidden client is left over like any other that fails."""
+    """A forbidden client is given up like any other that fails."""
     scene = Scene(
         Failing(403, prefix="no"), MemoryStore(["no=", *names("c", 30)]), retry_until_deadline=retry_until_deadline
     )
@@ -847,8 +847,8 @@ async def test_a_delivery_forgives_the_tries_before_it() -> None:
     assert tries.total() == 20
 
 
-async def test_a_client_left_over_half_way_lacks_only_the_rest() -> None:
-    """What a client has is not sent again: its leftover starts at the first message it lacks."""
+async def test_a_client_given_up_half_way_lacks_only_the_rest() -> None:
+    """A message it has is not sent again: the undelivered part starts at the first message it lacks."""
     scene = Scene(lambda _id, message: Reply(500 if message.event_id == "e2" else 200))
     report = await scene.broadcast(to("c=", count=4))
     ((client, error),) = report.outcomes[0].undelivered
@@ -883,7 +883,7 @@ async def test_the_deadline_leaves_the_rest_over_and_the_unread_part() -> None:
 
 
 async def test_what_is_in_flight_at_the_deadline_is_cut_and_counts_as_a_try() -> None:
-    """A post that may have arrived is left over as timed out."""
+    """A post that may have arrived is undelivered as timed out."""
     scene = Scene(lambda _id, _message: Reply(200, 1.9), MemoryStore(names("c", 6)), bound=3)
     report = await scene.broadcast(everybody(), seconds=2)
     errors = [left.error for left in report.outcomes[0].undelivered]
@@ -896,7 +896,7 @@ async def test_what_is_in_flight_at_the_deadline_is_cut_and_counts_as_a_try() ->
 
 
 @pytest.mark.parametrize(("delay", "until"), [(0.01, 7.5), (NEVER, 10.0)])
-async def test_time_is_kept_back_for_those_who_will_be_left_over(delay: float, until: float) -> None:
+async def test_time_is_kept_back_for_those_who_will_be_undelivered(delay: float, until: float) -> None:
     """The more clients there are to park, the earlier a broadcast ends: writing 10,000 down takes a while."""
     store = MemoryStore(names("c", 10_000))
     scene = Scene(lambda _id, _message: Reply(500, delay), store, bound=10_000, timeout=30, retry_until_deadline=True)

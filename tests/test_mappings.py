@@ -302,7 +302,7 @@ class Deployed:
 
 
 async def test_a_poison_record_costs_nothing_where_there_are_dead_letters() -> None:
-    """It is buried, and the batch succeeds the first time."""
+    """It is a dead letter, and the batch succeeds the first time."""
     world = Deployed()
     await world.live(*good(1, 2), poison("3"), *good(4, 5))
     assert world.stream.function.invocations == 1
@@ -338,7 +338,7 @@ async def test_a_sick_client_ends_in_the_dead_letters() -> None:
 
 
 async def test_an_endpoint_that_is_down_for_minutes_loses_nothing() -> None:
-    """Batches wait in the stream, in order, and nothing is deleted or buried meanwhile."""
+    """Batches wait in the stream, in order, and nothing is deleted or dead-lettered meanwhile."""
 
     def down(_id: str, _message: Message) -> Reply:
         return Reply(-1 if asyncio.get_running_loop().time() < 300 else 200, 0.01)
@@ -393,7 +393,7 @@ async def test_a_retry_job_killed_comes_again() -> None:
     assert world.first_times("c3=") == [1, 2]
 
 
-async def test_jobs_that_poison_a_queue_are_buried() -> None:
+async def test_jobs_that_poison_a_queue_are_dead_letters() -> None:
     """Unreadable bodies are dead letters, and the jobs beside them are served."""
     world = Deployed()
     message = read_record(good(1)[0]).message

@@ -137,7 +137,7 @@ async def test_a_throttled_table_behind_the_fan_out_is_served_once_too() -> None
 
 @pytest.mark.parametrize("base", [5.0, 0.0])
 async def test_the_unread_part_waits_in_the_retry_queue(base: float) -> None:
-    """It is the job from its page on, parked for the base delay, and no attempt is counted."""
+    """It is the job from its page on, requeued for the base delay, and no attempt is counted."""
     store, queue = TwoPages(names(500), page_size=100), MemoryQueue()
     store.left = 3
     relay = relay_over(store, MemoryTransport(), Queues(queue, MemoryQueue()))
@@ -146,9 +146,9 @@ async def test_the_unread_part_waits_in_the_retry_queue(base: float) -> None:
     job = Job((message(1),), shard=Shard(), cursor=first.cursor, attempt=1, continuation=3)
     assert await relay.on_jobs({"Records": sqs_records(job)}, 30) == {"batchItemFailures": []}
     (entry,) = queue.entries
-    parked = Job.decode(entry.body)
-    assert await pages(store, Shard(), parked.cursor) == [100, 100]
-    assert (parked.attempt, parked.continuation, entry.delay) == (1, 4, int(base))
+    requeued = Job.decode(entry.body)
+    assert await pages(store, Shard(), requeued.cursor) == [100, 100]
+    assert (requeued.attempt, requeued.continuation, entry.delay) == (1, 4, int(base))
 
 
 async def test_without_a_retry_queue_the_records_go_back() -> None:
@@ -197,10 +197,10 @@ async def test_jobs_of_one_group_that_share_a_read_go_on_together() -> None:
     jobs = [Job((message(number),), shard=Shard(0, 1)) for number in (1, 2, 3)]
     assert await relay.on_jobs({"Records": sqs_records(*jobs, group="0")}, 30) == {"batchItemFailures": []}
     (entry,) = fanout.entries
-    parked = Job.decode(entry.body)
-    assert (entry.group, entry.delay, parked.continuation) == ("0", 0, 1)
-    assert await pages(store, Shard(), parked.cursor) == [100] * 4
-    assert [each.sequence for each in parked.messages] == ["1", "2", "3"]
+    requeued = Job.decode(entry.body)
+    assert (entry.group, entry.delay, requeued.continuation) == ("0", 0, 1)
+    assert await pages(store, Shard(), requeued.cursor) == [100] * 4
+    assert [each.sequence for each in requeued.messages] == ["1", "2", "3"]
 
 
 async def test_a_group_whose_table_is_down_goes_back_alone() -> None:
