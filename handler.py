@@ -19,7 +19,7 @@ from async_relay.settings import Settings
 settings = Settings.from_env(os.environ)
 configure()
 _runner = asyncio.Runner(loop_factory=new_event_loop)
-_sandbox = Sandbox(settings, AwsServices(settings), measure=emit)
+_sandbox = Sandbox(settings, AwsServices(settings), emit_metrics=emit)
 
 
 def lambda_handler(event: Any, context: Any = None) -> Failures:

@@ -6,7 +6,7 @@
     ├── UnreadableJob          a queue message that is not one of our jobs
     ├── Unavailable            nobody can be served now (systemic)
     │   ├── StoreUnavailable   the connections table cannot be read
-    │   └── QueueUnavailable   a queue refused what was to be parked in it
+    │   └── QueueUnavailable   a queue did not take some entries
     └── PostError              what one post that was not a 200 came to
         ├── Gone               410
         ├── Throttled          429                              temporary

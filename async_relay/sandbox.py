@@ -22,11 +22,12 @@ from typing import Any
 
 from .clients.connect import Answer, connect, disconnect
 from .delivery.broadcaster import Broadcaster, Limits
+from .delivery.outbox import Queues
 from .delivery.pacing import Pacing
 from .delivery.protocols import ConnectionStore, Queue, Transport
 from .delivery.rate import Rate
-from .delivery.relay import Failures, Measure, Queues, Relay
-from .delivery.settlement import Policy
+from .delivery.relay import EmitMetrics, Failures, Relay
+from .delivery.settlement import RequeuePolicy
 from .errors import RelayError, StoreUnavailable, Unavailable
 from .http.descriptors import sockets_at_most
 from .services import Services
@@ -61,13 +62,13 @@ class Sandbox:
         services: Services,
         *,
         wall_clock: Callable[[], float] = time.time,
-        measure: Measure = lambda _figures: None,
+        emit_metrics: EmitMetrics = lambda _figures: None,
     ) -> None:
-        """``measure`` gets the figures of each broadcast."""
+        """``emit_metrics`` gets the figures of each broadcast."""
         self._settings = settings
         self._services = services
         self._wall_clock = wall_clock
-        self._measure = measure
+        self._emit_metrics = emit_metrics
         self._store: ConnectionStore | None = None
         self._transport: Transport | None = None
         self._rate: Rate | None = None
@@ -161,22 +162,17 @@ class Sandbox:
             dead_letters=self._queue(settings.dead_letter_queue_url),
             fanout=self._queue(settings.fanout_queue_url if settings.fanout_mode != "direct" else None),
         )
-        limits = Limits(sockets_at_most(settings.max_concurrency), settings.post_timeout_seconds, queues.retry is None)
+        limits = Limits(sockets_at_most(settings.max_concurrency), settings.post_timeout_seconds)
         return Relay(
             Broadcaster(transport, store, limits, rate, Random(), self._wall_clock),
             queues,
-            Policy(
-                queues.retry is not None,
-                queues.dead_letters is not None,
-                settings.retry_backoff_seconds,
-                settings.max_delivery_attempts,
-            ),
+            RequeuePolicy(settings.retry_backoff_seconds, settings.max_delivery_attempts),
             wall_clock=self._wall_clock,
             shards=settings.fanout_shards,
             shard_kind=settings.shard_kind,
             auto_clients=settings.fanout_auto_clients if settings.fanout_mode == "auto" else None,
             coalesce=settings.coalesce,
-            measure=self._measure,
+            emit_metrics=self._emit_metrics,
             pacing=self._pacing,
         )
 

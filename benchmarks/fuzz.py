@@ -29,7 +29,7 @@ from async_relay.cli.parsing import Form, parse_dead_letter
 from async_relay.errors import Disconnected, PostError, ServerError, UndecodableRecord, UnreadableJob, post_error
 from async_relay.http.direct import DirectTransport
 from async_relay.http.sigv4 import Credentials, quote_id
-from async_relay.wire.jobs import MAX_BODY_BYTES, DeadLetter, Job
+from async_relay.wire.jobs import MAX_QUEUE_BODY_BYTES, DeadLetter, Job
 from async_relay.wire.messages import Message
 from async_relay.wire.streams import read_records
 
@@ -128,7 +128,7 @@ def check_record(raw: Any) -> str:
     dead_letter = DeadLetter(
         "undecodable", read.problem or "", raw, 1, read.event_id, read.sequence, read.keys
     ).encode()
-    assert len(dead_letter.encode()) <= MAX_BODY_BYTES
+    assert len(dead_letter.encode()) <= MAX_QUEUE_BODY_BYTES
     if read.problem is not None:
         assert read.message is None
         return f"problem: {' '.join(read.problem.split()[:2])} … {' '.join(read.problem.split()[-2:])[:24]}"
@@ -149,7 +149,7 @@ def check_job(body: str) -> str:
     assert Job.decode(job.encode()) == job
     job.deduplication_id(0)
     for part in job.split():
-        assert len(part.encode().encode()) <= MAX_BODY_BYTES
+        assert len(part.encode().encode()) <= MAX_QUEUE_BODY_BYTES
     for client in job.clients:
         quote_id(client.connection_id)
         assert isinstance(job.messages[client.skip], Message)

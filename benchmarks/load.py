@@ -55,7 +55,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 # As in the template: the functions' timeout and the retry queue's BatchSize.
 _INVOCATION_SECONDS = 60.0
 _JOBS_AT_ONCE = 10
-# Less than the template's maxReceiveCount of 60 and its visibility timeout of minutes: a load test does not wait so long.
+# Less than the template's maxReceiveCount and visibility timeout: a load test does not wait for hours.
 _RECEIVES = 5
 _HIDDEN_SECONDS = 1.0
 # Seconds between two looks at the figures, and between clients that leave and come.
@@ -152,7 +152,7 @@ class Load:
             "RETRY_BACKOFF_SECONDS": f"{options.retry_backoff:g}",
         }
         found = Settings.from_env(settings(world, chosen))
-        self.sandbox = Sandbox(found, WatchedServices(found, self.watch, queues, world), measure=self._note)
+        self.sandbox = Sandbox(found, WatchedServices(found, self.watch, queues, world), emit_metrics=self._note)
         self.most_in_flight = 0
         self._random = Random(options.seed)
         self._parked: list[_Parked] = []

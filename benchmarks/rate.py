@@ -182,7 +182,7 @@ async def run(case: Case, *, oracle: bool = False) -> Trace:
             messages = tuple(Message.encode({"event_id": f"{batch}-{at}"}) for at in range(case.messages))
             report = await relay.broadcast([Job(messages, shard=Shard())], case.seconds)
             trace.posts += report.posts
-            trace.left_over += len(report.outcomes[0].leftovers)
+            trace.left_over += len(report.outcomes[0].undelivered)
         trace.took.append(loop.time() - start)
 
     watching = asyncio.create_task(watch())

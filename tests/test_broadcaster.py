@@ -62,21 +62,22 @@ class Scene:
         *,
         bound: int = 100,
         timeout: float = 3.0,
-        persistent: bool = False,
+        retry_until_deadline: bool = False,
         rate: Rate | None = None,
         transport: MemoryTransport | None = None,
     ) -> None:
         self.store = store or MemoryStore()
         self.transport = transport or MemoryTransport(script, timeout=timeout)
         self.broadcaster = Broadcaster(
-            self.transport, self.store, Limits(bound, timeout, persistent), rate or Rate(), Random(1), wall_clock
+            self.transport, self.store, Limits(bound, timeout), rate or Rate(), Random(1), wall_clock
         )
+        self.retry_until_deadline = retry_until_deadline
         self.took = 0.0
 
     async def broadcast(self, *jobs: Job, seconds: float = 60.0) -> Report:
         loop = asyncio.get_running_loop()
         start = loop.time()
-        report = await self.broadcaster.broadcast(jobs, seconds)
+        report = await self.broadcaster.broadcast(jobs, seconds, retry_until_deadline=self.retry_until_deadline)
         self.took = loop.time() - start
         assert self.took <= seconds + 1e-6, "a broadcast ends in time"
         assert not still_running()
@@ -160,11 +161,11 @@ async def test_each_client_gets_its_messages_in_order(seed: int) -> None:
     def shaky(_id: str, _message: Message) -> Reply:
         return Reply(random.choice([200, 200, 200, 500, 0, 429]), random.random() / 10)
 
-    scene = Scene(shaky, MemoryStore(names("c", 200)), bound=20, persistent=True)
+    scene = Scene(shaky, MemoryStore(names("c", 200)), bound=20, retry_until_deadline=True)
     report = await scene.broadcast(everybody(8), seconds=600)
     expected = [f"e{number}" for number in range(8)]
     assert all(scene.got(each) == expected for each in names("c", 200))
-    assert not report.outcomes[0].leftovers
+    assert not report.outcomes[0].undelivered
 
 
 async def test_posting_starts_with_the_first_page() -> None:
@@ -226,8 +227,8 @@ async def test_jobs_are_served_side_by_side() -> None:
     scene = Scene(Failing(500, prefix="sick"), MemoryStore(names("c", 3)))
     report = await scene.broadcast(to("a", "b", count=2), everybody(1), to("sick", Client("d", skip=2), count=3))
     assert [outcome.delivered for outcome in report.outcomes] == [[2, 2], [3], [0, 0, 1]]
-    assert [len(outcome.leftovers) for outcome in report.outcomes] == [0, 0, 1]
-    assert repr(report.outcomes[2]) == "<1 delivered of 3 messages, 0 gone, 1 left over, 0 rejected>"
+    assert [len(outcome.undelivered) for outcome in report.outcomes] == [0, 0, 1]
+    assert repr(report.outcomes[2]) == "<1 delivered of 3 messages, 0 gone, 1 undelivered, 0 rejected>"
 
 
 async def test_nobody_is_connected() -> None:
@@ -260,7 +261,7 @@ async def test_a_gone_client_is_tried_once_and_its_row_deleted(created_at: int |
     report = await scene.broadcast(everybody(3))
     assert scene.transport.posts == {"gone=": 1}
     assert (store.deleted, store.rows) == (["gone="], {})
-    assert (report.outcomes[0].gone, report.outcomes[0].leftovers, report.undeleted) == (1, [], 0)
+    assert (report.outcomes[0].gone, report.outcomes[0].undelivered, report.undeleted) == (1, [], 0)
 
 
 async def test_exactly_the_gone_rows_go() -> None:
@@ -288,30 +289,30 @@ async def test_a_handshake_that_still_finishes_is_served_and_kept() -> None:
     assert scene.store.deleted == []
 
 
-async def test_a_young_gone_client_is_parked_with_its_age() -> None:
+async def test_a_young_gone_client_is_requeued_with_its_age() -> None:
     """Five tries within the grace leave the client over, its createdAt with it, its row in place."""
     scene = Scene(Failing(410), store_of(NOW_MS, "new="))
     report = await scene.broadcast(everybody(2))
-    ((client, error),) = report.outcomes[0].leftovers
+    ((client, error),) = report.outcomes[0].undelivered
     assert client == Client("new=", NOW_MS, 0)
     assert isinstance(error, Gone)
     assert scene.store.deleted == []
     assert scene.took < 10
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-async def test_a_gone_client_is_deleted_once_its_grace_is_over(persistent: bool) -> None:
+@pytest.mark.parametrize("retry_until_deadline", [False, True])
+async def test_a_gone_client_is_deleted_once_its_grace_is_over(retry_until_deadline: bool) -> None:
     """A row that turns ten seconds old while it still answers 410 goes."""
-    scene = Scene(Failing(410, delay=0.01), store_of(NOW_MS - 9_500, "new="), persistent=persistent)
+    scene = Scene(Failing(410, delay=0.01), store_of(NOW_MS - 9_500, "new="), retry_until_deadline=retry_until_deadline)
     report = await scene.broadcast(everybody(2))
     assert scene.store.deleted == ["new="]
-    assert report.outcomes[0].leftovers == []
+    assert report.outcomes[0].undelivered == []
     assert 0.5 <= scene.took < 3
 
 
 async def test_without_a_queue_a_gone_client_is_waited_for_until_it_is_old() -> None:
     """With nowhere to park it, a young client is tried for its whole grace and then deleted."""
-    scene = Scene(Failing(410, delay=0.01), store_of(NOW_MS, "new="), persistent=True)
+    scene = Scene(Failing(410, delay=0.01), store_of(NOW_MS, "new="), retry_until_deadline=True)
     await scene.broadcast(everybody())
     assert scene.store.deleted == ["new="]
     assert 10 <= scene.took < 14
@@ -463,11 +464,11 @@ async def test_a_client_refused_alone_waits_alone() -> None:
     assert max(clock.by_client[each][-1] for each in names("c", 1_000)) <= 2_010 * 0.005 / 10
 
 
-async def test_a_buffer_that_stays_full_is_left_over() -> None:
+async def test_a_buffer_that_stays_full_is_undelivered() -> None:
     """A client refused alone gives up its place after five tries."""
     scene = Scene(Failing(429, prefix="full"), MemoryStore([*names("c", 300), "full="]))
     report = await scene.broadcast(everybody())
-    ((client, error),) = report.outcomes[0].leftovers
+    ((client, error),) = report.outcomes[0].undelivered
     assert (client.connection_id, error and error.reason) == ("full=", "throttled")
     assert scene.transport.posts["full="] == 5
 
@@ -479,7 +480,7 @@ async def test_the_accounts_limit_slows_everybody_down_and_counts_no_try(burst: 
     scene = Scene(bucket, MemoryStore(names("c", 1_500)))
     report = await scene.broadcast(everybody())
     assert report.outcomes[0].delivered == [1_500]
-    assert report.outcomes[0].leftovers == []
+    assert report.outcomes[0].undelivered == []
     assert report.throttled == bucket.refusals < 1_500
     assert scene.took < 2 * 1_500 / 400
 
@@ -504,7 +505,7 @@ async def test_five_relays_share_one_limit(burst: float) -> None:
     start = loop.time()
     reports = await asyncio.gather(*(scene.broadcaster.broadcast([everybody()], 60) for scene in scenes))
     served = sum(report.outcomes[0].delivered[0] for report in reports)
-    assert served + sum(len(report.outcomes[0].leftovers) for report in reports) == 2_500
+    assert served + sum(len(report.outcomes[0].undelivered) for report in reports) == 2_500
     assert served >= 2_495, "hardly anybody is refused alone five times"
     assert loop.time() - start < 2 * 2_500 / 400
     assert bucket.refusals < 2_500
@@ -527,10 +528,12 @@ async def test_the_ceiling_holds_in_every_second(ceiling: int) -> None:
 # ── nobody can be served ────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-async def test_forbidden_for_all_is_systemic_after_ten(persistent: bool) -> None:
+@pytest.mark.parametrize("retry_until_deadline", [False, True])
+async def test_forbidden_for_all_is_systemic_after_ten(retry_until_deadline: bool) -> None:
     """403 from everybody ends the broadcast at once; nothing is deleted."""
-    scene = Scene(Failing(403, delay=0.05), MemoryStore(names("c", 500)), bound=20, persistent=persistent)
+    scene = Scene(
+        Failing(403, delay=0.05), MemoryStore(names("c", 500)), bound=20, retry_until_deadline=retry_until_deadline
+    )
     report = await scene.broadcast(everybody())
     assert isinstance(report.systemic, Forbidden)
     assert report.posts <= 30
@@ -550,8 +553,8 @@ async def test_ten_quick_failures_wait_for_the_answers_of_those_in_flight(status
     report = await scene.broadcast(everybody())
     assert report.systemic is None
     assert report.outcomes[0].delivered == [clients - 10]
-    assert sorted(left.client.connection_id for left in report.outcomes[0].leftovers) == sorted(names("no", 10))
-    assert all(left.error is not None for left in report.outcomes[0].leftovers)
+    assert sorted(left.client.connection_id for left in report.outcomes[0].undelivered) == sorted(names("no", 10))
+    assert all(left.error is not None for left in report.outcomes[0].undelivered)
 
 
 @pytest.mark.parametrize("status", [403, -1])
@@ -567,39 +570,41 @@ async def test_a_post_that_hangs_does_not_keep_an_outage_secret(status: int) -> 
     assert scene.took <= 2.0
 
 
-@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("retry_until_deadline", [False, True])
 @pytest.mark.parametrize("clients", [1, 9])
-async def test_forbidden_for_a_few_and_nobody_else_is_systemic(clients: int, persistent: bool) -> None:
+async def test_forbidden_for_a_few_and_nobody_else_is_systemic(clients: int, retry_until_deadline: bool) -> None:
     """Fewer than ten clients, all forbidden, are enough once they have been tried to the end."""
-    scene = Scene(Failing(403), MemoryStore(names("c", clients)), persistent=persistent)
+    scene = Scene(Failing(403), MemoryStore(names("c", clients)), retry_until_deadline=retry_until_deadline)
     report = await scene.broadcast(everybody())
     assert isinstance(report.systemic, Forbidden)
     assert scene.took < 10
     assert scene.store.deleted == []
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-async def test_one_403_among_many_200s_is_that_clients_alone(persistent: bool) -> None:
-    """A forbidden client is left over like any other that fails."""
-    scene = Scene(Failing(403, prefix="no"), MemoryStore(["no=", *names("c", 30)]), persistent=persistent)
+@pytest.mark.parametrize("retry_until_deadline", [False, True])
+async def test_one_403_among_many_200s_is_that_clients_alone(retry_until_deadline: bool) -> None:
+    """A forbidden client is given up like any other that fails."""
+    scene = Scene(
+        Failing(403, prefix="no"), MemoryStore(["no=", *names("c", 30)]), retry_until_deadline=retry_until_deadline
+    )
     report = await scene.broadcast(everybody(), seconds=8)
     assert report.systemic is None
-    ((client, error),) = report.outcomes[0].leftovers
+    ((client, error),) = report.outcomes[0].undelivered
     assert (client.connection_id, type(error)) == ("no=", Forbidden)
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-async def test_a_suspect_is_cleared_by_the_first_200(persistent: bool) -> None:
+@pytest.mark.parametrize("retry_until_deadline", [False, True])
+async def test_an_undecided_client_is_cleared_by_the_first_200(retry_until_deadline: bool) -> None:
     """A client forbidden five times waits for word of the others, and is judged once one is served."""
 
     def late(connection_id: str, _message: Message) -> Reply:
         return Reply(403) if connection_id == "no=" else Reply(200, 2.9)
 
-    scene = Scene(late, MemoryStore(["no=", "c="]), persistent=persistent)
+    scene = Scene(late, MemoryStore(["no=", "c="]), retry_until_deadline=retry_until_deadline)
     report = await scene.broadcast(everybody(), seconds=20)
     assert (report.systemic, report.outcomes[0].delivered) == (None, [1])
-    assert [left.client.connection_id for left in report.outcomes[0].leftovers] == ["no="]
-    assert (scene.took > 10) == persistent
+    assert [left.client.connection_id for left in report.outcomes[0].undelivered] == ["no="]
+    assert (scene.took > 10) == retry_until_deadline
 
 
 async def test_who_was_forbidden_while_others_were_served_has_been_judged() -> None:
@@ -607,14 +612,14 @@ async def test_who_was_forbidden_while_others_were_served_has_been_judged() -> N
     job = Job(messages(), (Client("no="),), attempt=1, reason="forbidden")
     report = await Scene(Failing(403)).broadcast(job)
     assert report.systemic is None
-    assert [type(left.error) for left in report.outcomes[0].leftovers] == [Forbidden]
+    assert [type(left.error) for left in report.outcomes[0].undelivered] == [Forbidden]
 
 
-@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("retry_until_deadline", [False, True])
 @pytest.mark.parametrize("clients", [1, 500])
-async def test_nothing_listens(clients: int, persistent: bool) -> None:
+async def test_nothing_listens(clients: int, retry_until_deadline: bool) -> None:
     """An endpoint nobody can connect to is systemic within seconds, not at the deadline."""
-    scene = Scene(Failing(-1, delay=0.01), MemoryStore(names("c", clients)), persistent=persistent)
+    scene = Scene(Failing(-1, delay=0.01), MemoryStore(names("c", clients)), retry_until_deadline=retry_until_deadline)
     report = await scene.broadcast(everybody(2))
     assert isinstance(report.systemic, Unreachable)
     assert scene.took < 2
@@ -629,7 +634,7 @@ async def test_connections_that_fail_while_others_are_served_are_those_clients_a
     report = await scene.broadcast(everybody())
     assert report.systemic is None
     assert report.outcomes[0].delivered == [20]
-    assert len(report.outcomes[0].leftovers) == failing
+    assert len(report.outcomes[0].undelivered) == failing
 
 
 async def test_a_table_that_cannot_be_read_is_systemic() -> None:
@@ -663,7 +668,7 @@ async def test_a_table_that_fails_half_way_ends_the_reading_only() -> None:
     rest = await MemoryStore.read(store, Shard(), outcome.cursor)
     assert not {client.connection_id for client in rest.clients} & set(scene.transport.received)
     assert isinstance(outcome.failure, StoreUnavailable)
-    assert outcome.leftovers == []
+    assert outcome.undelivered == []
 
 
 class DownFor(MemoryStore):
@@ -821,7 +826,7 @@ async def test_tries_at_a_message(status: int, delay: float, posts: int) -> None
     """A client gets five tries at a message, and a timeout counts two."""
     scene = Scene(lambda _id, _message: Reply(status, delay, arrives=False))
     report = await scene.broadcast(to("sick=", count=2))
-    ((client, error),) = report.outcomes[0].leftovers
+    ((client, error),) = report.outcomes[0].undelivered
     assert client == Client("sick=", None, 0)
     assert isinstance(error, PostError)
     assert error.temporary
@@ -842,11 +847,11 @@ async def test_a_delivery_forgives_the_tries_before_it() -> None:
     assert tries.total() == 20
 
 
-async def test_a_client_left_over_half_way_lacks_only_the_rest() -> None:
-    """What a client has is not sent again: its leftover starts at the first message it lacks."""
+async def test_a_client_given_up_half_way_lacks_only_the_rest() -> None:
+    """A message it has is not sent again: the undelivered part starts at the first message it lacks."""
     scene = Scene(lambda _id, message: Reply(500 if message.event_id == "e2" else 200))
     report = await scene.broadcast(to("c=", count=4))
-    ((client, error),) = report.outcomes[0].leftovers
+    ((client, error),) = report.outcomes[0].undelivered
     assert client.skip == 2
     assert type(error) is ServerError
     assert report.outcomes[0].delivered == [1, 1, 0, 0]
@@ -854,10 +859,10 @@ async def test_a_client_left_over_half_way_lacks_only_the_rest() -> None:
 
 async def test_without_a_queue_tries_end_at_the_deadline_only() -> None:
     """With nowhere to park a client it is tried until there is no time left."""
-    scene = Scene(Failing(500), persistent=True)
+    scene = Scene(Failing(500), retry_until_deadline=True)
     report = await scene.broadcast(to("sick="), seconds=30)
     assert 26 <= scene.took <= 30
-    assert len(report.outcomes[0].leftovers) == 1
+    assert len(report.outcomes[0].undelivered) == 1
     assert scene.transport.posts["sick="] > 10
 
 
@@ -866,37 +871,37 @@ async def test_the_deadline_leaves_the_rest_over_and_the_unread_part() -> None:
     scene = Scene(lambda _id, _message: Reply(200, 0.1), MemoryStore(names("c", 5_000), page_size=700), bound=10)
     report = await scene.broadcast(everybody(), seconds=6)
     outcome = report.outcomes[0]
-    left = [left.client.connection_id for left in outcome.leftovers]
+    left = [left.client.connection_id for left in outcome.undelivered]
     assert outcome.unread
     assert outcome.cursor is not None
     scene.store.page_size = 5_000
     unread = [client.connection_id for client in (await scene.store.read(Shard(), outcome.cursor)).clients]
     assert sorted([*left, *scene.transport.received, *unread]) == sorted(names("c", 5_000))
-    assert all(left.error is None for left in outcome.leftovers)
+    assert all(left.error is None for left in outcome.undelivered)
     assert outcome.delivered == [450]
     assert scene.took == pytest.approx(4.5, abs=0.11)
 
 
 async def test_what_is_in_flight_at_the_deadline_is_cut_and_counts_as_a_try() -> None:
-    """A post that may have arrived is left over as timed out."""
+    """A post that may have arrived is undelivered as timed out."""
     scene = Scene(lambda _id, _message: Reply(200, 1.9), MemoryStore(names("c", 6)), bound=3)
     report = await scene.broadcast(everybody(), seconds=2)
-    errors = [left.error for left in report.outcomes[0].leftovers]
+    errors = [left.error for left in report.outcomes[0].undelivered]
     assert scene.took == pytest.approx(1.9)
     assert errors == [None, None, None]
     report = await scene.broadcast(everybody(), seconds=1.8)
-    errors = [left.error for left in report.outcomes[0].leftovers]
+    errors = [left.error for left in report.outcomes[0].undelivered]
     assert scene.took == pytest.approx(1.8)
     assert Counter(map(type, errors)) == {TimedOut: 3, type(None): 3}
 
 
 @pytest.mark.parametrize(("delay", "until"), [(0.01, 7.5), (NEVER, 10.0)])
-async def test_time_is_kept_back_for_those_who_will_be_left_over(delay: float, until: float) -> None:
+async def test_time_is_kept_back_for_those_who_will_be_undelivered(delay: float, until: float) -> None:
     """The more clients there are to park, the earlier a broadcast ends: writing 10,000 down takes a while."""
     store = MemoryStore(names("c", 10_000))
-    scene = Scene(lambda _id, _message: Reply(500, delay), store, bound=10_000, timeout=30, persistent=True)
+    scene = Scene(lambda _id, _message: Reply(500, delay), store, bound=10_000, timeout=30, retry_until_deadline=True)
     report = await scene.broadcast(everybody(), seconds=10)
-    assert len(report.outcomes[0].leftovers) == 10_000
+    assert len(report.outcomes[0].undelivered) == 10_000
     assert until - 0.3 < scene.took < until - 0.05
 
 
@@ -909,7 +914,7 @@ async def test_time_is_kept_back_for_those_who_refused_a_message() -> None:
         return Reply(200, NEVER if connection_id == "hang=" else 0.0)
 
     rows = ["c=", "hang=", *names("odd", 10_000)]
-    scene = Scene(strict, MemoryStore(rows), bound=len(rows), timeout=30, persistent=True)
+    scene = Scene(strict, MemoryStore(rows), bound=len(rows), timeout=30, retry_until_deadline=True)
     report = await scene.broadcast(everybody(), seconds=10)
     assert report.outcomes[0].rejections == 10_000
     assert scene.took < 9.85
@@ -920,7 +925,7 @@ async def test_no_time_at_all_leaves_everybody_over(seconds: float) -> None:
     """However little time is left, the report says that nobody was served."""
     scene = Scene(lambda _id, _message: Reply(200, 0.1), MemoryStore(names("c", 5), delay=0.06))
     report = await scene.broadcast(everybody(), to("d="), seconds=seconds)
-    assert report.systemic is not None or (report.outcomes[0].unread and len(report.outcomes[1].leftovers) == 1)
+    assert report.systemic is not None or (report.outcomes[0].unread and len(report.outcomes[1].undelivered) == 1)
 
 
 def test_a_deadline_that_passed_before_the_first_page_leaves_the_table_unread() -> None:

@@ -30,7 +30,7 @@ from async_relay.cli.failure import CommandError
 from async_relay.cli.parsing import Form, ParsedDeadLetter, parse_dead_letter, parse_json
 from async_relay.cli.redrive import Resend, Stay, redrive
 from async_relay.cli.selection import Selection, check_ids, id_length, parse_age, parse_time
-from async_relay.wire.jobs import MAX_BODY_BYTES, Client, DeadLetter, Job, Shard
+from async_relay.wire.jobs import MAX_QUEUE_BODY_BYTES, Client, DeadLetter, Job, Shard
 from async_relay.wire.messages import Message
 
 NOW = 1_700_000_000_000
@@ -91,7 +91,7 @@ def owed(parts: list[Job]) -> dict[str, list[bytes]]:
     result: dict[str, list[bytes]] = {}
     for part in parts:
         for name, skip in (
-            [(f"{part.shard} {part.cursor} {part.hop}", 0)]
+            [(f"{part.shard} {part.cursor} {part.continuation}", 0)]
             if part.shard
             else [(each.connection_id, each.skip) for each in part.clients]
         ):
@@ -247,7 +247,7 @@ class TestRedrive:
             assert isinstance(fate, Stay)
             return
         assert isinstance(fate, Resend)
-        assert all(len(body.encode()) <= MAX_BODY_BYTES for body in fate.bodies)
+        assert all(len(body.encode()) <= MAX_QUEUE_BODY_BYTES for body in fate.bodies)
         parts = [Job.decode(body) for body in fate.bodies]
         assert owed(parts) == owed([job])
         assert {(part.attempt, part.reason, part.first_at) for part in parts} == {(0, "", job.first_at)}

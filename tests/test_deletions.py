@@ -15,9 +15,10 @@ from async_relay.aws import DynamoStore
 from async_relay.delivery import deletions
 from async_relay.delivery.broadcaster import Broadcaster, Limits
 from async_relay.delivery.deletions import Deletions
+from async_relay.delivery.outbox import Queues
 from async_relay.delivery.rate import Rate
-from async_relay.delivery.relay import Queues, Relay
-from async_relay.delivery.settlement import Policy
+from async_relay.delivery.relay import Relay
+from async_relay.delivery.settlement import RequeuePolicy
 from async_relay.errors import StoreUnavailable, Unavailable
 from async_relay.testing.memory import MemoryQueue, MemoryStore, MemoryTransport, Reply
 from async_relay.wire.jobs import Client, Job
@@ -108,9 +109,9 @@ async def test_two_jobs_that_name_the_same_gone_clients_delete_their_rows(client
     relay = Relay(
         Broadcaster(transport, store, Limits(), Rate(), Random(1), time.time),
         Queues(MemoryQueue(), MemoryQueue()),
-        Policy(retries=True, dead_letters=True),
+        RequeuePolicy(),
         wall_clock=time.time,
-        measure=figures.append,
+        emit_metrics=figures.append,
     )
     names = [f"{number}=" for number in range(clients)]
     body = Job((Message.encode({"kind": "remediation"}),), tuple(map(Client, ["well=", *names]))).encode()

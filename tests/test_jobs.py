@@ -44,7 +44,7 @@ def jobs(draw: st.DrawFn) -> Job:
         "reason": draw(st.sampled_from(["", "throttled", "server_error"])),
     }
     if draw(st.booleans()):
-        return Job(messages, shard=draw(SHARDS), cursor=draw(CURSORS), hop=draw(COUNTS), **common)
+        return Job(messages, shard=draw(SHARDS), cursor=draw(CURSORS), continuation=draw(COUNTS), **common)
     skips = st.integers(0, len(messages) - 1)
     clients = st.builds(Client, IDS, st.one_of(st.none(), st.integers(-10, 10**15)), skips)
     return Job(messages, tuple(draw(st.lists(clients, min_size=1, max_size=4))), **common)
@@ -100,7 +100,7 @@ def test_a_body_is_json_that_an_operator_can_read() -> None:
 def test_a_shards_body_has_its_place_in_the_table_instead_of_clients() -> None:
     """A part of the table is told by its shard, its cursor and how often it was continued."""
     cursor = {"connectionId": {"S": "Zx="}}
-    job = Job((message(1),), shard=Shard(1, 8), cursor=cursor, hop=3)
+    job = Job((message(1),), shard=Shard(1, 8), cursor=cursor, continuation=3)
     fields = json.loads(job.encode())
     assert (fields["shard"], fields["cursor"], fields["hop"]) == (
         {"index": 1, "count": 8, "kind": "segment"},
@@ -303,11 +303,11 @@ def test_a_split_job_serves_everybody_the_same(sizes: list[int], count: int, ran
 @given(SIZES, CURSORS, SHARDS)
 def test_a_split_shard_keeps_its_place_in_the_table(sizes: list[int], cursor: Any, shard: Shard) -> None:
     """The parts of a shard's job have its messages in order, each for the same part of the table."""
-    job = Job(tuple(message(at, size) for at, size in enumerate(sizes)), shard=shard, cursor=cursor, hop=2)
+    job = Job(tuple(message(at, size) for at, size in enumerate(sizes)), shard=shard, cursor=cursor, continuation=2)
     parts = job.split()
     assert max(map(bytes_of, parts)) <= LIMIT
     assert tuple(each for part in parts for each in part.messages) == job.messages
-    assert {(part.shard, part.hop, str(part.cursor)) for part in parts} == {(shard, 2, str(cursor))}
+    assert {(part.shard, part.continuation, str(part.cursor)) for part in parts} == {(shard, 2, str(cursor))}
 
 
 def test_a_job_that_fits_stays_whole() -> None:
@@ -395,7 +395,7 @@ def test_shards_are_even(count: int) -> None:
 
 # -- deduplication
 
-JOB = Job((message(1), message(2)), shard=Shard(1, 8), cursor={"connectionId": {"S": "a"}}, hop=1)
+JOB = Job((message(1), message(2)), shard=Shard(1, 8), cursor={"connectionId": {"S": "a"}}, continuation=1)
 
 
 def test_a_retried_dispatch_has_the_same_deduplication_id() -> None:
@@ -408,7 +408,7 @@ def test_a_retried_dispatch_has_the_same_deduplication_id() -> None:
 
 
 def test_whatever_makes_it_another_job_makes_another_deduplication_id() -> None:
-    """Other records, another order, shard, number or kind of shards, cursor, hop or part is another id."""
+    """Other records, another order, shard, number or kind of shards, cursor, continuation or part is another id."""
     jobs = [
         JOB,
         replace(JOB, messages=JOB.messages[:1]),
@@ -419,7 +419,7 @@ def test_whatever_makes_it_another_job_makes_another_deduplication_id() -> None:
         replace(JOB, shard=Shard(1, 8, ShardKind.PARTITION)),
         replace(JOB, cursor=None),
         replace(JOB, cursor={"connectionId": {"S": "b"}}),
-        replace(JOB, hop=2),
+        replace(JOB, continuation=2),
     ]
     assert len({job.deduplication_id(part) for job in jobs for part in range(3)}) == 3 * len(jobs)
 

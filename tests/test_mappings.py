@@ -23,10 +23,11 @@ from lambda_models import (
 from records import incident, record
 
 from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.outbox import Queues
 from async_relay.delivery.protocols import Entry
 from async_relay.delivery.rate import Rate
-from async_relay.delivery.relay import Queues, Relay
-from async_relay.delivery.settlement import Policy
+from async_relay.delivery.relay import Relay
+from async_relay.delivery.settlement import RequeuePolicy
 from async_relay.errors import QueueUnavailable
 from async_relay.testing.memory import OK, MemoryStore, MemoryTransport, Reply, Script
 from async_relay.wire.jobs import Client, Job, Shard
@@ -261,9 +262,9 @@ class Deployed:
             self.retry if retry else None, self.letters if letters else None, self.fanout if fanout else None
         )
         self.relay = Relay(
-            Broadcaster(self.transport, self.store, Limits(5, 1.0, not retry), Rate(), Random(1), wall_clock),
+            Broadcaster(self.transport, self.store, Limits(5, 1.0), Rate(), Random(1), wall_clock),
             queues,
-            Policy(retry, letters, 5, 3),
+            RequeuePolicy(5, 3),
             wall_clock=wall_clock,
             shards=fanout,
         )
@@ -273,7 +274,7 @@ class Deployed:
         work = Relay(
             Broadcaster(worker, self.store, Limits(5, 1.0), Rate(), Random(2), wall_clock),
             queues,
-            Policy(retry, letters, 5, 3),
+            RequeuePolicy(5, 3),
             wall_clock=wall_clock,
             shards=fanout,
         )
@@ -301,7 +302,7 @@ class Deployed:
 
 
 async def test_a_poison_record_costs_nothing_where_there_are_dead_letters() -> None:
-    """It is buried, and the batch succeeds the first time."""
+    """It is a dead letter, and the batch succeeds the first time."""
     world = Deployed()
     await world.live(*good(1, 2), poison("3"), *good(4, 5))
     assert world.stream.function.invocations == 1
@@ -337,7 +338,7 @@ async def test_a_sick_client_ends_in_the_dead_letters() -> None:
 
 
 async def test_an_endpoint_that_is_down_for_minutes_loses_nothing() -> None:
-    """Batches wait in the stream, in order, and nothing is deleted or buried meanwhile."""
+    """Batches wait in the stream, in order, and nothing is deleted or dead-lettered meanwhile."""
 
     def down(_id: str, _message: Message) -> Reply:
         return Reply(-1 if asyncio.get_running_loop().time() < 300 else 200, 0.01)
@@ -392,7 +393,7 @@ async def test_a_retry_job_killed_comes_again() -> None:
     assert world.first_times("c3=") == [1, 2]
 
 
-async def test_jobs_that_poison_a_queue_are_buried() -> None:
+async def test_jobs_that_poison_a_queue_are_dead_letters() -> None:
     """Unreadable bodies are dead letters, and the jobs beside them are served."""
     world = Deployed()
     message = read_record(good(1)[0]).message

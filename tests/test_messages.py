@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import incident, remediation
 
-from async_relay.wire.messages import MAX_BODY_BYTES, Message, compact_json, format_item, latest
+from async_relay.wire.messages import MAX_POST_BYTES, Message, compact_json, format_item, latest
 
 PROPERTY = settings(deadline=None, max_examples=80)
 
@@ -185,8 +185,8 @@ def test_a_message_of_another_payload_has_no_kind() -> None:
 
 def test_the_limit_is_exactly_what_api_gateway_takes() -> None:
     """131,072 bytes are posted, one more is oversized; bytes count, not characters."""
-    room = MAX_BODY_BYTES - len(compact_json({"x": ""}))
-    assert MAX_BODY_BYTES == 131_072
+    room = MAX_POST_BYTES - len(compact_json({"x": ""}))
+    assert MAX_POST_BYTES == 131_072
     assert len(Message.encode({"x": "a" * room}).body) == 131_072
     assert not Message.encode({"x": "a" * room}).oversized
     assert Message.encode({"x": "a" * (room + 1)}).oversized

@@ -119,7 +119,7 @@ def test_fan_out_jobs_outlive_six_hours_as_well() -> None:
     run_virtually(history())
 
 
-def test_what_is_parked_outlives_six_hours_as_well() -> None:
+def test_what_is_requeued_outlives_six_hours_as_well() -> None:
     """A client's job that was parked before the outage waits it out in the retry queue."""
 
     def sick_then_down(connection_id: str, _message: Message) -> Reply:

@@ -21,7 +21,7 @@ from async_relay.aws.session import Service
 from async_relay.delivery.protocols import Entry, Queue
 from async_relay.errors import QueueUnavailable
 from async_relay.testing.memory import MemoryQueue
-from async_relay.wire.jobs import MAX_BODY_BYTES, DeadLetter
+from async_relay.wire.jobs import MAX_QUEUE_BODY_BYTES, DeadLetter
 
 QUEUES = ["memory", "moto", "fauxqs", "fauxqs through the SDK", "ministack"]
 BODIES = {
@@ -159,8 +159,8 @@ async def test_entries_too_large_for_one_call_all_arrive(queues: Queues, letter:
     """Five that are 400 KB together, then two of just what a message may have."""
     size = len(letter.encode())
     large = [f"{at}" + letter * (80_000 // size) for at in range(5)]
-    largest = [f"{at}" + letter * ((MAX_BODY_BYTES - 1) // size) for at in range(2)]
-    assert {len(body.encode()) for body in largest} == {MAX_BODY_BYTES}
+    largest = [f"{at}" + letter * ((MAX_QUEUE_BODY_BYTES - 1) // size) for at in range(2)]
+    assert {len(body.encode()) for body in largest} == {MAX_QUEUE_BODY_BYTES}
     queue = queues.new()
     await queue.send(*map(Entry, large + largest))
     assert sorted(queue.bodies()) == sorted(large + largest)

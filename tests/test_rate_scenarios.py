@@ -14,10 +14,11 @@ import pytest
 from lambda_models import Function, Sqs, SqsMapping, run_virtually, wall_clock
 
 from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.outbox import Queues
 from async_relay.delivery.protocols import Entry
 from async_relay.delivery.rate import Rate
-from async_relay.delivery.relay import Queues, Relay
-from async_relay.delivery.settlement import Policy
+from async_relay.delivery.relay import Relay
+from async_relay.delivery.settlement import RequeuePolicy
 from async_relay.errors import PostError
 from async_relay.testing.memory import MemoryStore, MemoryTransport, Reply
 from async_relay.wire.jobs import Client, Job, Shard
@@ -145,8 +146,8 @@ async def live(
         broadcaster = relay(account, rates[number], clients, number)
         for batch in range(batches):
             report = await broadcaster.broadcast([Job(messages(count, batch), shard=Shard())], seconds)
-            course.left_over += len(report.outcomes[0].leftovers)
-            course.counted += sum(error is not None for _, error in report.outcomes[0].leftovers)
+            course.left_over += len(report.outcomes[0].undelivered)
+            course.counted += sum(error is not None for _, error in report.outcomes[0].undelivered)
             course.delivered += sum(report.outcomes[0].delivered)
         course.ends.append(loop.time() - start)
 
@@ -294,7 +295,7 @@ async def retried(
     """A job for clients in the retry queue, served by one worker function; delivered, dead letters, jobs left."""
     retry, letters = Sqs(visibility=90), Sqs()
     broadcaster = relay(account, Rate(), 0)
-    worker = Relay(broadcaster, Queues(retry, letters), Policy(retries=True, dead_letters=True), wall_clock=wall_clock)
+    worker = Relay(broadcaster, Queues(retry, letters), RequeuePolicy(), wall_clock=wall_clock)
     job = Job(messages(count), tuple(Client(f"c{number}=") for number in range(clients)), attempt=1, reason=reason)
     await retry.send([Entry(each.encode()) for each in job.split()])
     mapping = SqsMapping(retry, Function(worker.on_jobs, 60))

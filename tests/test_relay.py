@@ -1,4 +1,4 @@
-"""The relay's two entry points over the in-memory twins: what is handed back, parked, buried, dispatched."""
+"""The relay's two entry points over the in-memory twins: what is handed back, requeued, dead-lettered, dispatched."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from lambda_models import EPOCH, still_running, virtual_time, wall_clock
 from records import event, incident, record, remediation
 
 from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.outbox import Queues
 from async_relay.delivery.protocols import Entry
 from async_relay.delivery.rate import Rate
-from async_relay.delivery.relay import Failures, Queues, Relay
-from async_relay.delivery.settlement import Policy
+from async_relay.delivery.relay import Failures, Relay
+from async_relay.delivery.settlement import RequeuePolicy
 from async_relay.errors import UndecodableRecord
 from async_relay.testing.memory import NEVER, OK, MemoryQueue, MemoryStore, MemoryTransport, Reply, Script
-from async_relay.wire.jobs import MAX_BODY_BYTES, Client, Job, Shard
+from async_relay.wire.jobs import MAX_QUEUE_BODY_BYTES, Client, Job, Shard
 from async_relay.wire.messages import Message
 from async_relay.wire.streams import read_record
 
@@ -61,7 +62,7 @@ class Stage:
         retry: bool = True,
         letters: bool = True,
         fanout: bool = False,
-        policy: Policy | None = None,
+        policy: RequeuePolicy | None = None,
         rate: Rate | None = None,
         **options: Any,
     ) -> None:
@@ -71,13 +72,13 @@ class Stage:
         self.letters = MemoryQueue() if letters else None
         self.fanout = MemoryQueue() if fanout else None
         self.figures: list[dict[str, float]] = []
-        limits = Limits(bound, timeout, persistent=not retry)
+        limits = Limits(bound, timeout)
         self.relay = Relay(
             Broadcaster(self.transport, self.store, limits, rate or Rate(), Random(1), wall_clock),
             Queues(self.retry, self.letters, self.fanout),
-            policy or Policy(retry, letters),
+            policy or RequeuePolicy(),
             wall_clock=wall_clock,
-            measure=lambda figures: self.figures.append(dict(figures)),
+            emit_metrics=lambda figures: self.figures.append(dict(figures)),
             **options,
         )
         self.took = 0.0
@@ -100,16 +101,16 @@ class Stage:
     def got(self, connection_id: str) -> list[str]:
         return [message.sequence for message in self.transport.received[connection_id]]
 
-    def parked(self) -> list[tuple[Job, int]]:
+    def requeued(self) -> list[tuple[Job, int]]:
         assert self.retry is not None
         return [(Job.decode(entry.body), entry.delay) for entry in self.retry.entries]
 
-    def buried(self) -> list[Any]:
+    def dead_letters(self) -> list[Any]:
         assert self.letters is not None
         return [json.loads(entry.body) for entry in self.letters.entries]
 
     def reasons(self) -> list[tuple[str, str]]:
-        return [(letter["deadLetter"]["reason"], letter["deadLetter"]["sequence"]) for letter in self.buried()]
+        return [(letter["deadLetter"]["reason"], letter["deadLetter"]["sequence"]) for letter in self.dead_letters()]
 
 
 def sqs_records(entries: Iterable[Entry | Job | str]) -> list[dict[str, Any]]:
@@ -159,7 +160,7 @@ async def test_three_sick_clients_never_fail_a_batch() -> None:
     stage = Stage(only("sick", Reply(500)), [*sick, *names("c", 300)])
     assert await stage.stream(*records(4)) == back()
     assert all(stage.got(each) == ["1", "2", "3", "4"] for each in names("c", 300))
-    ((job, delay),) = stage.parked()
+    ((job, delay),) = stage.requeued()
     assert sorted(client.connection_id for client in job.clients) == sick
     assert (job.attempt, delay, job.reason, len(job.messages)) == (1, 5, "server_error", 4)
     stage.transport.script = lambda _id, _message: OK
@@ -168,13 +169,13 @@ async def test_three_sick_clients_never_fail_a_batch() -> None:
     assert all(stage.got(each) == ["1", "2", "3", "4"] for each in sick)
 
 
-async def test_clients_that_never_answer_are_parked_and_the_rest_served() -> None:
-    """10 hang, 400 are healthy, 20 in flight, 15 s left: the ten are parked and the call ends in time."""
+async def test_clients_that_never_answer_are_requeued_and_the_rest_served() -> None:
+    """10 hang, 400 are healthy, 20 in flight, 15 s left: the ten are requeued and the call ends in time."""
     stage = Stage(only("hang", Reply(200, NEVER, arrives=False)), names("hang", 10) + names("c", 400), bound=20)
     assert await stage.stream(*records(1), seconds=15) == back()
     assert all(stage.got(each) == ["1"] for each in names("c", 400))
-    parked = [client.connection_id for job, _ in stage.parked() for client in job.clients]
-    assert sorted(parked) == names("hang", 10)
+    requeued = [client.connection_id for job, _ in stage.requeued() for client in job.clients]
+    assert sorted(requeued) == names("hang", 10)
     assert stage.took < 15
 
 
@@ -213,7 +214,7 @@ async def test_bad_records_among_good_ones() -> None:
     assert await stage.stream(*batch) == back()
     assert all(stage.got(each) == ["1", "5"] for each in names("c", 10))
     assert stage.reasons() == [("too_large", "2"), ("undecodable", "3"), ("undecodable", "4")]
-    assert stage.buried()[2]["record"] == missing
+    assert stage.dead_letters()[2]["record"] == missing
     assert stage.figures[0]["posts"] == 20
 
 
@@ -243,14 +244,14 @@ async def test_an_event_that_is_none_is_refused() -> None:
 
 
 async def test_nobody_can_be_served_hands_back_all_that_was_to_be_sent() -> None:
-    """403 for all, or a table that is down: the records come back, nothing is deleted or parked."""
+    """403 for all, or a table that is down: the records come back, nothing is deleted or requeued."""
     for script, down in ((only("", Reply(403)), False), (only("", OK), True), (only("", Reply(-1)), False)):
         stage = Stage(script, names("c", 30))
         stage.store.down = down
         gone = record(incident(1), sequence="1", name="REMOVE")
         assert await stage.stream(gone, *records(2, first=2)) == back(2, 3)
         assert stage.took < 5
-        assert (stage.parked(), stage.buried(), stage.store.deleted) == ([], [], [])
+        assert (stage.requeued(), stage.dead_letters(), stage.store.deleted) == ([], [], [])
 
 
 async def test_records_go_back_more_slowly_each_time() -> None:
@@ -337,7 +338,7 @@ async def test_refused_by_everybody_is_one_letter(fanout: bool) -> None:
     else:
         assert await stage.stream(*records(3)) == back()
     assert stage.reasons() == [("refused", "2")] * (2 if fanout else 1)
-    assert all("clients" not in letter and letter["shard"] for letter in stage.buried())
+    assert all("clients" not in letter and letter["shard"] for letter in stage.dead_letters())
     assert all(stage.got(each) == ["1", "3"] for each in names("c", 300))
 
 
@@ -345,7 +346,7 @@ async def test_refused_by_some_names_them() -> None:
     """400 from two of many: one letter with the two, and the message that was refused."""
     stage = Stage(only("odd", Reply(400)), [*names("odd", 2), *names("c", 20)])
     assert await stage.stream(*records(1)) == back()
-    (letter,) = stage.buried()
+    (letter,) = stage.dead_letters()
     assert letter["deadLetter"]["reason"] == "refused"
     assert sorted(client["connectionId"] for client in letter["clients"]) == names("odd", 2)
     assert [message["sequence"] for message in letter["messages"]] == ["1"]
@@ -389,7 +390,7 @@ class SlowQueue(MemoryQueue):
 async def test_a_queue_that_hangs_hands_the_records_back_in_time() -> None:
     """A queue that does not answer ends neither the invocation's time nor the records."""
     stage = Stage(only("sick", Reply(500)), ["sick=", "c="])
-    stage.relay._queues = Queues(SlowQueue(), stage.letters)
+    stage.relay._outbox.queues = Queues(SlowQueue(), stage.letters)
     assert await stage.stream(*records(2), seconds=10) == back(1, 2)
     assert 9 <= stage.took <= 10
 
@@ -429,7 +430,7 @@ async def test_only_the_newest_state_is_sent_where_that_is_wanted() -> None:
 )
 async def test_the_retry_queues_delay_doubles(base: float, delays: list[int]) -> None:
     """Each attempt waits twice as long as the one before, at most 900 s; a base of 0 waits not at all."""
-    stage = Stage(only("", Reply(500)), ["sick="], policy=Policy(True, True, base, 10))
+    stage = Stage(only("", Reply(500)), ["sick="], policy=RequeuePolicy(base, 10))
     await stage.stream(*records(1))
     assert stage.retry
     seen = []
@@ -441,7 +442,7 @@ async def test_the_retry_queues_delay_doubles(base: float, delays: list[int]) ->
 
 async def test_after_the_last_attempt_a_job_is_a_dead_letter() -> None:
     """Client, messages, last error, first and last time: what an operator needs to know."""
-    stage = Stage(only("", Reply(500)), ["sick="], policy=Policy(True, True, 5, 2))
+    stage = Stage(only("", Reply(500)), ["sick="], policy=RequeuePolicy(5, 2))
     await asyncio.sleep(1)
     await stage.stream(*records(2))
     assert stage.retry
@@ -449,7 +450,7 @@ async def test_after_the_last_attempt_a_job_is_a_dead_letter() -> None:
         await asyncio.sleep(5)
         assert await stage.jobs(*stage.retry.take()) == back()
     assert stage.retry.entries == []
-    (letter,) = stage.buried()
+    (letter,) = stage.dead_letters()
     assert letter["deadLetter"]["reason"] == "attempts_exhausted"
     assert "2 attempts" in letter["deadLetter"]["detail"]
     assert "HTTP 500" in letter["deadLetter"]["detail"]
@@ -463,12 +464,12 @@ async def test_after_the_last_attempt_a_job_is_a_dead_letter() -> None:
 
 async def test_a_job_that_may_not_become_a_dead_letter_goes_back() -> None:
     """Exhausted, and no dead-letter queue: the message stays in its queue."""
-    stage = Stage(only("sick", Reply(500)), letters=False, policy=Policy(True, False, 5, 2))
+    stage = Stage(only("sick", Reply(500)), letters=False, policy=RequeuePolicy(5, 2))
     job = Job(messages(1), (Client("sick="),), attempt=2)
     assert await stage.jobs(replace(job, clients=(Client("c="),)), job) == back("m1")
 
 
-async def test_only_what_still_fails_is_parked_again() -> None:
+async def test_only_what_still_fails_is_requeued_again() -> None:
     """A job's clients that are served, or gone, end there; the others keep what they lack."""
 
     def mixed(connection_id: str, message: Message) -> Reply:
@@ -479,12 +480,12 @@ async def test_only_what_still_fails_is_parked_again() -> None:
     stage = Stage(mixed, ["gone="])
     job = Job(messages(3), (Client("c="), Client("gone="), Client("sick="), Client("most=", skip=2)), attempt=1)
     assert await stage.jobs(job) == back()
-    ((parked, delay),) = stage.parked()
-    assert parked.clients == (Client("sick="),)
-    assert [message.sequence for message in parked.messages] == ["2", "3"]
-    assert (parked.attempt, delay) == (2, 10)
+    ((requeued, delay),) = stage.requeued()
+    assert requeued.clients == (Client("sick="),)
+    assert [message.sequence for message in requeued.messages] == ["2", "3"]
+    assert (requeued.attempt, delay) == (2, 10)
     assert stage.store.deleted == ["gone="]
-    assert stage.buried() == []
+    assert stage.dead_letters() == []
     assert stage.got("most=") == ["3"]
 
 
@@ -493,7 +494,7 @@ async def test_a_job_nobody_can_read_is_a_dead_letter() -> None:
     stage = Stage()
     assert await stage.jobs("not json", Job(messages(1), (Client("c="),)), '{"job": 2}') == back()
     assert [reason for reason, _ in stage.reasons()] == ["unreadable_job"] * 2
-    assert stage.buried()[0]["body"] == "not json"
+    assert stage.dead_letters()[0]["body"] == "not json"
     assert stage.got("c=") == ["1"]
     without = Stage(letters=False)
     assert await without.jobs("not json", Job(messages(1), (Client("c="),))) == back("m0")
@@ -507,7 +508,7 @@ async def test_one_forbidden_client_of_a_retry_job_is_not_everybody() -> None:
     stage = Stage(only("no", Reply(403)))
     job = Job(messages(1), (Client("no="),), attempt=1, reason="forbidden")
     assert await stage.jobs(job) == back()
-    assert stage.parked()[0][0].attempt == 2
+    assert stage.requeued()[0][0].attempt == 2
 
 
 async def test_jobs_nobody_can_serve_go_back() -> None:
@@ -515,7 +516,7 @@ async def test_jobs_nobody_can_serve_go_back() -> None:
     stage = Stage(only("", Reply(-1)))
     jobs = [Job(messages(1), (Client(each),), attempt=1) for each in names("c", 12)]
     assert await stage.jobs(*jobs) == back(*(f"m{number}" for number in range(12)))
-    assert (stage.parked(), stage.buried()) == ([], [])
+    assert (stage.requeued(), stage.dead_letters()) == ([], [])
 
 
 async def test_a_refused_park_hands_back_that_job_only() -> None:
@@ -535,29 +536,29 @@ async def test_no_time_hands_every_job_back() -> None:
     assert stage.transport.posts.total() == 0
 
 
-async def test_thousands_of_leftovers_are_few_messages() -> None:
+async def test_thousands_of_undelivered_clients_are_few_messages() -> None:
     """5,000 clients that fail are a few jobs of at most 256 KiB, and none is forgotten."""
     everybody = names("a-rather-long-connection-id", 5_000)
     stage = Stage(only("", Reply(500)), everybody, bound=500)
     assert await stage.stream(*records(3)) == back()
     assert stage.retry
     assert len(stage.retry.entries) < 10
-    assert all(len(entry.body.encode()) <= MAX_BODY_BYTES for entry in stage.retry.entries)
-    assert sorted(client.connection_id for job, _ in stage.parked() for client in job.clients) == sorted(everybody)
+    assert all(len(entry.body.encode()) <= MAX_QUEUE_BODY_BYTES for entry in stage.retry.entries)
+    assert sorted(client.connection_id for job, _ in stage.requeued() for client in job.clients) == sorted(everybody)
 
 
-async def test_a_young_client_is_parked_with_its_age_and_buried_once_it_is_old() -> None:
+async def test_a_young_client_is_requeued_with_its_age_and_forgotten_once_it_is_old() -> None:
     """The grace goes on in the queue: the row goes only once it is old and the client still gone."""
     stage = Stage(only("", Reply(410)), ["new="])
     stage.store.rows["new="] = {"createdAt": NOW_MS}
     assert await stage.stream(*records(1)) == back()
     assert stage.store.deleted == []
-    assert stage.parked()[0][0].clients == (Client("new=", NOW_MS),)
+    assert stage.requeued()[0][0].clients == (Client("new=", NOW_MS),)
     await asyncio.sleep(10)
     assert stage.retry
     assert await stage.jobs(*stage.retry.take()) == back()
     assert stage.store.deleted == ["new="]
-    assert (stage.parked(), stage.buried()) == ([], [])
+    assert (stage.requeued(), stage.dead_letters()) == ([], [])
 
 
 async def test_an_endpoint_that_may_be_another_apis_is_one_error(caplog: pytest.LogCaptureFixture) -> None:
@@ -605,7 +606,7 @@ async def test_a_large_batch_is_split_in_order() -> None:
     stage = Stage(clients=names("c", 40), fanout=True, shards=3)
     assert stage.fanout
     assert await stage.stream(*batch) == back()
-    assert all(len(entry.body.encode()) <= MAX_BODY_BYTES for entry in stage.fanout.entries)
+    assert all(len(entry.body.encode()) <= MAX_QUEUE_BODY_BYTES for entry in stage.fanout.entries)
     assert len({entry.deduplication_id for entry in stage.fanout.entries}) == len(stage.fanout.entries) > 8
     assert await stage.jobs(*stage.fanout.take()) == back()
     assert all(stage.got(each) == [str(number) for number in range(1, 11)] for each in names("c", 40))
@@ -615,12 +616,12 @@ async def test_a_dispatched_job_fits_whatever_the_shards_are_called() -> None:
     """The number of a shard may be long, and still no job is over 256 KiB."""
     batch = [record(incident(number, arn="x" * 80_000), sequence=str(number)) for number in range(1, 4)]
     found = tuple(message for each in batch if (message := read_record(each).message))
-    spare = MAX_BODY_BYTES - len(Job(found, shard=Shard(), first_at=NOW_MS).encode().encode())
+    spare = MAX_QUEUE_BODY_BYTES - len(Job(found, shard=Shard(), first_at=NOW_MS).encode().encode())
     batch[2] = record(incident(3, arn="x" * (80_000 + spare)), sequence="3")
     stage = Stage(fanout=True, shards=101)
     assert stage.fanout
     assert await stage.stream(*batch) == back()
-    assert max(len(entry.body.encode()) for entry in stage.fanout.entries) <= MAX_BODY_BYTES
+    assert max(len(entry.body.encode()) for entry in stage.fanout.entries) <= MAX_QUEUE_BODY_BYTES
 
 
 async def test_what_the_fifo_queue_refuses_goes_back() -> None:
@@ -649,7 +650,7 @@ async def test_a_refused_part_keeps_the_parts_behind_it() -> None:
     assert max(map(int, sent)) < 10
 
 
-async def test_bad_records_are_buried_by_the_dispatcher() -> None:
+async def test_bad_records_are_dead_letters_of_the_dispatcher() -> None:
     """Undecodable records never reach a worker."""
     stage = Stage(fanout=True)
     assert stage.fanout
@@ -668,18 +669,16 @@ async def test_jobs_of_one_shard_share_a_read() -> None:
 
 async def test_a_group_stops_at_its_first_failure() -> None:
     """A job that cannot be settled goes back with all behind it, and other groups go on."""
-    stage = Stage(only("", Reply(400)), names("c", 30), fanout=True)
+    stage = Stage(clients=names("c", 30), letters=False, fanout=True)
     stage.transport.script = lambda _id, message: Reply(400) if message.sequence == "2" else OK
-    stage.relay._queues = replace(stage.relay._queues, dead_letters=None)
-    stage.relay._policy = Policy(True, False)
     entries = [fifo(0, 1), fifo(0, 2), fifo(0, 3), fifo(1, 1)]
     assert await stage.jobs(*entries) == back("m1", "m2")
-    cursors = [fifo(0, 2), fifo(0, 1, cursor={"position": 0}, hop=1), fifo(0, 3), fifo(1, 3)]
+    cursors = [fifo(0, 2), fifo(0, 1, cursor={"position": 0}, continuation=1), fifo(0, 3), fifo(1, 3)]
     assert await stage.jobs(*cursors) == back("m0", "m1", "m2")
 
 
 async def test_a_workers_continuation_goes_back_to_its_group() -> None:
-    """What a worker has not read goes behind its group with an id of its own; left-over clients are parked."""
+    """The unread part goes behind its group with an id of its own; undelivered clients are requeued."""
     stage = Stage(lambda _id, _message: Reply(200, 0.1), names("c", 6_000), fanout=True, bound=5, page_size=100)
     assert stage.fanout
     entry = fifo(1, 1, 2)
@@ -688,9 +687,9 @@ async def test_a_workers_continuation_goes_back_to_its_group() -> None:
     job = Job.decode(continuation.body)
     assert continuation.group == "1"
     assert continuation.deduplication_id != entry.deduplication_id
-    assert (job.hop, job.attempt, job.shard) == (1, 0, Shard(1, 2))
+    assert (job.continuation, job.attempt, job.shard) == (1, 0, Shard(1, 2))
     assert job.cursor is not None
-    assert all(delay == 0 and parked.attempt == 0 for parked, delay in stage.parked())
+    assert all(delay == 0 and requeued.attempt == 0 for requeued, delay in stage.requeued())
 
 
 async def test_a_continuation_that_got_no_further_is_no_repeat_of_itself() -> None:
@@ -703,7 +702,7 @@ async def test_a_continuation_that_got_no_further_is_no_repeat_of_itself() -> No
     for hop in range(1, 5):
         assert await stage.jobs(entry, seconds=5) == back()
         (entry,) = stage.fanout.take()
-        assert Job.decode(entry.body).hop == hop
+        assert Job.decode(entry.body).continuation == hop
         identifiers.add(entry.deduplication_id)
     assert len(identifiers) == 5
     stage.store.delay = 0

@@ -37,11 +37,12 @@ from records import incident, record, remediation
 
 from async_relay.delivery.broadcaster import Broadcaster, Limits
 from async_relay.delivery.lanes import Lane
+from async_relay.delivery.outbox import Queues
 from async_relay.delivery.protocols import Entry, Page
 from async_relay.delivery.rate import Rate
-from async_relay.delivery.relay import Queues, Relay
+from async_relay.delivery.relay import Relay
 from async_relay.delivery.report import Outcome, Report
-from async_relay.delivery.settlement import Policy
+from async_relay.delivery.settlement import RequeuePolicy
 from async_relay.errors import PostError, StoreUnavailable
 from async_relay.testing.memory import NEVER, MemoryStore, MemoryTransport, Reply
 from async_relay.wire.jobs import Client, Cursor, Job, Shard, ShardKind, shard_of
@@ -340,7 +341,7 @@ class Sandbox:
             shards, kind = way
             store = world.store.seen_by(index=kind is ShardKind.PARTITION)
             self.transport = WatchedTransport(world)
-            limits = Limits(history.bound, 1.0, persistent=not history.retry)
+            limits = Limits(history.bound, 1.0)
             rate, random = Rate(), Random(history.seed)
             self.relay = Relay(
                 self.make(self.transport, store, limits, rate, random, wall_clock),
@@ -349,7 +350,7 @@ class Sandbox:
                     world.letters if history.letters else None,
                     world.fanout if shards else None,
                 ),
-                Policy(history.retry, history.letters, history.backoff, 4),
+                RequeuePolicy(history.backoff, 4),
                 wall_clock=wall_clock,
                 shards=shards or 1,
                 shard_kind=kind,
@@ -770,7 +771,7 @@ class Naive:
         self.store = store
         self.places = asyncio.Semaphore(limits.max_concurrency)
 
-    async def broadcast(self, jobs: Sequence[Job], _seconds: float) -> Report:
+    async def broadcast(self, jobs: Sequence[Job], seconds: float, **_options: bool) -> Report:  # noqa: ARG002 - the parameter's name is the call's
         outcomes = tuple(Outcome(job, [0] * len(job.messages)) for job in jobs)
         await self.transport.begin()
         lanes = [Lane(client, outcome) for outcome in outcomes for client in await self.clients(outcome.job)]
@@ -852,26 +853,26 @@ class Doubling(Naive):
 class Careless(Naive):
     """Leaves the posting to itself."""
 
-    async def broadcast(self, jobs: Sequence[Job], seconds: float) -> Report:
-        self.task = asyncio.create_task(super().broadcast(jobs, seconds))
+    async def broadcast(self, jobs: Sequence[Job], seconds: float, **options: bool) -> Report:
+        self.task = asyncio.create_task(super().broadcast(jobs, seconds, **options))
         return Report(tuple(Outcome(job, [0] * len(job.messages)) for job in jobs))
 
 
 class Forgetful(Broadcaster):
     """The real one, but what is left over gets lost."""
 
-    async def broadcast(self, jobs: Sequence[Job], seconds: float) -> Report:
-        report = await super().broadcast(jobs, seconds)
+    async def broadcast(self, jobs: Sequence[Job], seconds: float, **options: bool) -> Report:
+        report = await super().broadcast(jobs, seconds, **options)
         for outcome in report.outcomes:
-            outcome.leftovers.clear()
+            outcome.undelivered.clear()
         return report
 
 
 class Shortsighted(Broadcaster):
     """The real one, but what was not read gets lost."""
 
-    async def broadcast(self, jobs: Sequence[Job], seconds: float) -> Report:
-        report = await super().broadcast(jobs, seconds)
+    async def broadcast(self, jobs: Sequence[Job], seconds: float, **options: bool) -> Report:
+        report = await super().broadcast(jobs, seconds, **options)
         for outcome in report.outcomes:
             outcome.unread = False
         return report
@@ -880,8 +881,8 @@ class Shortsighted(Broadcaster):
 class Mute(Broadcaster):
     """The real one, but what was refused gets lost."""
 
-    async def broadcast(self, jobs: Sequence[Job], seconds: float) -> Report:
-        report = await super().broadcast(jobs, seconds)
+    async def broadcast(self, jobs: Sequence[Job], seconds: float, **options: bool) -> Report:
+        report = await super().broadcast(jobs, seconds, **options)
         for outcome in report.outcomes:
             outcome.rejected.clear()
         return report
@@ -890,21 +891,23 @@ class Mute(Broadcaster):
 class Restart(Broadcaster):
     """The real one, but what was left over begins with the first message again."""
 
-    async def broadcast(self, jobs: Sequence[Job], seconds: float) -> Report:
-        report = await super().broadcast(jobs, seconds)
+    async def broadcast(self, jobs: Sequence[Job], seconds: float, **options: bool) -> Report:
+        report = await super().broadcast(jobs, seconds, **options)
         for outcome in report.outcomes:
-            outcome.leftovers[:] = [left._replace(client=left.client._replace(skip=0)) for left in outcome.leftovers]
+            outcome.undelivered[:] = [
+                left._replace(client=left.client._replace(skip=0)) for left in outcome.undelivered
+            ]
         return report
 
 
 class Presumptuous(Broadcaster):
     """The real one, but it serves the kind of shard it would make itself, whatever the job says."""
 
-    async def broadcast(self, jobs: Sequence[Job], seconds: float) -> Report:
+    async def broadcast(self, jobs: Sequence[Job], seconds: float, **options: bool) -> Report:
         assert isinstance(self.store, MemoryStore)
         kind = ShardKind.PARTITION if self.store.index else ShardKind.SEGMENT
         own = [replace(job, shard=replace(job.shard, kind=kind)) if job.shard is not None else job for job in jobs]
-        return await super().broadcast(own, seconds)
+        return await super().broadcast(own, seconds, **options)
 
 
 class Conservator(Broadcaster):

@@ -12,10 +12,11 @@ from lambda_models import Function, Sqs, SqsMapping, StreamMapping, virtual_time
 from records import event, incident, record
 
 from async_relay.delivery.broadcaster import Broadcaster, Limits
+from async_relay.delivery.outbox import Queues
 from async_relay.delivery.protocols import Entry, Page
 from async_relay.delivery.rate import Rate
-from async_relay.delivery.relay import Queues, Relay
-from async_relay.delivery.settlement import Policy
+from async_relay.delivery.relay import Relay
+from async_relay.delivery.settlement import RequeuePolicy
 from async_relay.errors import StoreUnavailable
 from async_relay.testing.memory import MemoryQueue, MemoryStore, MemoryTransport
 from async_relay.wire.jobs import Client, Cursor, Job, Shard
@@ -73,9 +74,8 @@ async def pages(store: MemoryStore, shard: Shard, cursor: Cursor | None = None) 
 
 
 def relay_over(store: MemoryStore, transport: MemoryTransport, queues: Queues, **options: Any) -> Relay:
-    retries, letters = queues.retry is not None, queues.dead_letters is not None
-    broadcaster = Broadcaster(transport, store, Limits(100, 3.0, not retries), Rate(), Random(1), wall_clock)
-    return Relay(broadcaster, queues, Policy(retries, letters), wall_clock=wall_clock, **options)
+    broadcaster = Broadcaster(transport, store, Limits(100, 3.0), Rate(), Random(1), wall_clock)
+    return Relay(broadcaster, queues, RequeuePolicy(), wall_clock=wall_clock, **options)
 
 
 class Throttled:
@@ -137,18 +137,18 @@ async def test_a_throttled_table_behind_the_fan_out_is_served_once_too() -> None
 
 @pytest.mark.parametrize("base", [5.0, 0.0])
 async def test_the_unread_part_waits_in_the_retry_queue(base: float) -> None:
-    """It is the job from its page on, parked for the base delay, and no attempt is counted."""
+    """It is the job from its page on, requeued for the base delay, and no attempt is counted."""
     store, queue = TwoPages(names(500), page_size=100), MemoryQueue()
     store.left = 3
     relay = relay_over(store, MemoryTransport(), Queues(queue, MemoryQueue()))
-    relay._policy = Policy(True, True, base)
+    relay._policy = RequeuePolicy(base)
     first = await store.read(Shard(), None)
-    job = Job((message(1),), shard=Shard(), cursor=first.cursor, attempt=1, hop=3)
+    job = Job((message(1),), shard=Shard(), cursor=first.cursor, attempt=1, continuation=3)
     assert await relay.on_jobs({"Records": sqs_records(job)}, 30) == {"batchItemFailures": []}
     (entry,) = queue.entries
-    parked = Job.decode(entry.body)
-    assert await pages(store, Shard(), parked.cursor) == [100, 100]
-    assert (parked.attempt, parked.hop, entry.delay) == (1, 4, int(base))
+    requeued = Job.decode(entry.body)
+    assert await pages(store, Shard(), requeued.cursor) == [100, 100]
+    assert (requeued.attempt, requeued.continuation, entry.delay) == (1, 4, int(base))
 
 
 async def test_without_a_retry_queue_the_records_go_back() -> None:
@@ -197,10 +197,10 @@ async def test_jobs_of_one_group_that_share_a_read_go_on_together() -> None:
     jobs = [Job((message(number),), shard=Shard(0, 1)) for number in (1, 2, 3)]
     assert await relay.on_jobs({"Records": sqs_records(*jobs, group="0")}, 30) == {"batchItemFailures": []}
     (entry,) = fanout.entries
-    parked = Job.decode(entry.body)
-    assert (entry.group, entry.delay, parked.hop) == ("0", 0, 1)
-    assert await pages(store, Shard(), parked.cursor) == [100] * 4
-    assert [each.sequence for each in parked.messages] == ["1", "2", "3"]
+    requeued = Job.decode(entry.body)
+    assert (entry.group, entry.delay, requeued.continuation) == ("0", 0, 1)
+    assert await pages(store, Shard(), requeued.cursor) == [100] * 4
+    assert [each.sequence for each in requeued.messages] == ["1", "2", "3"]
 
 
 async def test_a_group_whose_table_is_down_goes_back_alone() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..delivery.protocols import Entry
 from ..errors import QueueUnavailable, Unavailable
-from ..wire.jobs import MAX_BODY_BYTES
+from ..wire.jobs import MAX_QUEUE_BODY_BYTES
 from .session import Service
 
 _log = logging.getLogger("async_relay")
@@ -79,7 +79,7 @@ def _batches(entries: Sequence[Entry]) -> Iterator[list[int]]:
     size = 0
     for at, entry in enumerate(entries):
         need = len(entry.body.encode(errors="surrogatepass"))
-        if batch and (len(batch) == _BATCH_SEND or size + need > MAX_BODY_BYTES):
+        if batch and (len(batch) == _BATCH_SEND or size + need > MAX_QUEUE_BODY_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(at)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from async_relay.errors import UnreadableJob
-from async_relay.wire.jobs import MAX_BODY_BYTES, Job, Shard
-from async_relay.wire.messages import MAX_BODY_BYTES as MAX_POST_BYTES
+from async_relay.wire.jobs import MAX_QUEUE_BODY_BYTES, Job, Shard
+from async_relay.wire.messages import MAX_POST_BYTES
 from async_relay.wire.streams import read_record
 
 from .parsing import Form, ParsedDeadLetter, parse_json
@@ -90,8 +90,8 @@ def _resend(job: Job) -> Resend | Stay:
         return Stay(f"a message of {size:,} bytes is over the {MAX_POST_BYTES:,} API Gateway takes: nobody can get it")
     parts = replace(job, attempt=0, reason="").split()
     bodies = tuple(part.encode() for part in parts)
-    if any(len(body.encode()) > MAX_BODY_BYTES for body in bodies):
-        return Stay(f"a message is too large for a queue message of {MAX_BODY_BYTES:,} bytes")
+    if any(len(body.encode()) > MAX_QUEUE_BODY_BYTES for body in bodies):
+        return Stay(f"a message is too large for a queue message of {MAX_QUEUE_BODY_BYTES:,} bytes")
     return Resend(bodies, _summary(job, len(bodies)))
 
 

@@ -1,15 +1,19 @@
 """How long to wait before the next try. Pure; times in seconds.
 
-Full jitter spreads a crowd of retries best (AWS Architecture Blog, "Exponential Backoff And
-Jitter"); equal jitter waits at least half, for what needs time to come true.
+Full jitter spreads many retries best (AWS Architecture Blog, "Exponential Backoff And
+Jitter"); equal jitter waits at least half, where a wait is needed for
+the next try to fare better.
 """
 
 from __future__ import annotations
 
 from random import Random
 
+# Seconds: a socket that was cut or a loaded server is often well again after a few round trips.
 BASE = 0.1
+# Seconds: the longest wait within an invocation; a client that is back is found within a post timeout.
 CAP = 3.0
+# Seconds: SQS delays a message no longer (SendMessage, "DelaySeconds").
 MAX_QUEUE_DELAY = 900
 
 
@@ -19,7 +23,7 @@ def exponential(tries: int, base: float = BASE, cap: float = CAP) -> float:
 
 
 def full_jitter(tries: int, random: Random) -> float:
-    """Anything from nothing to the exponential wait."""
+    """A random wait from nothing to the exponential one."""
     return random.random() * exponential(tries)
 
 

@@ -1,22 +1,24 @@
-"""Every message to every client: bounded, in order for each, and nobody waits for the slowest.
+"""Posts every message to every client: a bounded number at once, in order per client, none waiting for the slowest.
 
-A client is a lane, and a lane is always in exactly one place:
+Each client has a lane, and a lane is always in exactly one place:
 
     page of the table ──► ready ──► in flight ──► done, or gone
                             ▲           │
-                            └─ waiting ◄┴─► left over
+                            ├─ waiting ◄┼─► undelivered
+                            └─ undecided┘
 
 Order, backoff without a place in the bound, and the deadline all follow from that: a lane is in
-flight once at most; a waiting lane is a timer and nothing else; to stop is to leave the ready and
-the waiting over.
+flight once at most; a waiting lane is a timer and nothing else; stopping makes every lane that is
+ready, waiting or undecided an undelivered one.
 
 Rules
 - A lane that was answered goes on before one that has not begun, so clients finish early; one that
   was refused twice in a row goes behind.
-- Pages are read while posts are under way, and not far ahead: nothing holds all the clients.
-- What is not delivered is in the report: to whom, from which message on, and why.
+- Pages are read while posts are under way, and not far ahead, so memory never holds all clients.
+- The report names each client that lacks messages, the first one it lacks, and why.
 - A read that fails ends the reading of its own job, and nothing else.
-- Rows of gone clients go while the posting goes on, as far as the evidence suffices (``evidence``).
+- Rows of gone clients are deleted while the posting goes on, as far as the evidence suffices
+  (``evidence``).
 - No task, timer or post outlives a broadcast, whatever ends it.
 """
 
@@ -32,27 +34,26 @@ from ..errors import PostError, StoreUnavailable, TimedOut, Unavailable
 from ..wire.jobs import Job, Shard
 from .deletions import Deletions
 from .evidence import Evidence
-from .lanes import CROWD, Judge, Lane, Step
+from .lanes import Lane
 from .protocols import ConnectionStore, Transport
 from .rate import ROUND, Rate
 from .report import Outcome, Report
+from .retry_policy import RetryPolicy, Step
 
+# Clients still ready when the next page is asked for: at 10,000 posts per second they last for 100 ms, and a page takes
+# less.
 _READ_AHEAD = 1_000
-# Seconds of CPU to settle and encode each client left over or refused: twice what was measured, 12 to 18 us for each
+# Seconds of CPU to settle and encode each undelivered or rejected client: twice what was measured, 12 to 18 us for each
 # of 200,000 in 52 bodies on a busy core.
 _SETTLING = 0.00003
-# A malformed id answers 400 as well, and such rows may lie side by side in an index: so many, and nobody else, are
-# more than anybody's rubbish and few to post to in vain.
-_REFUSALS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of a broadcast; ``persistent``: no queue takes what is left, so tries end at the deadline only."""
+    """The bounds of a broadcast: posts in flight at most, and seconds for one post from connect to last byte."""
 
     max_concurrency: int = 100
     post_timeout: float = 3.0
-    persistent: bool = False
 
 
 class Broadcaster:
@@ -75,31 +76,34 @@ class Broadcaster:
         self.wall_clock = wall_clock
         self.evidence = Evidence(wall_clock)
 
-    async def broadcast(self, jobs: Sequence[Job], seconds: float) -> Report:
-        """Serve all jobs at once, within ``seconds``. What a post or the table does is in the report, never raised."""
+    async def broadcast(self, jobs: Sequence[Job], seconds: float, *, retry_until_deadline: bool = False) -> Report:
+        """Serve all jobs at once, within ``seconds``; a failed post or read is in the report, never raised.
+
+        ``retry_until_deadline``: there is no retry queue, so no client is given up before the time is over.
+        """
         outcomes = tuple(Outcome(job, [0] * len(job.messages)) for job in jobs)
-        judge = Judge(self.rate, self.random, self.wall_clock, persistent=self.limits.persistent)
-        return await _Broadcast(self, outcomes, judge, seconds).run()
+        policy = RetryPolicy(self.rate, self.random, self.wall_clock, retry_until_deadline=retry_until_deadline)
+        return await _Broadcast(self, outcomes, policy, seconds).run()
 
 
 class _Broadcast:
     """One broadcast under way."""
 
-    def __init__(self, owner: Broadcaster, outcomes: tuple[Outcome, ...], judge: Judge, seconds: float) -> None:
+    def __init__(self, owner: Broadcaster, outcomes: tuple[Outcome, ...], policy: RetryPolicy, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = owner.transport
         self._store = owner.store
         self._limits = owner.limits
         self._bound = owner.limits.max_concurrency
         self._rate = owner.rate
-        self._judge = judge
+        self._policy = policy
         self._outcomes = outcomes
         self._end = self._loop.time() + seconds
         self._last_call = self._end - min(owner.limits.post_timeout, seconds / 4)
         self._ready: deque[Lane] = deque()
         self._in_flight: set[Lane] = set()
         self._waiting: dict[Lane, asyncio.TimerHandle] = {}
-        self._suspects: list[Lane] = []
+        self._undecided: list[Lane] = []
         self._deletions = Deletions(owner.store)
         self._evidence = owner.evidence
         self._unproven: list[str] = []
@@ -107,10 +111,10 @@ class _Broadcast:
         self._timers: list[asyncio.TimerHandle] = []
         self._pause: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
-        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._done: asyncio.Future[None] = self._loop.create_future()
         self._stopping = False
         self._blocked = False
-        self._doubt: PostError | None = None
+        self._maybe_systemic: PostError | None = None
         self._systemic: PostError | Unavailable | None = None
         self._posts = 0
         self._most = 0
@@ -120,14 +124,14 @@ class _Broadcast:
             async with asyncio.timeout_at(self._end):
                 await self._transport.begin()
             self._start()
-            await self._over
+            await self._done
             self._prove()
             await self._deletions.finish(self._end - self._loop.time())
         except (Unavailable, TimeoutError) as error:
             self._systemic = (
                 error if isinstance(error, Unavailable) else Unavailable("the transport was not ready in time")
             )
-            self._leave_all()
+            self._give_up_all()
         finally:
             await self._release()
         return self._report()
@@ -156,9 +160,9 @@ class _Broadcast:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._readers.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is not None and not self._over.done():
-            self._over.set_exception(error)
-        self._check()
+        if error is not None and not self._done.done():
+            self._done.set_exception(error)
+        self._finish_if_idle()
 
     async def _read(self, outcome: Outcome, shard: Shard) -> None:
         while outcome.unread:
@@ -176,9 +180,9 @@ class _Broadcast:
                 await self._room.wait()
 
     def _pump(self) -> None:
-        """Send while there is somebody to send to, a place, and the rate allows it."""
+        """Post while a lane is ready, the bound has a place and the rate allows it."""
         ready, in_flight = self._ready, self._in_flight
-        while ready and len(in_flight) < self._bound and not self._stopping and self._doubt is None:
+        while ready and len(in_flight) < self._bound and not self._stopping and self._maybe_systemic is None:
             if self._rate.limit is not None and self._paused():
                 break
             lane = ready.popleft()
@@ -191,7 +195,7 @@ class _Broadcast:
         if len(ready) <= _READ_AHEAD:
             self._room.set()
         if not in_flight:
-            self._check()
+            self._finish_if_idle()
 
     def _paused(self) -> bool:
         if self._pause is not None:
@@ -206,7 +210,7 @@ class _Broadcast:
         self._pump()
 
     def _skipped(self, lane: Lane) -> bool:
-        """Step over messages that nobody takes; True where nothing remains."""
+        """Step over messages refused by all; True where nothing remains."""
         while lane.position in lane.outcome.blocked:
             lane.position += 1
         return lane.position >= len(lane.messages)
@@ -216,59 +220,59 @@ class _Broadcast:
         if error is None:
             self._delivered(lane)
         else:
-            step, wait = self._judge.judge(lane, error, self._loop.time())
-            self._take(step, lane, wait)
-        if self._doubt is not None:
+            step, wait = self._policy.decide(lane, error, self._loop.time())
+            self._apply(step, lane, wait)
+        if self._maybe_systemic is not None:
             self._decide()
         self._pump()
 
     def _decide(self) -> None:
-        """Nobody can be served, unless one of those in flight is: wait for their answers, and send nothing."""
-        assert self._doubt is not None
-        if self._judge.served:
-            self._doubt = None
+        """Abort unless a post in flight is answered 200: wait for the last of them, and send nothing."""
+        assert self._maybe_systemic is not None
+        if self._policy.served:
+            self._maybe_systemic = None
         elif not self._in_flight:
-            error, self._doubt = self._doubt, None
+            error, self._maybe_systemic = self._maybe_systemic, None
             self._abort(error)
 
     def _delivered(self, lane: Lane) -> None:
-        self._judge.served += 1
+        self._policy.served += 1
         lane.outcome.delivered[lane.position] += 1
         self._advance(lane)
-        if self._suspects:
-            suspects, self._suspects = self._suspects, []
-            for suspect in suspects:
-                step, wait = self._judge.vindicate(suspect)
-                self._take(step, suspect, wait)
+        if self._undecided:
+            undecided, self._undecided = self._undecided, []
+            for each in undecided:
+                step, wait = self._policy.clear(each)
+                self._apply(step, each, wait)
 
     def _advance(self, lane: Lane) -> None:
         lane.position += 1
         if lane.troubled:
-            self._judge.recovered(lane)
+            self._policy.recovered(lane)
         if lane.position < len(lane.messages):
             self._again(lane)
 
-    def _take(self, step: Step, lane: Lane, wait: float) -> None:
-        """Put a lane that was not delivered where it belongs now."""
+    def _apply(self, step: Step, lane: Lane, wait: float) -> None:
+        """Move a lane whose post was not delivered to where its step says."""
         match step:
             case Step.WAIT if not self._stopping:
                 self._waiting[lane] = self._loop.call_later(wait, self._wake, lane)
-            case Step.SUSPECT if not self._stopping:
-                self._suspects.append(lane)
+            case Step.UNDECIDED if not self._stopping:
+                self._undecided.append(lane)
             case Step.ABORT if not self._stopping:
                 lane.tries += 1
-                self._suspects.append(lane)
-                self._doubt = lane.error
+                self._undecided.append(lane)
+                self._maybe_systemic = lane.error
             case Step.REJECT:
                 self._reject(lane)
-            case Step.BURY:
-                self._bury(lane)
-            case _:
-                self._leave(lane)
+            case Step.FORGET:
+                self._forget(lane)
+            case _:  # GIVE_UP, or a lane that would wait while the broadcast stops
+                self._give_up(lane)
 
     def _again(self, lane: Lane) -> None:
         if self._stopping:
-            self._leave(lane)
+            self._give_up(lane)
         else:
             self._ready.appendleft(lane)
 
@@ -284,13 +288,13 @@ class _Broadcast:
     def _reject(self, lane: Lane) -> None:
         assert lane.error is not None
         outcome, position = lane.outcome, lane.position
-        crowd = outcome.reject(lane.connection_id, lane.created_at, position, lane.error)
-        if not outcome.delivered[position] and crowd >= (CROWD if lane.error.same_for_all else _REFUSALS):
+        outcome.reject(lane.connection_id, lane.created_at, position, lane.error)
+        if outcome.refused_by_all(position, lane.error.reason, at_end=False):
             self._blocked = True
-            outcome.blocked.setdefault(position, lane.error.reason)
+            outcome.blocked[position] = lane.error.reason
         self._advance(lane)
 
-    def _bury(self, lane: Lane) -> None:
+    def _forget(self, lane: Lane) -> None:
         self._prove()
         lane.outcome.gone += 1
         if self._evidence.suffices(lane.connection_id, lane.created_at):
@@ -299,43 +303,43 @@ class _Broadcast:
             self._unproven.append(lane.connection_id)
 
     def _prove(self) -> None:
-        """Once somebody was served, let the rows go that were held; asked now and then, to keep it out of each 200."""
-        if self._judge.served:
+        """Delete the rows held back until a first 200. Called now and then, to keep the check out of each answer."""
+        if self._policy.served:
             self._evidence.proven = True
             for connection_id in self._unproven:
                 self._deletions.add(connection_id)
             self._unproven.clear()
 
-    def _leave(self, lane: Lane) -> None:
-        lane.outcome.leftovers.append(lane.left_over())
+    def _give_up(self, lane: Lane) -> None:
+        lane.outcome.undelivered.append(lane.undelivered())
 
     def _abort(self, error: PostError) -> None:
-        """Nobody can be served: take nothing more, wait for what is in flight but not for the deadline."""
+        """Stop because nobody can be served; wait for the posts in flight, but not for the deadline."""
         if self._systemic is None:
             self._systemic = error
             self._timers.append(self._loop.call_later(self._limits.post_timeout, self._cut))
             self._stop()
 
     def _stop(self) -> None:
-        """Take nothing more: whoever is not in flight is left over."""
+        """Start no post and no read any more, and give up every lane that is not in flight."""
         self._stopping = True
         for reader in self._readers:
             reader.cancel()
-        self._leave_all()
-        self._check()
+        self._give_up_all()
+        self._finish_if_idle()
 
-    def _leave_all(self) -> None:
+    def _give_up_all(self) -> None:
         for timer in self._waiting.values():
             timer.cancel()
-        lanes = [*self._ready, *self._waiting, *self._suspects]
+        lanes = [*self._ready, *self._waiting, *self._undecided]
         self._ready.clear()
         self._waiting.clear()
-        self._suspects.clear()
+        self._undecided.clear()
         for lane in lanes:
-            self._leave(lane)
+            self._give_up(lane)
 
     def _cut(self) -> None:
-        """No more time: cut what is in flight. Nobody knows whether it arrived, so it counts as a try."""
+        """Cut the posts in flight, since the time is over. Each may have arrived, so it counts as a try."""
         self._stopping = True
         self._transport.stop()
         for lane in self._in_flight:
@@ -344,31 +348,31 @@ class _Broadcast:
         lanes = tuple(self._in_flight)
         self._in_flight.clear()
         for lane in lanes:
-            self._leave(lane)
+            self._give_up(lane)
         self._stop()
 
     def _tick(self) -> None:
         now = self._loop.time()
         self._prove()
-        self._rate.tick(now, self._judge.served + self._judge.failed)
-        settling = _SETTLING * self._held()
+        self._rate.tick(now, self._policy.served + self._policy.failed)
+        settling = _SETTLING * self._unfinished()
         if now > self._end - settling:
             self._cut()
         elif now > self._last_call - settling and not self._stopping:
             self._stop()
         self._timers[2] = self._loop.call_later(ROUND, self._tick)
 
-    def _held(self) -> int:
-        """How many clients would have to be written down if there were no more time."""
-        left = sum(len(outcome.leftovers) + outcome.rejections for outcome in self._outcomes)
-        return left + len(self._ready) + len(self._in_flight) + len(self._waiting) + len(self._suspects)
+    def _unfinished(self) -> int:
+        """How many clients the settlement would have to name if the time were over."""
+        left = sum(len(outcome.undelivered) + outcome.rejections for outcome in self._outcomes)
+        return left + len(self._ready) + len(self._in_flight) + len(self._waiting) + len(self._undecided)
 
-    def _check(self) -> None:
-        """Over, once nobody is on the way and no page is to come; suspects alone wait for nothing."""
+    def _finish_if_idle(self) -> None:
+        """Finish when nothing is ready, in flight, waiting or being read; then nobody can clear the undecided."""
         busy = self._ready or self._in_flight or self._waiting or self._readers
-        if not busy and not self._over.done():
-            self._leave_all()
-            self._over.set_result(None)
+        if not busy and not self._done.done():
+            self._give_up_all()
+            self._done.set_result(None)
 
     async def _release(self) -> None:
         # Answers still come in while the readers end: they must start nothing new.
@@ -390,9 +394,9 @@ class _Broadcast:
     def _report(self) -> Report:
         return Report(
             self._outcomes,
-            self._systemic or self._judge.systemic(self._outcomes) or self._unreadable(),
+            self._systemic or self._policy.systemic(self._outcomes) or self._unreadable(),
             posts=self._posts,
-            throttled=self._judge.throttled,
+            throttled=self._policy.throttled,
             most_in_flight=self._most,
             undeleted=self._deletions.undeleted,
             unproven=len(self._unproven),

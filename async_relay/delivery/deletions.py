@@ -1,7 +1,7 @@
-"""Rows of gone clients, deleted in parallel while the posting goes on.
+"""Deletes the rows of gone clients while the posting goes on.
 
-One worker takes all that has come together meanwhile, so many rows are few calls of the store. A row
-that is asked for twice, by two jobs that name the same client, is one row.
+One worker takes all rows that were added meanwhile, so many rows are few calls of the store. A row
+that two jobs ask for, because they name the same client, is deleted once.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections import deque
 from ..errors import Unavailable
 from .protocols import ConnectionStore
 
+# Rows per call of the store: it sends them 25 at a time side by side, and a cancelled call leaves no more than these.
 _ROWS = 1_000
-# Seconds for what is still to be deleted when everybody has been served. A call takes some milliseconds, so a
+# Seconds for the rows still to be deleted when everybody has been served. A call takes some milliseconds, so a
 # table that has not answered by then is sick; whoever is served next must not wait for it, and a row that stays
 # costs one more post that is answered 410.
 _LAST_CALLS = 3.0
@@ -50,14 +51,14 @@ class Deletions:
             self._worker = asyncio.get_running_loop().create_task(self._work())
 
     async def finish(self, seconds: float) -> None:
-        """Wait for what was added, at most ``seconds`` and never more than a few."""
+        """Wait until the rows added are deleted, at most ``seconds`` and never more than a few."""
         if self._worker is not None:
             await asyncio.wait([self._worker], timeout=max(0.0, min(seconds, _LAST_CALLS)))
             if self._worker.done():
                 self._worker.result()
 
     async def cancel(self) -> None:
-        """Leave what is not deleted, and no task behind."""
+        """Stop the worker; the rows it has not deleted stay."""
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)

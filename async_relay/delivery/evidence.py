@@ -21,12 +21,12 @@ from collections.abc import Callable
 _LONGEST_CONNECTION_MS = (2 * 60 + 10) * 60_000
 # API Gateway has had WebSockets since December 2018: an earlier time is in seconds, or nonsense, and proves nothing.
 _FIRST_CONNECTION_MS = 1_543_622_400_000
-# What one call of BatchWriteItem takes: few enough to lose, enough for a table with nobody left in it to become empty.
+# One call of BatchWriteItem takes so many: few to lose, and enough to empty a table whose last clients have left.
 _ON_TRUST = 25
 
 
 class Evidence:
-    """What one sandbox knows of its endpoint; ``proven`` once it answered 200."""
+    """The answers that tell one sandbox whether its endpoint is the right one; ``proven`` once it answered 200."""
 
     __slots__ = ("_on_trust", "_wall_clock", "proven")
 

@@ -1,7 +1,7 @@
 """How long an invocation waits before it hands records back to the stream.
 
 AWS does not document how soon a mapping sends records again, and it may be at once. An outage
-would then be hundreds of invocations a second, which end nothing sooner and are all paid for.
+would then be hundreds of invocations per second, which end nothing sooner and are all paid for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the core asks of the world: a transport, a connection store, queues.
+"""The interfaces the core uses to reach the world: a transport, a connection store, queues.
 
 Rules every implementation keeps
 - Errors are ours (``errors``): no caller ever sees an AWS or socket error.
@@ -16,7 +16,7 @@ from ..wire.messages import Message
 
 
 class Addressed(Protocol):
-    """Whoever a post is for."""
+    """The client a post is for."""
 
     connection_id: str
 
@@ -27,7 +27,7 @@ A = TypeVar("A", bound=Addressed)
 class Transport(Protocol):
     """``POST @connections/{connectionId}``, many at a time.
 
-    ``send`` takes a callback and not a future: a future a post costs as much as signing it.
+    ``send`` takes a callback, because creating a future per post would cost as much as signing it.
     """
 
     async def begin(self) -> None:

@@ -1,4 +1,4 @@
-"""How many posts a second: a token bucket that finds the account's limit from how clients fare. Pure.
+"""How many posts per second: a token bucket that finds the account's limit from how clients fare. Pure.
 
 API Gateway answers 429 for two reasons and does not say which: the account's rate is used up, or
 one client's buffer is full (PostToConnection, "LimitExceededException"). The account refuses
@@ -28,7 +28,7 @@ Rules
 The first tries that succeed are not counted here: the broadcast counts its answers anyway, and
 hands in their number. So an unlimited process does nothing here for a post that is let through.
 
-Times are seconds of a monotonic clock, limits posts a second. The state outlives an invocation, as
+Times are seconds of a monotonic clock, limits posts per second. The state outlives an invocation, as
 the account's limit does, and is forgotten after 30 s without the account's refusals.
 """
 
@@ -37,7 +37,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf, sqrt
 
-# Long enough for a hundred answers or more at full speed, short enough to react ten times a second.
+# Long enough for a hundred answers or more at full speed, short enough to react ten times per second.
 ROUND = 0.1
 # The timer that ends a round may come this much early, and the round must end all the same.
 _PLAY = 0.01
@@ -47,7 +47,7 @@ _BURST = 0.02
 _TURN = 0.001
 # The lowest limit: a process that posts more seldom takes too long to notice that there is room again.
 _LEAST = 1.0
-# Who else uses the account is another matter half a minute later, and a limit found then would only be in the way.
+# Half a minute later others use the account more or less than then, and the old limit would only be in the way.
 _FORGET = 30.0
 # Up to four full buffers are refused together by chance, also where hardly anybody else is being answered.
 _FEW = 4
@@ -59,7 +59,7 @@ _FLOOD = 64
 _FLOOD_SHARE = 0.75
 # So many tries of the group "again" are remembered: enough to tell 5 % from 50 %, and at most a few seconds old.
 _MEMORY = 16.0
-# So many answers of any kind say how likely the account refuses now: a round at 300 posts a second.
+# So many answers of any kind say how likely the account refuses now: a round at 300 posts per second.
 _SHARE_MEMORY = 32.0
 # A client's tries after more refusals in a row than this say what is the matter with that client.
 _TRIES_THAT_TELL = 2
@@ -70,11 +70,11 @@ _FIRST_PRIOR = 2.0
 # Imagined tries of the group "again": a limit once found needs some evidence to doubt it; a first cut needs it to cut.
 _LIMITED_PRIOR = 4.0
 _UNLIMITED_PRIOR = 1.0
-# The largest step, which the root below reaches at 25 a second. A round of one answer takes half of it, else one post
-# in four would be refused at 1 a second. With half of it that is one in seven.
+# The largest step, which the root below reaches at 25 per second. A round of one answer takes half of it, else one post
+# in four would be refused at 1 per second. With half of it that is one in seven.
 _STEP = 0.1
 _SMALLEST_PART = 0.5
-# The step is this over the limit's root: 2.5 % at 400 a second, which is one refusal a round.
+# The step is this over the limit's root: 2.5 % at 400 per second, which is one refusal a round.
 _CREEP = 0.5
 # So many refusals that should have come and did not, before the step grows: by chance that happens one time in five.
 _CALM = 1.5

@@ -1,16 +1,16 @@
-"""Where what was not delivered goes: the retry queue, the dead letters, or back to who sent it. Decides, does no I/O.
+"""Where undelivered messages go: the retry queue, the dead letters, or back. Decides, does no I/O.
 
 Rules
-- Systemic: all goes back, nothing is parked.
-- A client that was tried and failed is parked with the next attempt and a delay that doubles; one
+- Systemic: all goes back, and nothing is settled here.
+- A client that was tried and failed is requeued with the next attempt and a delay that doubles; one
   that was never tried, and the unread part of the table, without delay and with the same attempt.
 - The unread part of a table that stopped answering waits the base delay, and counts no attempt either.
-  Where not one page came, the job goes back: it would be parked as it is, hop after hop.
+  Where not one page came, the job goes back: it would be requeued as it is, again and again.
 - After ``max_attempts`` in the queue a client's job is a dead letter.
-- 400 and 413 are dead letters, one for all clients that gave a message the same answer. Where nobody
-  takes it and all answers are alike it is the message's letter, to whoever it was for: a 413 from one
-  client is enough, of 400 it takes ten, since that may also say that an id is malformed.
-- Without the queue something would go to, its messages go back.
+- 400 and 413 are dead letters, one for all clients that gave a message the same answer. Where the
+  message is refused by all (``report``) the letter names everybody it was for.
+
+``outbox`` knows which queues there are: without the queue something would go to, it goes back.
 
 A position is a message's index in its job. Times are milliseconds since 1970.
 """
@@ -23,23 +23,20 @@ from dataclasses import dataclass, replace
 from ..errors import PostError
 from ..wire.jobs import Client, DeadLetter, Job
 from .backoff import queue_delay
-from .lanes import CROWD
-from .report import Leftover, Outcome
+from .report import Outcome, Undelivered
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """Which queues there are, and how often and how late the retry queue tries again."""
+class RequeuePolicy:
+    """How late and how often the retry queue tries again."""
 
-    retries: bool
-    dead_letters: bool
     backoff_seconds: float = 5.0
     max_attempts: int = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
-    """A job for a queue and the delay (s) it waits there; ``positions``: whose messages are lost without it."""
+class Requeued:
+    """A job for a queue and the delay (s) it waits there; ``positions``: the messages that are lost without it."""
 
     job: Job
     delay: int
@@ -47,8 +44,8 @@ class Parked:
 
 
 @dataclass(frozen=True, slots=True)
-class Buried:
-    """A dead letter, and the messages that are lost without it."""
+class DeadLettered:
+    """A dead letter; ``positions``: the messages that are lost without it."""
 
     letter: DeadLetter
     positions: range
@@ -56,54 +53,53 @@ class Buried:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What is to be done about one outcome; ``back`` are the positions no queue is there for."""
+    """The decisions about one outcome; the messages at the positions ``back`` go to no queue at all."""
 
-    parked: tuple[Parked, ...] = ()
-    buried: tuple[Buried, ...] = ()
+    requeued: tuple[Requeued, ...] = ()
+    dead_lettered: tuple[DeadLettered, ...] = ()
     back: frozenset[int] = frozenset()
 
 
-def settle(outcome: Outcome, policy: Policy, now: int) -> Settlement:
+def settle(outcome: Outcome, policy: RequeuePolicy, now: int) -> Settlement:
     """Decide about everything in ``outcome`` that was not delivered."""
-    parked: list[Parked] = []
-    buried: list[Buried] = []
-    back: set[int] = set()
-    for clients, error in _groups(outcome.leftovers):
-        job, positions = _lacking(outcome.job, clients, error, now)
-        exhausted = error is not None and job.attempt > policy.max_attempts
-        if error is not None and exhausted and policy.dead_letters:
-            buried.append(Buried(_exhausted(job, outcome.job.attempt, error, now), positions))
-        elif policy.retries and not exhausted:
-            delay = queue_delay(job.attempt, policy.backoff_seconds) if error is not None else 0
-            parked.append(Parked(job, delay, positions))
-        else:
-            back.update(positions)
-    if outcome.unread:
-        positions = range(len(outcome.job.messages))
-        if policy.retries and (outcome.pages or outcome.failure is None):
-            delay = queue_delay(1, policy.backoff_seconds) if outcome.failure is not None else 0
-            parked.append(Parked(_unread(outcome, now), delay, positions))
-        else:
-            back.update(positions)
-    for position, letter in _rejections(outcome, now):
-        if policy.dead_letters:
-            buried.append(Buried(letter, range(position, position + 1)))
-        else:
-            back.add(position)
-    return Settlement(tuple(parked), tuple(buried), frozenset(back))
+    requeued: list[Requeued] = []
+    dead_lettered: list[DeadLettered] = []
+    back: frozenset[int] = frozenset()
+    for clients, error in _groups(outcome.undelivered):
+        settled = _settle_group(outcome.job, clients, error, policy, now)
+        requeued += [settled] if isinstance(settled, Requeued) else []
+        dead_lettered += [settled] if isinstance(settled, DeadLettered) else []
+    if outcome.unread and not outcome.pages and outcome.failure is not None:
+        back = frozenset(range(len(outcome.job.messages)))
+    elif outcome.unread:
+        requeued.append(_unread(outcome, policy, now))
+    dead_lettered += _rejections(outcome, now)
+    return Settlement(tuple(requeued), tuple(dead_lettered), back)
 
 
-def _groups(leftovers: list[Leftover]) -> Iterator[tuple[list[Client], PostError | None]]:
-    """Clients together whose errors have the same reason."""
+def _settle_group(
+    job: Job, clients: list[Client], error: PostError | None, policy: RequeuePolicy, now: int
+) -> Requeued | DeadLettered:
+    """Requeue the messages these clients lack, or make them a dead letter if this was the last attempt."""
+    lacking, positions = _lacking(job, clients, error, now)
+    if error is None:
+        return Requeued(lacking, 0, positions)
+    if lacking.attempt > policy.max_attempts:
+        return DeadLettered(_exhausted(lacking, job.attempt, error, now), positions)
+    return Requeued(lacking, queue_delay(lacking.attempt, policy.backoff_seconds), positions)
+
+
+def _groups(undelivered: list[Undelivered]) -> Iterator[tuple[list[Client], PostError | None]]:
+    """The clients by the reason of their errors, each group with the first of these errors."""
     groups: dict[str, tuple[list[Client], PostError | None]] = {}
-    for client, error in leftovers:
+    for client, error in undelivered:
         clients, _ = groups.setdefault(error.reason if error else "", ([], error))
         clients.append(client)
     yield from groups.values()
 
 
 def _lacking(job: Job, clients: list[Client], error: PostError | None, now: int) -> tuple[Job, range]:
-    """What these clients still lack of ``job``, as a job, and the positions of its messages."""
+    """A job of the messages these clients still lack, and the positions of those messages."""
     start = min(client.skip for client in clients)
     lacking = replace(
         job,
@@ -111,7 +107,7 @@ def _lacking(job: Job, clients: list[Client], error: PostError | None, now: int)
         clients=tuple(client._replace(skip=client.skip - start) for client in clients),
         shard=None,
         cursor=None,
-        hop=0,
+        continuation=0,
         attempt=job.attempt + (error is not None),
         first_at=job.first_at or now,
         reason=error.reason if error else job.reason,
@@ -119,9 +115,12 @@ def _lacking(job: Job, clients: list[Client], error: PostError | None, now: int)
     return lacking, range(start, len(job.messages))
 
 
-def _unread(outcome: Outcome, now: int) -> Job:
+def _unread(outcome: Outcome, policy: RequeuePolicy, now: int) -> Requeued:
+    """The same job from the page on that was not read."""
     job = outcome.job
-    return replace(job, cursor=outcome.cursor, hop=job.hop + 1, first_at=job.first_at or now)
+    delay = queue_delay(1, policy.backoff_seconds) if outcome.failure is not None else 0
+    rest = replace(job, cursor=outcome.cursor, continuation=job.continuation + 1, first_at=job.first_at or now)
+    return Requeued(rest, delay, range(len(job.messages)))
 
 
 def _exhausted(job: Job, attempt: int, error: PostError, now: int) -> DeadLetter:
@@ -129,36 +128,27 @@ def _exhausted(job: Job, attempt: int, error: PostError, now: int) -> DeadLetter
     return DeadLetter("attempts_exhausted", detail, replace(job, attempt=attempt), now)
 
 
-def _rejections(outcome: Outcome, now: int) -> Iterator[tuple[int, DeadLetter]]:
-    """A letter for each message and reason, with its clients; refused by all: with whoever was to get it."""
+def _rejections(outcome: Outcome, now: int) -> Iterator[DeadLettered]:
+    """One letter per message and reason, to the clients that refused it, or to all it was for."""
     for (position, reason), (error, clients) in outcome.rejected.items():
-        everybody = _refused_by_all(outcome, position, reason)
-        named = _wanted_by(outcome, position, reason) if everybody else clients
+        everybody = outcome.refused_by_all(position, reason, at_end=True)
         job = replace(
             outcome.job,
             messages=(outcome.job.messages[position],),
-            clients=tuple(named),
+            clients=tuple(_wanted_by(outcome, position, reason) if everybody else clients),
             shard=outcome.job.shard if everybody else None,
             cursor=outcome.job.cursor if everybody else None,
             first_at=outcome.job.first_at or now,
             reason=reason,
         )
         detail = f"{'everybody' if everybody else f'{len(clients)} clients'} answered {error}"
-        yield position, DeadLetter(reason, detail, job, now, job.messages[0].event_id, job.messages[0].sequence)
-
-
-def _refused_by_all(outcome: Outcome, position: int, reason: str) -> bool:
-    """Whether this is what is wrong with the message, and not with some clients."""
-    if position in outcome.blocked:
-        return outcome.blocked[position] == reason
-    error, clients = outcome.rejected[position, reason]
-    alike = all(key == (position, reason) for key in outcome.rejected if key[0] == position)
-    return alike and not outcome.delivered[position] and (error.same_for_all or len(clients) >= CROWD)
+        letter = DeadLetter(reason, detail, job, now, job.messages[0].event_id, job.messages[0].sequence)
+        yield DeadLettered(letter, range(position, position + 1))
 
 
 def _wanted_by(outcome: Outcome, position: int, reason: str) -> list[Client]:
-    """The job's clients that were to get the message, without those left over or in a letter for another reason."""
-    elsewhere = {client.connection_id for client, _ in outcome.leftovers if client.skip <= position}
+    """The job's clients that were to get the message, except those requeued or in a letter for another reason."""
+    elsewhere = {client.connection_id for client, _ in outcome.undelivered if client.skip <= position}
     for (at, other), (_, clients) in outcome.rejected.items():
         if at == position and other != reason:
             elsewhere.update(client.connection_id for client in clients)

@@ -39,7 +39,7 @@ from urllib.parse import unquote
 import httptools
 
 from ..http.sigv4 import Credentials
-from ..wire.messages import MAX_BODY_BYTES
+from ..wire.messages import MAX_POST_BYTES
 from .scripts import Answer, Bucket, Casting, Choice, Ending, Plan, RateLimit
 from .trust import Certificates, Request, SignatureCheck, Tls
 
@@ -89,7 +89,7 @@ class Gateway:
         latency: Latency = 0.0,
         seed: int = 0,
         keep: bool = True,
-        max_body: int = MAX_BODY_BYTES,
+        max_body: int = MAX_POST_BYTES,
     ) -> None:
         """Take ``script`` for everybody.
 

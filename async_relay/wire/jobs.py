@@ -35,7 +35,8 @@ from zlib import crc32
 from ..errors import UnreadableJob
 from .messages import Message
 
-MAX_BODY_BYTES = 262_144
+#: One queue message, in bytes: every SQS queue takes as much, unless its MaximumMessageSize was lowered.
+MAX_QUEUE_BODY_BYTES = 262_144
 _TRUNCATED_BYTES = 100_000
 _MESSAGES_BYTES = 140_000
 _KEYS_BYTES = 20_000
@@ -88,7 +89,7 @@ class Client(NamedTuple):
 class Job:
     """Messages and who still lacks them: ``clients``, or everybody in ``shard`` after ``cursor``.
 
-    ``attempt`` counts the tries from the queue, ``hop`` the times a shard was continued.
+    ``attempt`` counts the tries from the queue, ``continuation`` how often the shard was continued (``hop`` in JSON).
     """
 
     messages: tuple[Message, ...]
@@ -98,7 +99,7 @@ class Job:
     attempt: int = 0
     first_at: int = 0
     reason: str = ""
-    hop: int = 0
+    continuation: int = 0
 
     def encode(self) -> str:
         """The body of the queue message."""
@@ -115,7 +116,7 @@ class Job:
                 "kind": self.shard.kind.value,
             }
             fields["cursor"] = dict(self.cursor) if self.cursor is not None else None
-            fields["hop"] = self.hop
+            fields["hop"] = self.continuation
         else:
             fields["clients"] = [_client_fields(client) for client in self.clients]
         fields["messages"] = [message.payload for message in self.messages]
@@ -154,10 +155,10 @@ class Job:
             attempt=_count(fields, "attempt"),
             first_at=_count(fields, "firstAt"),
             reason=reason if isinstance(reason, str) else "",
-            hop=_count(fields, "hop") if shard else 0,
+            continuation=_count(fields, "hop") if shard else 0,
         )
 
-    def split(self, room: int = MAX_BODY_BYTES) -> list[Job]:
+    def split(self, room: int = MAX_QUEUE_BODY_BYTES) -> list[Job]:
         """The same work in as many jobs as fit in ``room`` bytes each, messages in order."""
         if len(self.encode().encode()) <= room:
             return [self]
@@ -174,14 +175,14 @@ class Job:
             yield replace(self, messages=run, clients=clients)
 
     def deduplication_id(self, part: int) -> str:
-        """The same for the same records, shard, cursor, hop and part: what a retried dispatch sends again.
+        """The same for the same records, shard, cursor, continuation and part: what a retried dispatch sends again.
 
-        The hop keeps a continuation that got no further from being taken for a repeat of itself, and the kind
+        Its number keeps a continuation that got no further from being taken for a repeat of itself, and the kind
         of the shard keeps a dispatch that is repeated after a deploy from being taken for the one before it.
         """
         ids = [message.event_id or message.digest for message in self.messages]
         shard = self.shard or Shard()
-        text = json.dumps([ids, shard.index, shard.count, shard.kind, self.cursor, self.hop, part])
+        text = json.dumps([ids, shard.index, shard.count, shard.kind, self.cursor, self.continuation, part])
         return sha256(text.encode()).hexdigest()
 
 
@@ -214,7 +215,7 @@ class DeadLetter:
             case _:
                 content = {"record": self.content}
         body = _dump({"deadLetter": letter, **content})
-        if len(body.encode()) <= MAX_BODY_BYTES:
+        if len(body.encode()) <= MAX_QUEUE_BODY_BYTES:
             return body
         head = _dump(content).encode()[:_TRUNCATED_BYTES].decode(errors="ignore")
         keys = dict(self.keys) if len(_dump(self.keys).encode()) <= _KEYS_BYTES else {}

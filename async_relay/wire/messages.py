@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import Any
 
 #: What API Gateway takes in one PostToConnection, in bytes (API Gateway quotas, "Message payload size").
-MAX_BODY_BYTES = 131_072
+MAX_POST_BYTES = 131_072
 _INCIDENT = "incident_update"
 
 
@@ -57,7 +57,7 @@ class Message:
     @property
     def oversized(self) -> bool:
         """True where API Gateway would refuse it from everybody."""
-        return len(self.body) > MAX_BODY_BYTES
+        return len(self.body) > MAX_POST_BYTES
 
 
 def compact_json(value: Any) -> bytes:

@@ -1,0 +1,75 @@
+"""The report of a broadcast: when a message is refused by all, and the figures."""
+
+from __future__ import annotations
+
+import pytest
+from outcomes import messages, outcome_of
+
+from async_relay.delivery.report import Outcome, Report, Undelivered
+from async_relay.errors import Forbidden, PostError, Refused, TimedOut, TooLarge
+from async_relay.wire.jobs import Client, Job, Shard
+
+JOB = Job(messages(2), shard=Shard())
+
+
+def refused_by(count: int, error: PostError) -> Outcome:
+    """The outcome where so many clients refused the first message."""
+    return outcome_of(JOB, rejected=[(Client(f"c{at}"), 0, error) for at in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("error", "at_end", "enough"),
+    [
+        (TooLarge("HTTP 413"), False, 10),
+        (TooLarge("HTTP 413"), True, 1),
+        (Refused("HTTP 400"), False, 1_000),
+        (Refused("HTTP 400"), True, 10),
+    ],
+)
+def test_refused_by_all_takes_enough_clients_and_not_one_200(error: PostError, at_end: bool, enough: int) -> None:
+    """Fewer for 413 than for 400, and fewer at the end than while posting goes on."""
+    for count in {max(1, enough - 1), enough}:
+        assert refused_by(count, error).refused_by_all(0, error.reason, at_end=at_end) is (count == enough)
+    taken = refused_by(enough, error)
+    taken.delivered[0] = 1
+    assert not taken.refused_by_all(0, error.reason, at_end=at_end)
+
+
+def test_at_the_end_all_must_agree_on_the_reason() -> None:
+    """A single 413 beside the 400s says that something else is the matter; under way it does not count."""
+    outcome = refused_by(1_000, Refused("HTTP 400"))
+    outcome.reject("odd", None, 0, TooLarge("HTTP 413"))
+    assert outcome.refused_by_all(0, "refused", at_end=False)
+    assert not outcome.refused_by_all(0, "refused", at_end=True)
+    assert not outcome.refused_by_all(0, "too_large", at_end=True)
+
+
+def test_a_skipped_message_stays_refused_for_its_reason() -> None:
+    """Once it is skipped no later answer changes that, whatever its reason."""
+    outcome = refused_by(1, Refused("HTTP 400"))
+    outcome.reject("c", None, 0, TooLarge("HTTP 413"))
+    outcome.delivered[0], outcome.blocked[0] = 3, "too_large"
+    for at_end in (False, True):
+        assert outcome.refused_by_all(0, "too_large", at_end=at_end)
+        assert not outcome.refused_by_all(0, "refused", at_end=at_end)
+
+
+def test_the_figures_add_up_the_jobs() -> None:
+    """By the names of the metrics; the rate limit is left out while there is none."""
+    left = outcome_of(JOB, undelivered=[Undelivered(Client("a"), TimedOut())], rejected=[(Client("b"), 1, Refused())])
+    left.delivered[:], left.gone = [5, 4], 2
+    report = Report((left, Outcome(JOB, [1, 1], gone=1)), posts=20, throttled=3, most_in_flight=7, undeleted=1)
+    assert report.figures() == {
+        "delivered": 11,
+        "gone": 3,
+        "left_over": 1,
+        "rejected": 1,
+        "posts": 20,
+        "throttled": 3,
+        "most_in_flight": 7,
+        "undeleted": 1,
+        "unproven": 0,
+        "systemic": 0,
+    }
+    systemic = Report((), systemic=Forbidden(), unproven=4, rate_limit=250.0).figures()
+    assert (systemic["systemic"], systemic["unproven"], systemic["rate_limit"]) == (1, 4, 250.0)
