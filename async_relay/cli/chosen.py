@@ -15,6 +15,8 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from async_relay.wire.formatter import Formatter
+
 from . import screen
 from .choice import Choice, id_length
 from .failure import FAILED, CommandError
@@ -85,10 +87,10 @@ class Tally:
             raise typer.Exit(FAILED)
 
 
-def send_back(found: Found, target: SendQueue, *, dry_run: bool, yes: bool) -> Tally:
+def send_back(found: Found, target: SendQueue, formatter: Formatter, *, dry_run: bool, yes: bool) -> Tally:
     """Redrive what was chosen, ask first, say what became of each."""
     _note_if_empty(found)
-    fates = {letter.message_id: redrive(letter) for letter in found.chosen}
+    fates = {letter.message_id: redrive(letter, formatter) for letter in found.chosen}
     resends = {message_id: fate for message_id, fate in fates.items() if isinstance(fate, Resend)}
     staying = len(fates) - len(resends)
     found.queue.release(kept=() if dry_run else resends)

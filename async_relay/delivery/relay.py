@@ -28,9 +28,11 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from ..errors import QueueUnavailable, StoreUnavailable, UnreadableJob
+from ..wire.formatter import Formatter
+from ..wire.incidents import format_item, latest
 from ..wire.jobs import MAX_BODY_BYTES, DeadLetter, Job, Shard, ShardKind
 from ..wire.messages import MAX_BODY_BYTES as MAX_MESSAGE_BYTES
-from ..wire.messages import Message, latest
+from ..wire.messages import Message
 from ..wire.streams import Record, read_records
 from .broadcaster import Broadcaster
 from .pacing import Pacing
@@ -108,13 +110,14 @@ class Relay:
         shard_kind: ShardKind = ShardKind.SEGMENT,
         auto_clients: int | None = None,
         coalesce: bool = False,
+        formatter: Formatter = format_item,
         measure: Measure = lambda _figures: None,
         pacing: Pacing | None = None,
     ) -> None:
         """``shards`` of ``shard_kind`` is what the fan-out makes, from ``auto_clients`` clients on (None: always).
 
-        ``coalesce`` leaves only the newest state of each incident of a batch; ``measure`` gets the figures
-        of each broadcast.
+        ``coalesce`` leaves only the newest state of each incident of a batch; ``formatter`` makes records
+        messages; ``measure`` gets the figures of each broadcast.
         """
         self._broadcaster = broadcaster
         self._queues = queues
@@ -123,6 +126,7 @@ class Relay:
         self._shards = [Shard(index, shards, shard_kind) for index in range(shards)]
         self._auto_clients = auto_clients
         self._coalesce = coalesce
+        self._formatter = formatter
         self._many = True
         self._counted_at = float("-inf")
         self._measure = measure
@@ -147,7 +151,7 @@ class Relay:
         return failures
 
     async def _serve_records(self, event: Any, end: float) -> Failures:
-        records = read_records(event)
+        records = read_records(event, self._formatter)
         served = [at for at, record in enumerate(records) if record.message and not record.message.oversized]
         messages = tuple(message for at in served if (message := records[at].message))
         if self._coalesce:
