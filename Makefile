@@ -67,7 +67,7 @@ cold: $(VENV)/.installed ## From the start of a process to its first post, step 
 
 build: build/async-relay-arm64.zip build/async-relay-x86_64.zip ## The Lambda zips; MODULES='orders.py' puts modules of your own in
 
-build/async-relay-%.zip: $(SHIPPED) $(MODULES) build/.modules
+build/async-relay-%.zip: $(SHIPPED) $(if $(MODULES),$(shell find $(MODULES) -name '*.py')) build/.modules
 	@$(CHECK_PYTHON)
 	@$(PYTHON) packaging/build.py --arch $* --output $@ $(addprefix --module ,$(MODULES))
 
