@@ -68,6 +68,11 @@ class TestLoading:
             "event_id": "e",
         }
 
+    def test_a_function_that_does_not_say_what_it_takes(self) -> None:
+        """Some of those written in C do not: they are taken at their word."""
+        formatter: object = load_formatter("builtins:dict")
+        assert formatter is dict
+
     def test_an_object_that_can_be_called(self, write: Write) -> None:
         """A class instance or a partial serves as well as a function."""
         name = write("""
@@ -82,6 +87,11 @@ class TestLoading:
             ("def another(): ...", "orders has no format_order"),
             ("format_order = 7", "format_order is no function but 7"),
             ("async def format_order(item, event_id, sequence): ...", "format_order is async, which nobody awaits"),
+            ("def format_order(item): ...", "format_order does not take (item, event_id, sequence)"),
+            (
+                "def format_order(*, item, event_id, sequence): ...",
+                "format_order does not take (item, event_id, sequence)",
+            ),
             ("import no_such.thing", "orders needs a module that is not there, no_such"),
             ("def format_order(", "orders cannot be imported: SyntaxError '(' was never closed (orders.py, line 1)"),
             ("raise RuntimeError('one\\ntwo')", "orders cannot be imported: RuntimeError one"),

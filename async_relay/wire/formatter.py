@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, signature
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -36,8 +36,7 @@ def load_formatter(name: str) -> Formatter:
     function = getattr(_import(module_name), function_name, None)
     if function is None:
         raise ValueError(f"{_EXPECTED}, and {module_name} has no {function_name}")
-    if not callable(function) or iscoroutinefunction(function):
-        problem = "is async, which nobody awaits" if callable(function) else f"is no function but {function!r:.40}"
+    if problem := _unfit(function):
         raise ValueError(f"{_EXPECTED}, and {function_name} {problem}")
     return cast("Formatter", function)
 
@@ -52,6 +51,21 @@ def _import(name: str) -> Any:
     except (Exception, SystemExit) as error:  # noqa: BLE001 the owner's code may raise anything
         reason = f"{type(error).__name__} {error}".split("\n", maxsplit=1)[0].strip()
         raise ValueError(f"{_EXPECTED}, and {name} cannot be imported: {reason}") from None
+
+
+def _unfit(function: Any) -> str:
+    """Why every record would be undecodable with it; empty where it may serve."""
+    if not callable(function):
+        return f"is no function but {function!r:.40}"
+    if iscoroutinefunction(function):
+        return "is async, which nobody awaits"
+    try:
+        signature(function).bind({}, "", "")
+    except TypeError:
+        return "does not take (item, event_id, sequence)"
+    except ValueError:
+        return ""  # some written in C do not say what they take
+    return ""
 
 
 def format_message(formatter: Formatter, item: dict[str, Any], event_id: str, sequence: str) -> Message | None:
@@ -77,5 +91,5 @@ def _named(error: Exception) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    where = f" in {PurePath(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}" if trace else ""
-    return type(error).__name__ + where
+    assert trace is not None, "it was raised"
+    return f"{type(error).__name__} in {PurePath(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}"
