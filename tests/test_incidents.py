@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import incident, remediation
 
+from async_relay.wire import incidents
 from async_relay.wire.incidents import format_item, latest
 from async_relay.wire.messages import Message
 
@@ -172,3 +175,14 @@ def test_the_latest_are_the_newest_state_of_each_incident_and_every_log(numbers:
     ]
     expected = [at for at, n in enumerate(numbers) if n is None or n not in numbers[at + 1 :]]
     assert latest(messages) == expected
+
+
+def test_nothing_else_in_the_relay_knows_what_an_incident_is() -> None:
+    """The words of its messages are in this module alone; operators' commands, which describe dead letters, aside."""
+    package = Path(incidents.__file__).parent.parent
+    knowing = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search("incident_id|incident_update|remediation", path.read_text())
+    }
+    assert {path for path in knowing if not path.startswith(("cli/", "planning/"))} == {"wire/incidents.py"}
