@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARCHITECTURE ?= arm64
+MODULES ?=
 SHIPPED := pyproject.toml handler.py packaging/build.py $(shell find async_relay -name '*.py' -o -name '*.pem')
 TOO_OLD := Python 3.11 or newer is needed. Name one with: make PYTHON=python3.13
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(TOO_OLD)"; exit 1; }
@@ -10,7 +11,7 @@ FAILED_INSTALL := echo "The installation failed: see the lines above, then run m
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint types unit fuzz demo build bench load cold clean
+.PHONY: FORCE help test lint types unit fuzz demo build bench load cold clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,11 +65,15 @@ load: $(VENV)/.installed ## The real handler against many mocked clients; LOAD='
 cold: $(VENV)/.installed ## From the start of a process to its first post, step by step; COLD='--help'
 	@exec $(BIN)/python -m benchmarks.cold $(COLD)
 
-build: build/async-relay-arm64.zip build/async-relay-x86_64.zip ## The Lambda zips
+build: build/async-relay-arm64.zip build/async-relay-x86_64.zip ## The Lambda zips; MODULES='orders.py' puts modules of your own in
 
-build/async-relay-%.zip: $(SHIPPED)
+build/async-relay-%.zip: $(SHIPPED) $(if $(MODULES),$(shell find $(MODULES) -name '*.py')) build/.modules
 	@$(CHECK_PYTHON)
-	@$(PYTHON) packaging/build.py --arch $* --output $@
+	@$(PYTHON) packaging/build.py --arch $* --output $@ $(addprefix --module ,$(MODULES))
+
+# Which modules a zip holds, so that other MODULES make another zip.
+build/.modules: FORCE
+	@mkdir -p build; echo '$(MODULES)' | cmp -s - $@ || echo '$(MODULES)' > $@
 
 # What `sam build` calls for each function; ARCHITECTURE is the template's parameter of that name.
 build-RelayFunction build-DeliverFunction build-FanoutFunction build-ConnectFunction build-DisconnectFunction: build/async-relay-$(ARCHITECTURE).zip

@@ -172,6 +172,7 @@ class Sandbox:
             shard_kind=settings.shard_kind,
             auto_clients=settings.fanout_auto_clients if settings.fanout_mode == "auto" else None,
             coalesce=settings.coalesce,
+            formatter=settings.message_formatter,
             emit_metrics=self._emit_metrics,
             pacing=self._pacing,
         )

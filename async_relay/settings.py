@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from .errors import SettingsError
 from .http.descriptors import MOST_IN_A_LAMBDA
+from .wire.formatter import Formatter, load_formatter
+from .wire.incidents import format_item
 from .wire.jobs import ShardKind
 
 T = TypeVar("T")
@@ -21,6 +23,7 @@ T = TypeVar("T")
 _ENDPOINT = "an http:// or https:// URL with the stage, like https://abc.execute-api.eu-west-1.amazonaws.com/prod"
 _TABLE = re.compile(r"(arn:[\w-]+:dynamodb:[\w-]+:\d+:table/)?[A-Za-z0-9_.-]{3,255}")
 _INDEX = re.compile(r"[A-Za-z0-9_.-]{3,255}")
+_BUILT_IN: Formatter = format_item
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Settings:
     fanout_auto_clients: int = 5_000
     connections_index_sweep: bool = True
     coalesce: bool = False
+    message_formatter: Formatter = _BUILT_IN
     transport: str = "direct"
     incident_table: str | None = None
     ttl_hours: float = 24.0
@@ -88,6 +92,7 @@ class Settings:
             fanout_auto_clients=read("FANOUT_AUTO_CLIENTS", _whole(1, 1_000_000), 5_000),
             connections_index_sweep=read("CONNECTIONS_INDEX_SWEEP", _one_of("on", "off"), "on") == "on",
             coalesce=read("COALESCE", _one_of("off", "latest"), "off") == "latest",
+            message_formatter=read("MESSAGE_FORMATTER", load_formatter, _BUILT_IN),
             transport=read("TRANSPORT", _one_of("direct", "sdk"), "direct"),
             incident_table=read("INCIDENT_TABLE", _table, None),
             ttl_hours=read("TTL_HOURS", _number(0.01, 8_760), 24.0),

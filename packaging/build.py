@@ -3,6 +3,7 @@
 
     packaging/build.py                     build/async-relay-arm64.zip and build/async-relay-x86_64.zip
     packaging/build.py --arch native       one for this machine and this interpreter
+    packaging/build.py --module orders.py  with a module of your own beside handler.py
 
 Rules
 - The dependencies are those of ``pyproject.toml``, as wheels for the target, whatever this machine is.
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for architecture in options.arch:
             output = options.output or ROOT / "build" / f"async-relay-{architecture}.zip"
             target = _target(architecture, options.python_version)
-            unpacked = build(target, output)
+            unpacked = build(target, output, options.module)
             bytecode = "" if target.interpreter else ", without bytecode"
             print(f"{output.name}: {output.stat().st_size / 1e6:.1f} MB, unpacked {unpacked / 1e6:.1f} MB{bytecode}")
     except BuildError as error:
@@ -94,6 +95,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Makes the Lambda zips.")
     parser.add_argument("--arch", action="append", choices=[*ARCHITECTURES, "native"], help="default: arm64 and x86_64")
     parser.add_argument("--python-version", metavar="3.N", help=f"default: {RUNTIME}; native: this interpreter's")
+    parser.add_argument(
+        "--module", action="append", type=Path, default=[], metavar="PY", help="a module of your own; may be repeated"
+    )
     parser.add_argument("--output", type=Path, metavar="ZIP", help="default: build/async-relay-ARCH.zip")
     options = parser.parse_args(arguments)
     options.arch = options.arch or list(ARCHITECTURES)
@@ -124,7 +128,7 @@ def find_interpreter(python_version: str) -> str | None:
     return None
 
 
-def build(target: Target, output: Path) -> int:
+def build(target: Target, output: Path, modules: Sequence[Path] = ()) -> int:
     """Make the zip; how many bytes it unpacks to."""
     with tempfile.TemporaryDirectory(prefix="async-relay-build-") as scratch:
         tree = Path(scratch) / "tree"
@@ -134,6 +138,7 @@ def build(target: Target, output: Path) -> int:
         for library in tree.rglob("*.so"):
             library.write_bytes(stripped(library.read_bytes()))
         add_package(tree)
+        add_modules(tree, modules)
         if target.interpreter:
             add_bytecode(tree, target.interpreter)
         write_zip(tree, output)
@@ -213,6 +218,20 @@ def add_package(tree: Path) -> None:
         if relative.parts[0].removesuffix(".py") not in NOT_AT_RUN_TIME:
             (tree / "async_relay" / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, tree / "async_relay" / relative)
+
+
+def add_modules(tree: Path, modules: Sequence[Path]) -> None:
+    """Put the owner's modules, files or packages, beside ``handler.py``; none may hide what is there."""
+    for module in modules:
+        if (tree / module.name).exists():
+            raise BuildError(f"{module} has the name of something the zip holds already; choose another.")
+        try:
+            if module.is_dir():
+                shutil.copytree(module, tree / module.name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(module, tree)
+        except OSError as error:
+            raise BuildError(f"The module {module} cannot be read: {error.strerror}.") from error
 
 
 def add_bytecode(tree: Path, interpreter: str) -> None:

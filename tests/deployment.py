@@ -183,5 +183,9 @@ def incidents(count: int) -> list[Any]:
     return [incident(f"inc-{number}", sequence=str(100 + number)) for number in range(count)]
 
 
+def payloads(gateway: Gateway, connection_id: str) -> list[Any]:
+    return [json.loads(body) for body in gateway.received[connection_id]]
+
+
 def order(gateway: Gateway, connection_id: str) -> list[str]:
-    return [json.loads(body)["sequence"] for body in gateway.received[connection_id]]
+    return [payload["sequence"] for payload in payloads(gateway, connection_id)]

@@ -607,6 +607,17 @@ class TestRedriveCommand:
         assert shop.held() == (10, 0)
         assert shop.bodies(shop.retry) == []
 
+    def test_with_the_relays_own_formatter(self, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A record is formatted by the function that MESSAGE_FORMATTER names; show says what it would send."""
+        (tmp_path / "own_messages.py").write_text("def own(item, event_id, sequence): return {'own': event_id}")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv("MESSAGE_FORMATTER", "own_messages:own")
+        (message_id,) = shop.put(DECODABLE.encode())
+        assert "sends 1 message to everybody" in run("show", message_id).out
+        assert run("redrive", "--all", "--yes").code == 0
+        (body,) = shop.bodies(shop.retry)
+        assert [message.payload for message in Job.decode(body).messages] == [{"own": "ev6"}]
+
     def test_all(self, shop: Shop) -> None:
         """What can be delivered is in the retry queue, the rest stays and makes the exit code 1."""
         shop.put(*ALL)
@@ -834,6 +845,11 @@ class TestBadInput:
             (["discard", "--limit", "3"], "nothing is chosen"),
             (["redrive", "--all", "--reason", "refused"], "exclude each other"),
             (["redrive", "--all", "--to", "http://h/1/q.fifo"], "--to or RETRY_QUEUE_URL is the FIFO queue"),
+            (
+                ["redrive", "--all", "--formatter", "f"],
+                "--formatter or MESSAGE_FORMATTER is 'f'; it must be a function",
+            ),
+            (["show", "a" * 8, "--formatter", "no_such:f"], "and there is no module no_such"),
             (["redrive", "--all", "--to", ""], "no queue: give --to or RETRY_QUEUE_URL"),
         ],
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from async_relay.wire.messages import format_item
+from async_relay.wire.incidents import format_item
 from demo import page
 from demo.__main__ import main
 from demo.errors import DemoError
@@ -56,9 +56,9 @@ def test_only_the_first_state_of_an_incident_is_put_as_a_whole() -> None:
 def test_a_change_and_the_message_the_relay_makes_of_it_have_the_same_marker_and_no_two_are_alike() -> None:
     written = feed(4, 300)
     for change in written:
-        message = format_item(change.item, event_id="e", sequence="1")
-        assert message is not None
-        assert Marker.of(message.payload) == change.marker
+        found = format_item(change.item, event_id="e", sequence="1")
+        assert found is not None
+        assert Marker.of(found) == change.marker
     assert len({change.marker for change in written}) == len(written)
 
 
@@ -130,10 +130,9 @@ def test_who_had_left_before_a_change_need_not_have_it_and_who_was_there_must() 
 
 
 def payload(change: Change, sequence: int) -> dict[str, object]:
-    message = format_item(change.item, event_id=f"event-{sequence}", sequence=str(sequence))
-    assert message is not None
-    decoded: dict[str, object] = message.payload
-    return decoded
+    found = format_item(change.item, event_id=f"event-{sequence}", sequence=str(sequence))
+    assert found is not None
+    return found
 
 
 def test_a_ledger_is_complete_once_everybody_has_everything() -> None:

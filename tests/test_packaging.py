@@ -283,3 +283,22 @@ def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> Non
     with pytest.raises(build.BuildError, match=r"relay\.zip could not be written: Is a directory\."):
         build.write_zip(files, tmp_path / "relay.zip")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["files", "relay.zip"]
+
+
+def test_modules_of_ones_own_go_beside_the_handler(tmp_path: Path) -> None:
+    """A file or a package is put at the top, where MESSAGE_FORMATTER finds it; bytecode of another time is not."""
+    tree, package = tmp_path / "tree", tmp_path / "shop"
+    for directory in (tree, package / "__pycache__"):
+        directory.mkdir(parents=True)
+    (tmp_path / "orders.py").write_text("ours = 1")
+    (package / "__init__.py").touch()
+    build.add_modules(tree, [tmp_path / "orders.py", package])
+    assert sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*")) == [
+        "orders.py",
+        "shop",
+        "shop/__init__.py",
+    ]
+    with pytest.raises(build.BuildError, match=r"orders\.py has the name of something the zip holds already"):
+        build.add_modules(tree, [tmp_path / "orders.py"])
+    with pytest.raises(build.BuildError, match=r"The module .*none\.py cannot be read: No such file or directory\."):
+        build.add_modules(tree, [tmp_path / "none.py"])

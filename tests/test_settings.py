@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from async_relay.errors import SettingsError
 from async_relay.settings import Settings
+from async_relay.wire.incidents import format_item
 
 ENDPOINT = "https://abc.execute-api.eu-west-1.amazonaws.com/prod"
 LEAST = {"WS_ENDPOINT": ENDPOINT, "CONNECTIONS_TABLE": "Connections"}
@@ -23,6 +24,7 @@ A_TABLE = "a DynamoDB table's name or ARN"
 AN_INDEX = "the name of a global secondary index"
 A_QUEUE = "the URL of an SQS queue"
 A_STANDARD_QUEUE = "a standard SQS queue, since a FIFO queue cannot delay one message"
+A_FUNCTION = "a function, as package.module:function"
 A_FIFO_QUEUE = "the URL of a FIFO queue, which ends in .fifo"
 
 DEFAULTS: dict[str, Any] = {
@@ -40,6 +42,7 @@ DEFAULTS: dict[str, Any] = {
     "FANOUT_MODE": "fanout",
     "FANOUT_AUTO_CLIENTS": 5_000,
     "COALESCE": False,
+    "MESSAGE_FORMATTER": format_item,
     "TRANSPORT": "direct",
     "INCIDENT_TABLE": None,
     "TTL_HOURS": 24.0,
@@ -87,6 +90,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("FANOUT_AUTO_CLIENTS", "1000000", 1_000_000),
     ("COALESCE", "off", False),
     ("COALESCE", "latest", True),
+    ("MESSAGE_FORMATTER", "async_relay.wire.incidents:format_item", format_item),
     ("TRANSPORT", "direct", "direct"),
     ("TRANSPORT", "sdk", "sdk"),
     ("INCIDENT_TABLE", "Incident", "Incident"),
@@ -132,6 +136,13 @@ BAD = [
     *refused("FANOUT_MODE", "direct, fanout or auto", "Auto", "none"),
     *refused("FANOUT_AUTO_CLIENTS", "a whole number from 1 to 1,000,000", "0", "1000001"),
     *refused("COALESCE", "off or latest", "on", "Latest"),
+    *refused(
+        "MESSAGE_FORMATTER", A_FUNCTION, "orders", "orders:", ":format", "a b:c", "a..b:c", "a:b:c", "a:b.c", "/a:b"
+    ),
+    *refused("MESSAGE_FORMATTER", f"{A_FUNCTION}, and there is no module no_such", "no_such:f", "no_such.orders:f"),
+    *refused("MESSAGE_FORMATTER", f"{A_FUNCTION}, and there is no module json.no_such", "json.no_such:f"),
+    *refused("MESSAGE_FORMATTER", f"{A_FUNCTION}, and json has no format", "json:format"),
+    *refused("MESSAGE_FORMATTER", f"{A_FUNCTION}, and pi is no function but 3.141592653589793", "math:pi"),
     *refused("TRANSPORT", "direct or sdk", "Direct", "boto3", "direct,sdk"),
     *refused("TTL_HOURS", "a number from 0.01 to 8,760", "0", "0.009", "8761", "-24", "day"),
 ]

@@ -299,8 +299,8 @@ def without(*path: str) -> dict[str, Any]:
         ({}, "eventName is '', not INSERT, MODIFY or REMOVE"),
         ("text", "eventName is '', not INSERT, MODIFY or REMOVE"),
         (None, "eventName is '', not INSERT, MODIFY or REMOVE"),
-        (record(incident(status="\ud800")), "its item does not fit in JSON: UnicodeEncodeError"),
-        (record(incident(severity=Decimal("1" * 400 + ".5"))), "its item does not fit in JSON: ValueError"),
+        (record(incident(status="\ud800")), "its message does not fit in JSON: UnicodeEncodeError"),
+        (record(incident(severity=Decimal("1" * 400 + ".5"))), "its message does not fit in JSON: ValueError"),
     ],
 )
 def test_an_undecodable_record_says_why(raw: Any, problem: str) -> None:

@@ -459,6 +459,7 @@ def test_parameters_reach_the_settings() -> None:
         TtlHours="3",
         AccountPostsPerSecond="2500",
         Coalesce="latest",
+        MessageFormatter="builtins:pow",
         FanoutMode="auto",
         FanoutAutoClients="9",
         ConnectionsIndexSweep="off",
@@ -469,6 +470,8 @@ def test_parameters_reach_the_settings() -> None:
     assert (settings.fanout_shards, settings.ttl_hours, settings.max_posts_per_second) == (64, 3, 2500)
     assert (settings.fanout_mode, settings.fanout_auto_clients, settings.coalesce) == ("auto", 9, True)
     assert settings.connections_index_sweep is False
+    formatter: object = settings.message_formatter
+    assert formatter is pow
     assert settings.fanout_queue_url
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from async_relay.wire.formatter import Formatter
+
 from . import screen
 from .failure import FAILED, CommandError
 from .parsing import ParsedDeadLetter, parse_dead_letter
@@ -86,10 +88,10 @@ class Tally:
             raise typer.Exit(FAILED)
 
 
-def redrive_selected(found: Found, target: SendQueue, *, dry_run: bool, yes: bool) -> Tally:
+def redrive_selected(found: Found, target: SendQueue, formatter: Formatter, *, dry_run: bool, yes: bool) -> Tally:
     """Send the selected dead letters to ``target`` after a confirmation, and report each outcome."""
     _note_if_empty(found)
-    fates = {dead_letter.message_id: redrive(dead_letter) for dead_letter in found.selected}
+    fates = {dead_letter.message_id: redrive(dead_letter, formatter) for dead_letter in found.selected}
     resends = {message_id: fate for message_id, fate in fates.items() if isinstance(fate, Resend)}
     staying = len(fates) - len(resends)
     found.queue.release(kept=() if dry_run else resends)

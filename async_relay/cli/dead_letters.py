@@ -12,6 +12,9 @@ from typing import Annotated
 
 import typer
 
+from async_relay.wire.formatter import Formatter, load_formatter
+from async_relay.wire.incidents import format_item
+
 from . import screen
 from .actions import discard_selected, reading, redrive_selected
 from .failure import USAGE, CommandError
@@ -27,6 +30,10 @@ app = typer.Typer(
 
 QueueUrl = Annotated[
     str | None, typer.Option("--queue-url", envvar="DEAD_LETTER_QUEUE_URL", help="The dead-letter queue.")
+]
+FormatterName = Annotated[
+    str | None,
+    typer.Option("--formatter", envvar="MESSAGE_FORMATTER", metavar="MODULE:FUNCTION", help="The relay's own, if any."),
 ]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids, or how they begin.")]
 Reasons = Annotated[list[str] | None, typer.Option("--reason", help="Only this reason; may be repeated.")]
@@ -74,13 +81,14 @@ def show(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Message ids, or how they begin.")],
     *,
     queue_url: QueueUrl = None,
+    formatter: FormatterName = None,
 ) -> None:
     """Show whole dead letters, payloads and all, and leave them in the queue."""
-    url = _dead_letter_url(queue_url)
+    url, format_record = _dead_letter_url(queue_url), _formatter(formatter)
     with reading(connect(url), url, Selection(ids=check_ids(ids))) as found:
         found.queue.release()
         for dead_letter in found.selected:
-            fate = redrive(dead_letter)
+            fate = redrive(dead_letter, format_record)
             screen.print_dead_letter(
                 dead_letter, f"sends {fate.summary}" if isinstance(fate, Resend) else f"not: {fate.why}"
             )
@@ -93,6 +101,7 @@ def redrive_dead_letters(
     *,
     queue_url: QueueUrl = None,
     to: Annotated[str | None, typer.Option("--to", envvar="RETRY_QUEUE_URL", help="The retry queue.")] = None,
+    formatter: FormatterName = None,
     reason: Reasons = None,
     event_id: EventId = None,
     client: Client = None,
@@ -108,14 +117,14 @@ def redrive_dead_letters(
     """Send dead letters back to the retry queue, and delete each once it is sent."""
     selection = _selection(ids, reason, event_id, client, incident, since, until, older_than, limit)
     _check_explicit(selection, everything)
-    url, target_url = _dead_letter_url(queue_url), _retry_url(to)
+    url, target_url, format_record = _dead_letter_url(queue_url), _retry_url(to), _formatter(formatter)
     if url == target_url:
         raise CommandError(f"--to is the dead-letter queue itself, {url}: name the retry queue", USAGE)
     sqs = connect(url)
     target = SendQueue(sqs, target_url)
     target.check()
     with reading(sqs, url, selection) as found:
-        done = redrive_selected(found, target, dry_run=dry_run, yes=yes)
+        done = redrive_selected(found, target, format_record, dry_run=dry_run, yes=yes)
     done.check()
 
 
@@ -185,3 +194,12 @@ def _dead_letter_url(url: str | None) -> str:
 
 def _retry_url(url: str | None) -> str:
     return check_url("--to or RETRY_QUEUE_URL", url, "a FIFO queue cannot delay one message")
+
+
+def _formatter(name: str | None) -> Formatter:
+    if not name:
+        return format_item
+    try:
+        return load_formatter(name)
+    except ValueError as expected:
+        raise CommandError(f"--formatter or MESSAGE_FORMATTER is {name!r}; it must be {expected}", USAGE) from None

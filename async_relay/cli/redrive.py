@@ -2,7 +2,8 @@
 
 Rules
 - A job goes back with its attempts at 0 and no reason; when it first failed is kept.
-- A record is decoded again by the code of today and, if that works, becomes a job for everybody.
+- A record is decoded again by the code of today, with the relay's formatter, and, if that works,
+  becomes a job for everybody.
   So does a body that was no job, if it is one now.
 - What cannot be delivered stays: cut, damaged, too large for API Gateway, or only a note that
   something is missing.
@@ -15,6 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from async_relay.errors import UnreadableJob
+from async_relay.wire.formatter import Formatter
+from async_relay.wire.incidents import format_item
 from async_relay.wire.jobs import MAX_QUEUE_BODY_BYTES, Job, Shard
 from async_relay.wire.messages import MAX_POST_BYTES
 from async_relay.wire.streams import read_record
@@ -37,24 +40,24 @@ class Stay:
     why: str
 
 
-def redrive(letter: ParsedDeadLetter) -> Resend | Stay:
+def redrive(letter: ParsedDeadLetter, formatter: Formatter = format_item) -> Resend | Stay:
     """What would be sent for ``letter``."""
     try:
-        return _resend(_job(letter))
+        return _resend(_job(letter, formatter))
     except UnreadableJob as problem:
         return Stay(str(problem))
     except RecursionError:
         return Stay("it nests too deeply to be read")
 
 
-def _job(letter: ParsedDeadLetter) -> Job:
+def _job(letter: ParsedDeadLetter, formatter: Formatter) -> Job:
     """The job a letter stands for; raises ``UnreadableJob`` with why there is none."""
     fields = parse_json(letter.body)
     match letter.form:
         case Form.JOB | Form.MOVED:
             return Job.from_fields(fields)
         case Form.RECORD:
-            return _decoded(fields["record"], letter)
+            return _decoded(fields["record"], letter, formatter)
         case Form.BODY:
             return _still(fields["body"])
         case Form.TRUNCATED:
@@ -68,8 +71,8 @@ def _job(letter: ParsedDeadLetter) -> Job:
             raise UnreadableJob("it is nothing of ours")
 
 
-def _decoded(raw: Any, letter: ParsedDeadLetter) -> Job:
-    record = read_record(raw)
+def _decoded(raw: Any, letter: ParsedDeadLetter, formatter: Formatter) -> Job:
+    record = read_record(raw, formatter)
     if record.problem is not None:
         raise UnreadableJob(f"the record still cannot be decoded: {record.problem}")
     if record.message is None:

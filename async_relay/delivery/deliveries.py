@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ..errors import UnreadableJob
+from ..wire.incidents import latest
 from ..wire.jobs import DeadLetter, Job, Shard
-from ..wire.messages import MAX_POST_BYTES, latest
+from ..wire.messages import MAX_POST_BYTES
 from ..wire.streams import Record
 
 _log = logging.getLogger("async_relay")

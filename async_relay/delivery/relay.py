@@ -23,6 +23,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ..wire.formatter import Formatter
+from ..wire.incidents import format_item
 from ..wire.jobs import Shard, ShardKind
 from ..wire.streams import Record, read_records
 from .broadcaster import Broadcaster
@@ -56,13 +58,14 @@ class Relay:
         shard_kind: ShardKind = ShardKind.SEGMENT,
         auto_clients: int | None = None,
         coalesce: bool = False,
+        formatter: Formatter = format_item,
         emit_metrics: EmitMetrics = lambda _figures: None,
         pacing: Pacing | None = None,
     ) -> None:
         """The fan-out makes ``shards`` of ``shard_kind``, from ``auto_clients`` clients on (None: always).
 
-        ``coalesce`` leaves only the newest state of each incident of a batch; ``emit_metrics`` gets the figures
-        of each broadcast.
+        ``coalesce`` leaves only the newest state of each incident of a batch; ``formatter`` makes records
+        messages; ``emit_metrics`` gets the figures of each broadcast.
         """
         threshold = None if auto_clients is None else ClientThreshold(broadcaster.store, auto_clients)
         self._broadcaster = broadcaster
@@ -71,6 +74,7 @@ class Relay:
         self._policy = policy
         self._wall_clock = wall_clock
         self._coalesce = coalesce
+        self._formatter = formatter
         self._emit = emit_metrics
         self._pacing = pacing or Pacing()
 
@@ -81,7 +85,7 @@ class Relay:
         """
         end = asyncio.get_running_loop().time() + seconds
         try:
-            failures = await self._serve_records(read_records(event), end)
+            failures = await self._serve_records(read_records(event, self._formatter), end)
         except Exception:
             await self._pacing.wait(end)
             raise

@@ -33,15 +33,13 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from ..errors import UnreadableJob
-from .messages import Message
+from .messages import MAX_DEPTH, Message, is_shallow
 
 #: One queue message, in bytes: every SQS queue takes as much, unless its MaximumMessageSize was lowered.
 MAX_QUEUE_BODY_BYTES = 262_144
 _TRUNCATED_BYTES = 100_000
 _MESSAGES_BYTES = 140_000
 _KEYS_BYTES = 20_000
-# DynamoDB nests 32 levels; what nests more than this could be read here and not be written again.
-_MAX_DEPTH = 150
 _MAX_COUNT = 2**63
 _NOT_IN_SQS = re.compile("[\ud800-\udfff\ufffe\uffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -144,7 +142,7 @@ class Job:
         if any(client.skip >= len(messages) for client in clients):
             raise UnreadableJob("a client is to skip every message")
         cursor = fields.get("cursor") if shard else None
-        if cursor is not None and not (isinstance(cursor, dict) and _shallow(cursor)):
+        if cursor is not None and not (isinstance(cursor, dict) and is_shallow(cursor)):
             raise UnreadableJob("cursor is not a map, or nests too deep")
         reason = fields.get("reason", "")
         return cls(
@@ -179,8 +177,10 @@ class Job:
 
         Its number keeps a continuation that got no further from being taken for a repeat of itself, and the kind
         of the shard keeps a dispatch that is repeated after a deploy from being taken for the one before it.
+        A formatter may leave ``event_id`` out and send the same payload again and again, so the messages alone
+        do not tell such jobs apart: when the job was first made does.
         """
-        ids = [message.event_id or message.digest for message in self.messages]
+        ids = [message.event_id or f"{message.digest} {self.first_at}" for message in self.messages]
         shard = self.shard or Shard()
         text = json.dumps([ids, shard.index, shard.count, shard.kind, self.cursor, self.continuation, part])
         return sha256(text.encode()).hexdigest()
@@ -306,15 +306,9 @@ def _read_shard(fields: Any) -> Shard:
 def _read_message(payload: Any) -> Message:
     if not isinstance(payload, dict):
         raise UnreadableJob("a message is not a map")
-    if not _shallow(payload):
-        raise UnreadableJob(f"a message nests deeper than {_MAX_DEPTH} levels")
+    if not is_shallow(payload):
+        raise UnreadableJob(f"a message nests deeper than {MAX_DEPTH} levels")
     try:
         return Message.encode(payload)
     except ValueError:
         raise UnreadableJob("a message does not fit in UTF-8 JSON") from None
-
-
-def _shallow(value: Any, levels: int = _MAX_DEPTH) -> bool:
-    """Whether lists and maps nest no deeper than ``levels``."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels >= 0 and all(_shallow(each, levels - 1) for each in inner)

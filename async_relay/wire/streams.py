@@ -4,6 +4,7 @@ Rules
 - INSERT and MODIFY count; REMOVE is ignored; anything else is undecodable.
 - A whole number becomes an int, exactly; any other a float. Binary stays base64 text. A set
   becomes a sorted list.
+- The formatter makes the message; the built-in one unless another is given.
 - What cannot be decoded raises ``UndecodableRecord`` in one sentence that names the attribute,
   and nothing but that.
 
@@ -21,7 +22,9 @@ from decimal import Decimal
 from typing import Any
 
 from ..errors import UndecodableRecord
-from .messages import Message, format_item
+from .formatter import Formatter, format_message
+from .incidents import format_item
+from .messages import Message
 
 # DynamoDB nests 32 levels; a number has at most 38 digits and an exponent of at most 130. The limits
 # here are wider, and keep a forged record from costing more memory than its size.
@@ -51,27 +54,27 @@ class Record:
         return keys if isinstance(keys, Mapping) else {}
 
 
-def read_records(event: Any) -> list[Record]:
+def read_records(event: Any, formatter: Formatter = format_item) -> list[Record]:
     """Every record of a Lambda event, in stream order; raises ``UndecodableRecord`` if it is no such event."""
     records = event.get("Records") if isinstance(event, Mapping) else None
     if not isinstance(records, list):
         raise UndecodableRecord("the event has no Records list: it is not an event of a DynamoDB Stream")
-    return [read_record(raw) for raw in records]
+    return [read_record(raw, formatter) for raw in records]
 
 
-def read_record(raw: Any) -> Record:
+def read_record(raw: Any, formatter: Formatter = format_item) -> Record:
     """One record, decoded and formatted; never raises."""
     change = raw.get("dynamodb") if isinstance(raw, Mapping) else None
     sequence = _text(change, "SequenceNumber")
     event_id = _text(raw, "eventID")
     try:
-        message = _message(raw, sequence, event_id)
+        message = _message(raw, sequence, event_id, formatter)
     except UndecodableRecord as error:
         return Record(sequence, event_id, raw, problem=str(error))
     return Record(sequence, event_id, raw, message)
 
 
-def _message(raw: Any, sequence: str, event_id: str) -> Message | None:
+def _message(raw: Any, sequence: str, event_id: str, formatter: Formatter) -> Message | None:
     name = _text(raw, "eventName")
     if name == "REMOVE":
         return None
@@ -82,10 +85,7 @@ def _message(raw: Any, sequence: str, event_id: str) -> Message | None:
     image = raw["dynamodb"].get("NewImage")
     if not isinstance(image, Mapping):
         raise UndecodableRecord("it has no NewImage; the stream's view type must include new images")
-    try:
-        return format_item(decode_item(image), event_id=event_id, sequence=sequence)
-    except ValueError as error:
-        raise UndecodableRecord(f"its item does not fit in JSON: {type(error).__name__}") from None
+    return format_message(formatter, decode_item(image), event_id, sequence)
 
 
 def _text(mapping: Any, key: str) -> str:
