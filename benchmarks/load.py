@@ -55,7 +55,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 # As in the template: the functions' timeout and the retry queue's BatchSize.
 _INVOCATION_SECONDS = 60.0
 _JOBS_AT_ONCE = 10
-# Less than the template's maxReceiveCount and visibility timeout: a load test does not wait for hours.
+# Less than the template's maxReceiveCount of 60 and its visibility timeout of minutes: a load test does not wait.
 _RECEIVES = 5
 _HIDDEN_SECONDS = 1.0
 # Seconds between two looks at the figures, and between clients that leave and come.

@@ -13,7 +13,7 @@ from async_relay.delivery.protocols import Transport
 from async_relay.errors import PostError
 from async_relay.wire.messages import Message
 
-#: Buckets to each factor of e, which makes them 4 % wide; so many reach beyond the longest run.
+#: Buckets to each factor of e, which makes them 4 % wide; so many of them reach to 20 hours.
 _FINENESS = 24
 _BUCKETS = 600
 _POINTS = (0.5, 0.95, 0.99)

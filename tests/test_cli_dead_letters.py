@@ -79,7 +79,7 @@ def jobs(draw: st.DrawFn) -> Job:
     )
     whom: dict[str, Any] = draw(
         st.sampled_from(
-            [{"clients": clients}, {"shard": Shard(1, 8), "cursor": {"connectionId": {"S": "a"}}, "hop": 2}]
+            [{"clients": clients}, {"shard": Shard(1, 8), "cursor": {"connectionId": {"S": "a"}}, "continuation": 2}]
         )
     )
     attempt, first_at = draw(st.integers(0, 9)), draw(st.integers(0, NOW))
