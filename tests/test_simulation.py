@@ -52,7 +52,7 @@ from async_relay.wire.streams import read_record
 HOUR = 3_600.0
 TROUBLE_ENDS = 120.0
 CLOSING = 140.0
-CROWD = 10
+SAMPLE_SIZE = 10
 ON_TRUST = 25
 
 Fault = Literal["none", "slow", "flaky", "sick", "hanging", "full", "lossy", "odd", "small", "forbidden", "unreachable"]
@@ -651,7 +651,7 @@ class Letters:
 
     def _plausible(self, nature: Nature) -> set[str]:
         """The reasons this client, or ten others who found a message too large, can have given."""
-        small = sum(each.fault == "small" for each in self.world.natures.values()) >= CROWD
+        small = sum(each.fault == "small" for each in self.world.natures.values()) >= SAMPLE_SIZE
         reasons = {"redriven"} | ({"too_large"} if small else set())
         match nature.fault:
             case "odd":

@@ -2,10 +2,11 @@
 
 Each client has a lane, and a lane is always in exactly one place:
 
-    page of the table ──► ready ──► in flight ──► done, or gone
+    page of the table ──► ready ──► in flight ──► done, gone or undelivered
                             ▲           │
-                            ├─ waiting ◄┼─► undelivered
-                            └─ undecided┘
+                            └─ waiting ◄┤
+                                  ▲     │
+                                  └─ undecided
 
 Order, backoff without a place in the bound, and the deadline all follow from that: a lane is in
 flight once at most; a waiting lane is a timer and nothing else; stopping makes every lane that is
@@ -223,11 +224,11 @@ class _Broadcast:
             step, wait = self._policy.decide(lane, error, self._loop.time())
             self._apply(step, lane, wait)
         if self._maybe_systemic is not None:
-            self._decide()
+            self._abort_unless_served()
         self._pump()
 
-    def _decide(self) -> None:
-        """Abort unless a post in flight is answered 200: wait for the last of them, and send nothing."""
+    def _abort_unless_served(self) -> None:
+        """Abort once the last post in flight has failed too; go on if one of them is answered 200."""
         assert self._maybe_systemic is not None
         if self._policy.served:
             self._maybe_systemic = None
@@ -368,7 +369,7 @@ class _Broadcast:
         return left + len(self._ready) + len(self._in_flight) + len(self._waiting) + len(self._undecided)
 
     def _finish_if_idle(self) -> None:
-        """Finish when nothing is ready, in flight, waiting or being read; then nobody can clear the undecided."""
+        """Finish when nothing is ready, in flight, waiting or being read: then nothing can clear the undecided."""
         busy = self._ready or self._in_flight or self._waiting or self._readers
         if not busy and not self._done.done():
             self._give_up_all()

@@ -37,9 +37,14 @@ from .messages import MAX_DEPTH, Message, is_shallow
 
 #: One queue message, in bytes: every SQS queue takes as much, unless its MaximumMessageSize was lowered.
 MAX_QUEUE_BODY_BYTES = 262_144
+# The head of a dead letter that is too large. It is JSON in a JSON string, so escapes may double it, and it fits.
 _TRUNCATED_BYTES = 100_000
+# Messages per job where clients are named: one as large as API Gateway takes fits, and nearly half a body is left for
+# the clients.
 _MESSAGES_BYTES = 140_000
+# DynamoDB's keys have 3 KB at most; larger ones were forged, and a letter can do without them.
 _KEYS_BYTES = 20_000
+# No attempt, time or index of ours needs more than 63 bits.
 _MAX_COUNT = 2**63
 _NOT_IN_SQS = re.compile("[\ud800-\udfff\ufffe\uffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
