@@ -72,13 +72,21 @@ async def open_socket(endpoint: Endpoint, make: Callable[[], P], timeout: float,
     The caller bounds the time. ``timeout`` (s) ends a TLS handshake that was cancelled, which otherwise holds its
     300 KB for asyncio's default of a minute.
     """
-    _, protocol = await asyncio.get_running_loop().create_connection(
-        make,
-        sock=await _dial(endpoint, holder),
-        ssl=endpoint.tls,
-        server_hostname=endpoint.host if endpoint.tls else None,
-        ssl_handshake_timeout=timeout if endpoint.tls else None,
-    )
+    connection = await _dial(endpoint, holder)
+    protocol = make()
+    try:
+        await asyncio.get_running_loop().create_connection(
+            lambda: protocol,
+            sock=connection,
+            ssl=endpoint.tls,
+            server_hostname=endpoint.host if endpoint.tls else None,
+            ssl_handshake_timeout=timeout if endpoint.tls else None,
+        )
+    except BaseException:
+        # Cancelled just as the handshake ended, uvloop would take leave of the server in the background.
+        if (transport := getattr(protocol, "transport", None)) is not None:
+            transport.abort()
+        raise
     return protocol
 
 

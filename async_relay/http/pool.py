@@ -154,7 +154,8 @@ class SignedPool:
         await self.end()
         for socket in tuple(self._idle):
             socket.fail(Disconnected("closed"))
-        await asyncio.sleep(0)
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
 
     def give_back(self) -> int:
         """Close the idle sockets, since their file descriptors are needed; returns how many."""
