@@ -57,7 +57,7 @@ CLIENTS = [{"connectionId": "Zx="}, {"connectionId": "Ay=", "skip": 1, "createdA
 JOB = {"job": 1, "attempt": 1, "firstAt": 5, "reason": "throttled", "clients": CLIENTS, "messages": MESSAGES}
 PART = {"job": 1, "attempt": 0, "firstAt": 5, "shard": {"index": 1, "count": 8}, "hop": 2, "messages": MESSAGES}
 CURSOR = {"cursor": {"connectionId": {"S": "Zx="}}}
-LETTER: dict[str, Any] = {
+DEAD_LETTER: dict[str, Any] = {
     "deadLetter": {"reason": "refused", "detail": "x", "eventID": "e1", "sequence": "111", "lastAt": 7}
 }
 BATCH = {"shardId": "s", "startSequenceNumber": "1", "endSequenceNumber": "9", "batchSize": 9}
@@ -295,8 +295,16 @@ async def _credentials() -> Credentials:
 RECORDS = nearly(
     RECORD, RECORD | {"dynamodb": RECORD["dynamodb"] | {"NewImage": LOG}}, RECORD | {"eventName": "REMOVE"}
 )
-BODIES = [JOB, PART, PART | CURSOR, LETTER | JOB, LETTER | {"record": RECORD}, LETTER | {"body": "x"}, NOTE]
-CUT = {"deadLetter": LETTER["deadLetter"] | {"keys": RECORD["dynamodb"]["Keys"]}, "truncated": True, "head": "x"}
+BODIES = [
+    JOB,
+    PART,
+    PART | CURSOR,
+    DEAD_LETTER | JOB,
+    DEAD_LETTER | {"record": RECORD},
+    DEAD_LETTER | {"body": "x"},
+    NOTE,
+]
+CUT = {"deadLetter": DEAD_LETTER["deadLetter"] | {"keys": RECORD["dynamodb"]["Keys"]}, "truncated": True, "head": "x"}
 TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], str]]] = {
     "records": (RECORDS, check_record),
     "jobs": (text_of(nearly(*BODIES[:4])), check_job),
