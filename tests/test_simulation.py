@@ -763,6 +763,14 @@ def test_no_history_breaks_a_promise(history: History) -> None:
     assert falsify(history) == []
 
 
+@pytest.mark.parametrize("timeout", [3.0, 12.0, 30.0])
+def test_buffers_that_stay_full_end_in_the_dead_letters(timeout: float) -> None:
+    """Ten clients that never take a message, first under an account's limit: their jobs do not go round for ever."""
+    full = Nature(fault="full", until=NEVER)
+    batches = ((1.0, ("incident",) * 4), (20.0, ("incident",)))
+    assert falsify(History(clients=(full,) * 10, batches=batches, bound=50, timeout=timeout, account=20.0)) == []
+
+
 # ── the checker can fail ────────────────────────────────────────────────────────────────────────
 
 

@@ -31,7 +31,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from ..errors import PostError, StoreUnavailable, TimedOut, Unavailable
+from ..errors import PostError, StoreUnavailable, Throttled, TimedOut, Unavailable
 from ..wire.jobs import Job, Shard
 from .deletions import Deletions
 from .evidence import Evidence
@@ -312,6 +312,8 @@ class _Broadcast:
             self._unproven.clear()
 
     def _give_up(self, lane: Lane) -> None:
+        if self._policy.refused_all and isinstance(lane.error, Throttled):
+            lane.tries = max(lane.tries, 1)
         lane.outcome.undelivered.append(lane.undelivered())
 
     def _abort(self, error: PostError) -> None:

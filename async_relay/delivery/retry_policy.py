@@ -7,6 +7,8 @@ Rules (API Gateway Management API, PostToConnection, "Errors")
   be finishing.
 - 429: tried again after a backoff that grows with the refusals in a row. It counts as a try unless
   the account's limit may well have caused it: see ``rate``.
+  Where refusals are all that anybody got, nothing tells the two apart: then each client refused last
+  was tried once, so that clients whose buffers stay full end in the dead letters.
 - 403: a failure of that client alone while others are served. It is systemic when the first ten
   distinct clients answer it, or all that are left at the end, and nobody got a 200, those in flight
   included. A client whose retry job says it was forbidden while others were served is not counted.
@@ -97,6 +99,11 @@ class RetryPolicy:
             self._let_through(lane)
         lane.error, lane.tries = None, 0
         lane.troubled = lane.refused_lately
+
+    @property
+    def refused_all(self) -> bool:
+        """Whether there were refusals, and not one 200."""
+        return self.throttled > 0 and not self.served
 
     def clear(self, lane: Lane) -> tuple[Step, float]:
         """The step for an undecided lane once another client was served: it has the tries it has left."""
