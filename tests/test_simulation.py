@@ -756,6 +756,7 @@ HISTORIES = st.builds(
 RUN = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None, max_examples=400)
 
 
+@pytest.mark.timeout(600)  # where one is broken, finding a small one like it takes minutes
 @RUN
 @given(HISTORIES)
 def test_no_history_breaks_a_promise(history: History) -> None:
