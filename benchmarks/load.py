@@ -130,7 +130,7 @@ class WatchedServices:
 
 
 @dataclass(order=True, slots=True)
-class _Parked:
+class _Requeued:
     due: float
     number: int
     entry: Entry = field(compare=False)
@@ -155,7 +155,7 @@ class Load:
         self.sandbox = Sandbox(found, WatchedServices(found, self.watch, queues, world), emit_metrics=self._note)
         self.most_in_flight = 0
         self._random = Random(options.seed)
-        self._parked: list[_Parked] = []
+        self._requeued: list[_Requeued] = []
         self._numbers = count()
         self._present: list[str] = []
         # A client that comes while a batch begins would be expected to get it, but its row may come too late for that.
@@ -173,9 +173,9 @@ class Load:
         return len(self._present)
 
     @property
-    def parked(self) -> int:
+    def requeued(self) -> int:
         """Jobs in the retry queue."""
-        return len(self._parked)
+        return len(self._requeued)
 
     def expected(self) -> int | None:
         """How many deliveries there will be: known for one batch only, and not where the table is somebody else's."""
@@ -213,7 +213,7 @@ class Load:
             await self.world.shortfall(self.last),
             tuple(self.dead_letters),
             self.handed_back,
-            len(self._parked),
+            len(self._requeued),
             await self.world.ghosts(self.last),
             self.most_in_flight,
             self.options.concurrency,
@@ -241,27 +241,27 @@ class Load:
             self.handed_back += len(records)
         self.batches += 1
         await self._serve_due()
-        if not self._parked:
+        if not self._requeued:
             self.settled = self.last
 
     def _collect(self) -> None:
         """Take over the jobs that were sent to the retry queue, and the dead letters."""
         now = asyncio.get_running_loop().time()
         for entry in self._retry.take():
-            heapq.heappush(self._parked, _Parked(now + entry.delay, next(self._numbers), entry))
+            heapq.heappush(self._requeued, _Requeued(now + entry.delay, next(self._numbers), entry))
         for entry in self._dead_letters.take():
             letter = json.loads(entry.body)["deadLetter"]
             self.dead_letters.append(f"{letter['reason']}: {letter['detail']}")
 
     async def _serve_due(self) -> None:
         now = asyncio.get_running_loop().time()
-        while self._parked and self._parked[0].due <= now:
-            due: list[_Parked] = []
-            while self._parked and self._parked[0].due <= now and len(due) < _JOBS_AT_ONCE:
-                due.append(heapq.heappop(self._parked))
+        while self._requeued and self._requeued[0].due <= now:
+            due: list[_Requeued] = []
+            while self._requeued and self._requeued[0].due <= now and len(due) < _JOBS_AT_ONCE:
+                due.append(heapq.heappop(self._requeued))
             await self._serve(due)
 
-    async def _serve(self, jobs: Sequence[_Parked]) -> None:
+    async def _serve(self, jobs: Sequence[_Requeued]) -> None:
         records = [{"messageId": str(job.number), "body": job.entry.body, "attributes": {}} for job in jobs]
         answer = await self.sandbox.on_jobs({"Records": records}, _Context(_INVOCATION_SECONDS))
         back = {each["itemIdentifier"] for each in answer["batchItemFailures"]}
@@ -270,19 +270,19 @@ class Load:
                 self._hide(job)
         self._collect()
 
-    def _hide(self, job: _Parked) -> None:
+    def _hide(self, job: _Requeued) -> None:
         """SQS shows it again, and gives up after a few times."""
         job.receives += 1
         if job.receives < _RECEIVES:
             job.due = asyncio.get_running_loop().time() + _HIDDEN_SECONDS
-            heapq.heappush(self._parked, job)
+            heapq.heappush(self._requeued, job)
         else:
             self.dead_letters.append("a job came back again and again")
 
     async def _drain(self, until: float) -> None:
         loop = asyncio.get_running_loop()
-        while self._parked and loop.time() < until:
-            await asyncio.sleep(max(0.0, self._parked[0].due - loop.time()))
+        while self._requeued and loop.time() < until:
+            await asyncio.sleep(max(0.0, self._requeued[0].due - loop.time()))
             await self._serve_due()
 
     async def _churn(self) -> None:
@@ -498,7 +498,7 @@ async def _watched(load: Load, console: Console) -> Ending:
         try:
             while not playing.done():
                 await asyncio.wait([playing], timeout=_TICK)
-                load.watch.take(load.sandbox.rate_limit, load.parked, load.clients)
+                load.watch.take(load.sandbox.rate_limit, load.requeued, load.clients)
                 update()
         finally:
             playing.cancel()

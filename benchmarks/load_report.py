@@ -52,7 +52,7 @@ def _now(watch: Watch) -> Table | Text:
         return Text("The clients are coming in", style="dim")
     moment = watch.moments[-1]
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("posts/s", "in flight", "p50", "p95", "p99", "rate limit", "parked jobs", "clients", "outcomes"):
+    for column in ("posts/s", "in flight", "p50", "p95", "p99", "rate limit", "requeued jobs", "clients", "outcomes"):
         table.add_column(column, justify="right")
     outcomes = ", ".join(f"{name} {number:,}" for name, number in sorted(watch.outcomes.items())) or "all 200"
     table.add_row(*_moment(moment), outcomes)
@@ -64,7 +64,7 @@ def _moment(moment: Moment) -> Iterator[str]:
     yield str(moment.in_flight)
     yield from map(_duration, moment.latency)
     yield "none" if moment.rate_limit is None else f"{moment.rate_limit:,.0f}/s"
-    yield str(moment.parked)
+    yield str(moment.requeued)
     yield f"{moment.clients:,}"
 
 
@@ -175,9 +175,9 @@ def _plots(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     ]
     yield "How long a post took", _lines_over(times, latencies, "ms")
     yield "Delivered", _lines_over(times, [("deliveries", [each["delivered"] for each in moments], OURS)], "in all")
-    parked = [("posts in flight", [each["in_flight"] for each in moments], OURS)]
-    parked.append(("jobs in the retry queue", [each["parked"] for each in moments], THEIRS))
-    yield "Under way", _lines_over(times, parked, "")
+    requeued = [("posts in flight", [each["in_flight"] for each in moments], OURS)]
+    requeued.append(("jobs in the retry queue", [each["requeued"] for each in moments], THEIRS))
+    yield "Under way", _lines_over(times, requeued, "")
 
 
 def _lines_over(

@@ -15,7 +15,7 @@ class Ending:
     shortfall: Shortfall | None
     dead_letters: tuple[str, ...] = ()
     handed_back: int = 0
-    parked: int = 0
+    requeued: int = 0
     ghosts: int = 0
     most_in_flight: int = 0
     bound: int = 100
@@ -36,8 +36,8 @@ def _problems(ending: Ending) -> Iterator[str]:
         yield f"{len(ending.dead_letters):,} dead letters, such as: {ending.dead_letters[0]}"
     if ending.handed_back:
         yield f"{ending.handed_back:,} records were handed back again and again"
-    if ending.parked or not ending.settled:
-        yield f"the run ended before the retry queue was empty: {ending.parked:,} jobs are in it"
+    if ending.requeued or not ending.settled:
+        yield f"the run ended before the retry queue was empty: {ending.requeued:,} jobs are in it"
     if ending.ghosts:
         yield f"the rows of {ending.ghosts:,} clients that have gone are still in the table"
     if ending.most_in_flight > ending.bound:

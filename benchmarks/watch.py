@@ -62,7 +62,7 @@ class Moment:
     posts_a_second: float
     latency: tuple[float, ...]
     rate_limit: float | None
-    parked: int
+    requeued: int
     clients: int
 
 
@@ -118,7 +118,7 @@ class Watch:
         self.outcomes["cut at the deadline"] += self.in_flight
         self._answers = self.sent
 
-    def take(self, rate_limit: float | None, parked: int, clients: int) -> Moment:
+    def take(self, rate_limit: float | None, requeued: int, clients: int) -> Moment:
         """The moment now, which is kept."""
         at = self.clock() - self.began_at
         last = self.moments[-1] if self.moments else None
@@ -131,7 +131,7 @@ class Watch:
             (self.sent - (last.posts if last else 0)) / max(seconds, 1e-9),
             self.posts.percentiles(self._before),
             rate_limit,
-            parked,
+            requeued,
             clients,
         )
         self._before = list(self.posts.buckets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 
@@ -26,6 +27,16 @@ _OURS = {
 def no_loop_by_accident() -> None:
     """The plugins ask for the current loop, and asyncio would make one for them that nobody closes."""
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(autouse=True)
+def the_logger_is_left_as_it_was() -> Iterator[None]:
+    """Some tests silence it, and the next may look at what is logged."""
+    logger = logging.getLogger("async_relay")
+    before = logger.level, logger.disabled, logger.propagate, list(logger.handlers)
+    yield
+    logger.setLevel(before[0])
+    _, logger.disabled, logger.propagate, logger.handlers = before
 
 
 @pytest.fixture(autouse=True)

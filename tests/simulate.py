@@ -39,7 +39,7 @@ def count(totals: Counter[str], after: Aftermath) -> None:
     totals["histories with a redelivery"] += bool(world.redelivered)
     totals["posts"] += len(world.posts)
     totals["messages that arrived"] += sum(post.arrived for post in world.posts)
-    totals["jobs parked in the retry queue"] += world.retry.sent
+    totals["jobs requeued in the retry queue"] += world.retry.sent
     totals["jobs in the FIFO queue"] += world.fanout.sent
     totals["dead letters"] += len(world.letters.messages)
     totals["jobs redriven by SQS"] += len(world.retry.redriven) + len(world.fanout.redriven)

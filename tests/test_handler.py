@@ -66,7 +66,7 @@ async def test_every_kind_of_trouble_at_once_loses_nothing(gateway: Gateway, dep
 
 
 async def test_forbidden_for_all_hands_everything_back(gateway: Gateway, with_queues: Deployed) -> None:
-    """403 for all: the records come back at once, nothing is deleted or parked."""
+    """403 for all: the records come back at once, nothing is deleted or requeued."""
     with_queues.fill(*[f"{number}=" for number in range(60)])
     gateway.play(403)
     start = time.monotonic()
@@ -78,7 +78,7 @@ async def test_forbidden_for_all_hands_everything_back(gateway: Gateway, with_qu
 
 
 async def test_one_forbidden_client_is_its_own_affair(gateway: Gateway, with_queues: Deployed) -> None:
-    """One 403 among 200s is parked; the others have everything."""
+    """One 403 among 200s is requeued; the others have everything."""
     with_queues.fill("no=", *[f"{number}=" for number in range(30)])
     gateway.play(403, "no=")
     assert await with_queues.call("lambda_handler", stream_event(*incidents(1))) == {"batchItemFailures": []}
@@ -102,7 +102,7 @@ async def test_an_unreachable_table_hands_everything_back(
 async def test_an_endpoint_that_is_down_hands_everything_back_within_seconds(
     gateway: Gateway, with_queues: Deployed
 ) -> None:
-    """Nothing listens: handed back, nothing parked, nothing deleted."""
+    """Nothing listens: handed back, nothing requeued, nothing deleted."""
     with_queues.fill(*[f"{number}=" for number in range(30)])
     await gateway.refuse()
     start = time.monotonic()
@@ -180,7 +180,7 @@ async def test_without_dead_letters_only_the_bad_records_come_back(gateway: Gate
 
 
 async def test_three_sick_clients_never_fail_a_batch(gateway: Gateway, with_queues: Deployed) -> None:
-    """Three answer 500 for ever: parked by name, later served by the jobs."""
+    """Three answer 500 for ever: requeued by name, later served by the jobs."""
     names, sick = [f"ok-{n}=" for n in range(300)], ["sick-0=", "sick-1=", "sick-2="]
     with_queues.fill(*names, *sick)
     gateway.play(500, *sick)
@@ -195,8 +195,8 @@ async def test_three_sick_clients_never_fail_a_batch(gateway: Gateway, with_queu
     assert all(order(gateway, name) == ["100", "101", "102", "103"] for name in sick)
 
 
-async def test_clients_that_never_answer_are_parked_in_time(gateway: Gateway, with_queues: Deployed) -> None:
-    """Ten hang, 400 are healthy, 15 s are left: the healthy are served, the ten parked, the call ends in time."""
+async def test_clients_that_never_answer_are_requeued_in_time(gateway: Gateway, with_queues: Deployed) -> None:
+    """Ten hang, 400 are healthy, 15 s are left: the healthy are served, the ten requeued, the call ends in time."""
     names, hung = [f"ok-{n}=" for n in range(400)], [f"hung-{n}=" for n in range(10)]
     with_queues.fill(*hung, *names)
     gateway.play(Hang(), *hung)
@@ -206,8 +206,8 @@ async def test_clients_that_never_answer_are_parked_in_time(gateway: Gateway, wi
     }
     assert time.monotonic() - start < 15
     assert all(order(gateway, name) == ["100"] for name in names)
-    parked = [client["connectionId"] for job in with_queues.bodies(with_queues.retry) for client in job["clients"]]
-    assert sorted(parked) == sorted(hung)
+    requeued = [client["connectionId"] for job in with_queues.bodies(with_queues.retry) for client in job["clients"]]
+    assert sorted(requeued) == sorted(hung)
 
 
 async def test_what_there_was_no_time_for_is_continued(
@@ -286,7 +286,7 @@ async def test_both_transports_serve_the_handler(
 
 
 async def test_an_invocation_with_gone_and_sick_clients_needs_no_sdk(gateway: Gateway, with_queues: Deployed) -> None:
-    """Rows read and deleted, leftovers parked, all on our own sockets: the SDK is not even loaded."""
+    """Rows read and deleted, leftovers requeued, all on our own sockets: the SDK is not even loaded."""
     live, gone = [f"live-{n}=" for n in range(20)], [f"gone-{n}=" for n in range(40)]
     with_queues.fill(*live, *gone)
     gateway.play(410, *gone)

@@ -145,7 +145,7 @@ class Life:
         self.runner.run(crash())
 
     def run_jobs(self) -> None:
-        """What was parked, tried again; what is then still not delivered is a dead letter."""
+        """What was requeued, tried again; what is then still not delivered is a dead letter."""
         entries = self.services.queues[RETRY].take()[:10]
         records = [{"messageId": f"{at}", "body": entry.body, "attributes": {}} for at, entry in enumerate(entries)]
         self.runner.run(self.sandbox.on_jobs({"Records": records}, Context(0.3)))

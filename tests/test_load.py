@@ -215,7 +215,7 @@ def test_a_watch_counts_and_takes_the_time() -> None:
     now = 2.0
     watch.answered(message, 1.5, None)
     watch.answered(message, 1.9, ServerError("500"))
-    moment = watch.take(400.0, parked=1, clients=3)
+    moment = watch.take(400.0, requeued=1, clients=3)
     assert (moment.posts, moment.delivered, moment.in_flight, moment.posts_a_second) == (3, 1, 1, 1.5)
     assert watch.outcomes == {"server_error": 1}
     assert watch.deliveries.percentiles()[0] == pytest.approx(2.0, rel=0.05)
@@ -234,7 +234,7 @@ def test_a_run_that_went_well_has_no_problems() -> None:
         (Ending(Shortfall(1_200, 2, (5, 9))), "1,200 messages did not reach 2 clients, such as number 5, 9"),
         (Ending(None, ("timed_out: no answer",)), "1 dead letters, such as: timed_out: no answer"),
         (Ending(None, handed_back=3), "3 records were handed back again and again"),
-        (Ending(None, parked=2), "the run ended before the retry queue was empty: 2 jobs are in it"),
+        (Ending(None, requeued=2), "the run ended before the retry queue was empty: 2 jobs are in it"),
         (Ending(None, ghosts=4), "the rows of 4 clients that have gone are still in the table"),
         (Ending(None, most_in_flight=101), "101 posts were in flight at once; 100 were allowed"),
     ],
@@ -402,7 +402,7 @@ def test_ctrl_c_shows_what_there_is_and_leaves_nothing_running() -> None:
 
 def test_the_page_says_and_marks_when_a_rate_limit_was_found() -> None:
     """A mark in the plot and a line in the table; neither where there was no limit."""
-    moment = {"posts_a_second": 9.0, "latency": (0.1, 0.1, 0.1), "delivered": 1, "in_flight": 1, "parked": 0}
+    moment = {"posts_a_second": 9.0, "latency": (0.1, 0.1, 0.1), "delivered": 1, "in_flight": 1, "requeued": 0}
     figures = {
         "clients": 1, "messages": 1, "batches": 1, "delivered": 1, "posts": 1, "seconds": 1.0, "posts_a_second": 1.0,
         "outcomes": {}, "post_seconds": {}, "delivery_seconds": {}, "arrived": {}, "cpu_us_a_post": 1.0,

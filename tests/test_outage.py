@@ -120,7 +120,7 @@ def test_fan_out_jobs_outlive_six_hours_as_well() -> None:
 
 
 def test_what_is_requeued_outlives_six_hours_as_well() -> None:
-    """A client's job that was parked before the outage waits it out in the retry queue."""
+    """A client's job that was requeued before the outage waits it out in the retry queue."""
 
     def sick_then_down(connection_id: str, _message: Message) -> Reply:
         if asyncio.get_running_loop().time() < SICK_UNTIL:

@@ -112,7 +112,7 @@ async def test_a_sandbox_serves_from_memory() -> None:
 
 
 async def test_queues_are_asked_for_by_their_urls() -> None:
-    """A client that always fails is parked in the queue the settings name."""
+    """A client that always fails is requeued in the queue the settings name."""
     services = MemoryServices(MemoryStore(["a="]))
     services.posts.script = lambda _id, _message: Reply(500)
     sandbox = Sandbox(settings(RETRY_QUEUE_URL=RETRY), services)

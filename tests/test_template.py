@@ -224,7 +224,7 @@ def test_a_role_allows(role: str, expected: Mapping[tuple[str, ...], list[str]])
 
 
 def test_the_roles_of_the_fanout() -> None:
-    """With fan-out and an index, the relay may dispatch, and the workers read, continue and park."""
+    """With fan-out and an index, the relay may dispatch, and the workers read, continue and requeue."""
     stack = Stack(**FANOUT)
     assert stack.statements("RelayRole")[("sqs:SendMessage",)] == [
         "RetryQueue.Arn",

@@ -311,7 +311,7 @@ async def test_a_gone_client_is_deleted_once_its_grace_is_over(retry_until_deadl
 
 
 async def test_without_a_queue_a_gone_client_is_waited_for_until_it_is_old() -> None:
-    """With nowhere to park it, a young client is tried for its whole grace and then deleted."""
+    """With nowhere to requeue it, a young client is tried for its whole grace and then deleted."""
     scene = Scene(Failing(410, delay=0.01), store_of(NOW_MS, "new="), retry_until_deadline=True)
     await scene.broadcast(everybody())
     assert scene.store.deleted == ["new="]
@@ -858,7 +858,7 @@ async def test_a_client_given_up_half_way_lacks_only_the_rest() -> None:
 
 
 async def test_without_a_queue_tries_end_at_the_deadline_only() -> None:
-    """With nowhere to park a client it is tried until there is no time left."""
+    """With nowhere to requeue a client it is tried until there is no time left."""
     scene = Scene(Failing(500), retry_until_deadline=True)
     report = await scene.broadcast(to("sick="), seconds=30)
     assert 26 <= scene.took <= 30
@@ -897,7 +897,7 @@ async def test_what_is_in_flight_at_the_deadline_is_cut_and_counts_as_a_try() ->
 
 @pytest.mark.parametrize(("delay", "until"), [(0.01, 7.5), (NEVER, 10.0)])
 async def test_time_is_kept_back_for_those_who_will_be_undelivered(delay: float, until: float) -> None:
-    """The more clients there are to park, the earlier a broadcast ends: writing 10,000 down takes a while."""
+    """The more clients there are to requeue, the earlier a broadcast ends: writing 10,000 down takes time."""
     store = MemoryStore(names("c", 10_000))
     scene = Scene(lambda _id, _message: Reply(500, delay), store, bound=10_000, timeout=30, retry_until_deadline=True)
     report = await scene.broadcast(everybody(), seconds=10)

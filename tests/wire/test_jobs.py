@@ -436,7 +436,7 @@ def test_messages_without_an_event_id_are_told_apart_by_their_content() -> None:
 @PROPERTY
 @given(jobs())
 def test_a_dead_letter_can_be_sent_back_as_the_job_it_was(job: Job) -> None:
-    """The body of a buried job reads as that job, so that it can be redriven."""
+    """The body of a dead-lettered job reads as that job, so that it can be redriven."""
     body = DeadLetter("attempts_exhausted", "given up", job, 7, "event", "42").encode()
     assert Job.decode(body) == job
     assert json.loads(body)["deadLetter"] == {
