@@ -291,7 +291,7 @@ class TestRedrive:
         assert why in fate.why
 
     def test_oversized_among_good(self) -> None:
-        """A job with one message too large goes back whole: the relay dead-letters that message and sends the others."""
+        """A job with one message too large goes back whole: the relay rejects that message and sends the others."""
         job = Job((message(1), message(2, pad="x" * 140_000)), (Client("A="),))
         fate = redrive(parse_dead_letter("id", job.encode()))
         assert isinstance(fate, Resend)
