@@ -39,7 +39,7 @@ $(VENV)/.installed-node: tests/node/package-lock.json $(VENV)/.installed
 
 test: lint types unit ## Lint, types and every test
 
-test-fast: $(VENV)/.installed ## The pure parts and the core alone, under a minute
+test-fast: $(VENV)/.installed ## The pure parts and the core alone, in about a minute
 	@$(BIN)/python -m pytest -n 2 tests/wire tests/delivery tests/clients tests/planning --ignore tests/delivery/test_fanout.py --ignore tests/delivery/test_rate_scenarios.py
 
 lint: $(VENV)/.installed ## ruff and cfn-lint

@@ -21,7 +21,7 @@ from async_relay.wire.streams import read_records
 ROOT = Path(__file__).parent.parent
 #: docs/benchmarks is written by ``make bench`` and ``make cold``.
 WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-MAKE_TARGET = re.compile(r"(?:^|`)make ([a-z]+)", re.MULTILINE)
+MAKE_TARGET = re.compile(r"(?:^|`)make ([a-z-]+)", re.MULTILINE)
 
 
 def prose(text: str) -> Iterator[tuple[int, str]]:
@@ -60,7 +60,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
 def test_make_targets_exist(path: Path) -> None:
     """Every ``make …`` in a document is a target of the Makefile."""
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(MAKE_TARGET.findall(path.read_text())) <= targets
 
 
