@@ -66,7 +66,7 @@ class DynamoStore:
         """Read a page of the shard; a cursor of another kind of read starts again at the first page."""
         if shard.kind is ShardKind.SEGMENT:
             return await self._page("Scan", _after(cursor, indexed=False), _CONSISTENT | _segment(shard))
-        if self._index is not None and not self._sweep:
+        if self._index is not None and not self._sweep and shard.count == self._shards:
             query = {"IndexName": self._index} | _partition(shard)
             return await self._page("Query", _after(cursor, indexed=True), query)
         page = await self._page("Scan", _after(cursor, indexed=False), _CONSISTENT)
@@ -180,7 +180,8 @@ def _partition(shard: Shard) -> dict[str, Any]:
 
 def _after(cursor: Cursor | None, *, indexed: bool) -> Cursor | None:
     """The cursor, if it fits the read: a Scan cannot start at a key of the index, nor a Query at one of the table."""
-    return cursor if cursor is not None and ("shard" in cursor) == indexed else None
+    names = {"connectionId", "shard"} if indexed else {"connectionId"}
+    return cursor if cursor is not None and set(cursor) == names else None
 
 
 def _key(connection_id: str) -> dict[str, dict[str, str]]:

@@ -31,7 +31,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from ..errors import PostError, StoreUnavailable, Throttled, TimedOut, Unavailable
+from ..errors import PostError, StoreUnavailable, Throttled, TimedOut, Unavailable, Unreachable
 from ..wire.jobs import Job, Shard
 from .deletions import Deletions
 from .evidence import Evidence
@@ -230,7 +230,8 @@ class _Broadcast:
     def _abort_unless_served(self) -> None:
         """Abort once the last post in flight has failed too; go on if one of them is answered 200."""
         assert self._maybe_systemic is not None
-        if self._policy.served:
+        reached = isinstance(self._maybe_systemic, Unreachable) and self._policy.reached
+        if self._policy.served or reached:
             self._maybe_systemic = None
         elif not self._in_flight:
             error, self._maybe_systemic = self._maybe_systemic, None

@@ -87,7 +87,7 @@ def read_jobs(records: Sequence[Any], now: int) -> tuple[Groups, list[tuple[int,
     groups: Groups = {}
     letters: list[tuple[int, DeadLetter]] = []
     for item, record in enumerate(records):
-        message_id, group = record["messageId"], record.get("attributes", {}).get("MessageGroupId", "")
+        message_id, group = record["messageId"], _group_of(record)
         try:
             received = Received(item, group, Job.decode(record["body"]))
             groups.setdefault(group or message_id, deque()).append(received)
@@ -95,6 +95,24 @@ def read_jobs(records: Sequence[Any], now: int) -> tuple[Groups, list[tuple[int,
             _log.error("message %s is not a job: %s", message_id, error)
             letters.append((item, DeadLetter("unreadable_job", str(error), record["body"], now)))
     return groups, letters
+
+
+def stop_behind(groups: Groups, records: Sequence[Any], back: Iterable[int]) -> frozenset[int]:
+    """Take the jobs behind items that go back out of their groups; returns their items, which go back too."""
+    behind: set[int] = set()
+    for item in back:
+        name = _group_of(records[item])
+        waiting = groups.pop(name, None) if name else None
+        if waiting is not None:
+            behind.update(each.item for each in waiting if each.item > item)
+            if before := deque(each for each in waiting if each.item < item):
+                groups[name] = before
+    return frozenset(behind)
+
+
+def _group_of(record: Any) -> str:
+    group: str = record.get("attributes", {}).get("MessageGroupId", "")
+    return group
 
 
 def next_run(waiting: deque[Received]) -> Delivery:

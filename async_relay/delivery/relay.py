@@ -20,15 +20,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..wire.formatter import Formatter
 from ..wire.incidents import format_item
 from ..wire.jobs import Shard, ShardKind
 from ..wire.streams import Record, read_records
 from .broadcaster import Broadcaster
-from .deliveries import Delivery, Groups, dead_letters_of, delivery_of, next_run, read_jobs
+from .deliveries import Delivery, Groups, Received, dead_letters_of, delivery_of, next_run, read_jobs, stop_behind
 from .fanout import ClientThreshold, Fanout
 from .outbox import Outbox, Outgoing, PendingSend, Queues
 from .pacing import Pacing
@@ -42,6 +43,14 @@ EmitMetrics = Callable[[Mapping[str, float]], None]
 
 # Seconds: with less time left a read of the table and its posts would only be begun in vain.
 _LEAST_TIME = 0.5
+
+
+class Resting(NamedTuple):
+    """A group whose continuation has to wait before it is sent, and the jobs behind it."""
+
+    name: str
+    held: tuple[PendingSend, ...]
+    waiting: deque[Received]
 
 
 class Relay:
@@ -118,32 +127,56 @@ class Relay:
         groups, letters = read_jobs(records, self._now())
         unreadable = Outgoing.joined(self._outbox.dead_letter(letter, frozenset({item})) for item, letter in letters)
         back = unreadable.back | await self._outbox.send(unreadable.pending, end)
-        while groups and end - loop.time() > _LEAST_TIME:
-            back |= await self._serve_groups(groups, end)
+        back |= stop_behind(groups, records, back)
+        resting: list[Resting] = []
+        while (groups or resting) and end - loop.time() > _LEAST_TIME:
+            if groups:
+                back |= await self._serve_groups(groups, resting, end)
+            else:
+                back |= await self._wake(resting, groups, end)
+        back |= await self._wake(resting, groups, end)
         back |= {each.item for waiting in groups.values() for each in waiting}
         if back:
             _log.warning("%d of %d jobs handed back", len(back), len(records))
         return _failures(records[item]["messageId"] for item in sorted(back))
 
-    async def _serve_groups(self, groups: Groups, end: float) -> frozenset[int]:
-        """Serve the next run of each group, and drop the groups that end or fail; returns the items that go back."""
+    async def _serve_groups(self, groups: Groups, resting: list[Resting], end: float) -> frozenset[int]:
+        """Serve the next run of each group; returns the items that go back.
+
+        Groups that end or fail are dropped, and those whose continuation has to wait move to ``resting``.
+        """
         runs = {name: next_run(waiting) for name, waiting in groups.items()}
-        outgoing = Outgoing.joined(await self._serve(tuple(runs.values()), end))
-        await self._let_table_rest(outgoing.pending, end)
-        back = outgoing.back | await self._outbox.send(outgoing.pending, end)
+        parts = await self._serve(tuple(runs.values()), end)
+        outgoing = Outgoing.joined(parts)
+        back = outgoing.back | await self._outbox.send([each for each in outgoing.pending if not each.wait], end)
         behind: set[int] = set()
-        for name, run in runs.items():
+        for (name, run), part in zip(runs.items(), parts, strict=True):
+            held = tuple(each for each in part.pending if each.wait)
             if not back.isdisjoint(run.items):
-                behind.update(each.item for each in groups.pop(name))
+                behind.update(each.item for each in groups[name])
+                groups[name].clear()
+            if held:
+                resting.append(Resting(name, held, groups.pop(name)))
             elif not groups[name]:
                 del groups[name]
         return back | behind
 
-    async def _let_table_rest(self, pending: Sequence[PendingSend], end: float) -> None:
-        """Wait here where a continuation of a group is to wait: a FIFO queue has no delay for one message."""
-        wait = max((each.wait for each in pending), default=0)
+    async def _wake(self, resting: list[Resting], groups: Groups, end: float) -> frozenset[int]:
+        """Send the continuations that waited, and go on with their groups; returns the items that go back.
+
+        A FIFO queue has no delay for one message, so the wait is here, as far as there is time for it.
+        """
+        wait = max((each.wait for group in resting for each in group.held), default=0)
         left = end - asyncio.get_running_loop().time() - 2 * self._outbox.reserve
         await asyncio.sleep(max(0.0, min(wait, left)))
+        back = await self._outbox.send([each for group in resting for each in group.held], end)
+        for name, held, waiting in resting:
+            if not back.isdisjoint(item for each in held for item in each.at_stake):
+                back |= {each.item for each in waiting}
+            elif waiting:
+                groups[name] = waiting
+        resting.clear()
+        return back
 
     async def _serve(self, deliveries: Sequence[Delivery], end: float) -> list[Outgoing]:
         """Broadcast the jobs; for each, the entries to send and the items that go back."""

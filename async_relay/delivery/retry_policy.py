@@ -67,7 +67,7 @@ class RetryPolicy:
         self._random = random
         self._wall_clock = wall_clock
         self._retry_until_deadline = retry_until_deadline
-        self._reached = False
+        self.reached = False
         self._forbidden = 0
         self._unreachable = 0
 
@@ -77,7 +77,7 @@ class RetryPolicy:
         self.failed += 1
         if not isinstance(error, Throttled):
             self._let_through(lane)
-        self._reached = self._reached or not isinstance(error, Unreachable)
+        self.reached = self.reached or not isinstance(error, Unreachable)
         match error:
             case Gone():
                 return self._retry(lane, equal_jitter) if self._young(lane) else (Step.FORGET, 0.0)
@@ -119,7 +119,7 @@ class RetryPolicy:
             for _, error in outcome.undelivered:
                 if isinstance(error, Forbidden) and not _forbidden_before(outcome):
                     return error
-                if isinstance(error, Unreachable) and not self._reached:
+                if isinstance(error, Unreachable) and not self.reached:
                     return error
         return None
 
@@ -154,7 +154,7 @@ class RetryPolicy:
 
     def _none_reachable(self, lane: Lane) -> bool:
         self._unreachable += 1
-        return not (self._reached or self.served) and (self._unreachable >= SAMPLE_SIZE or lane.tries > 0)
+        return not (self.reached or self.served) and (self._unreachable >= SAMPLE_SIZE or lane.tries > 0)
 
     def _all_forbidden(self, lane: Lane) -> bool:
         self._forbidden += lane.tries == 0 and not _forbidden_before(lane.outcome)

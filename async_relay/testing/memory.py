@@ -169,7 +169,7 @@ class MemoryStore:
         """A page of the shard, from its start where the cursor is of another kind of read."""
         await self._work()
         self.reads += 1
-        queried = shard.kind is ShardKind.PARTITION and self.index
+        queried = shard.kind is ShardKind.PARTITION and self.index and shard.count == self.shards
         last = cursor["connectionId"]["S"] if cursor is not None and ("shard" in cursor) == queried else None
         if queried:
             found, more = self._query(shard.index, last)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from inspect import iscoroutinefunction, signature
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -57,8 +57,8 @@ def _unfit(function: Any) -> str:
     """Why every record would be undecodable with it; empty where it may serve."""
     if not callable(function):
         return f"is no function but {function!r:.40}"
-    if iscoroutinefunction(function):
-        return "is async, which nobody awaits"
+    if any(_answers_later(each) for each in (function, type(function).__call__)):
+        return "is async or a generator, whose result nobody waits for"
     try:
         signature(function).bind({}, "", "")
     except TypeError:
@@ -68,25 +68,29 @@ def _unfit(function: Any) -> str:
     return ""
 
 
+def _answers_later(function: Any) -> bool:
+    return iscoroutinefunction(function) or isgeneratorfunction(function) or isasyncgenfunction(function)
+
+
 def format_message(formatter: Formatter, item: dict[str, Any], event_id: str, sequence: str) -> Message | None:
     """The message the formatter makes of an item; raises ``UndecodableRecord``, and nothing but that."""
     try:
         payload = formatter(item, event_id, sequence)
-    except Exception as error:  # noqa: BLE001 the owner's code may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 the owner's code may raise anything
         raise UndecodableRecord(f"its formatter failed: {_named(error)}") from None
     if payload is None:
         return None
     if not isinstance(payload, dict):
         raise UndecodableRecord(f"its formatter returned {type(payload).__name__}, not a dict or None")
-    if not is_shallow(payload):
-        raise UndecodableRecord(f"its message nests deeper than {MAX_DEPTH} levels")
     try:
-        return Message.encode(payload, event_id=event_id, sequence=sequence)
-    except (TypeError, ValueError) as error:
+        if is_shallow(payload):
+            return Message.encode(payload, event_id=event_id, sequence=sequence)
+    except Exception as error:  # noqa: BLE001 a dict of the owner's own class may raise anything
         raise UndecodableRecord(f"its message does not fit in JSON: {type(error).__name__}") from None
+    raise UndecodableRecord(f"its message nests deeper than {MAX_DEPTH} levels")
 
 
-def _named(error: Exception) -> str:
+def _named(error: BaseException) -> str:
     """The exception's type, and the line that raised it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -185,7 +185,7 @@ class Job:
         A formatter may leave ``event_id`` out and send the same payload again and again, so the messages alone
         do not tell such jobs apart: when the job was first made does.
         """
-        ids = [message.event_id or f"{message.digest} {self.first_at}" for message in self.messages]
+        ids = [f"{message.digest} {message.event_id or self.first_at}" for message in self.messages]
         shard = self.shard or Shard()
         text = json.dumps([ids, shard.index, shard.count, shard.kind, self.cursor, self.continuation, part])
         return sha256(text.encode()).hexdigest()

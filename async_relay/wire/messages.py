@@ -40,7 +40,7 @@ class Message:
         body = compact_json(payload)
         return cls(
             kind=str(payload.get("kind", "")),
-            event_id=event_id or str(payload.get("event_id", "")),
+            event_id=event_id or str(payload.get("event_id") or ""),
             sequence=sequence or str(payload.get("sequence", "")),
             body=body,
             digest=sha256(body).hexdigest(),

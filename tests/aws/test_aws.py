@@ -166,9 +166,12 @@ async def test_a_partition_holds_the_clients_whose_ids_belong_to_it(
         assert found == {name for number in range(40) if shard_of(name := f"id-{number}=", 8) == at}
 
 
-async def test_a_job_for_partitions_of_before_a_backfill_finds_its_clients(aws: Aws, indexed_table: str) -> None:
-    """While the sweep is on the id decides: rows may be written for another number of partitions meanwhile."""
-    store = DynamoStore(aws.service("dynamodb"), indexed_table, index="by-shard", shards=5)
+@pytest.mark.parametrize("sweep", [True, False])
+async def test_a_job_for_partitions_of_before_a_backfill_finds_its_clients(
+    aws: Aws, indexed_table: str, *, sweep: bool
+) -> None:
+    """Where the sweep is on, or rows are written for another number of partitions meanwhile, the id decides."""
+    store = DynamoStore(aws.service("dynamodb"), indexed_table, index="by-shard", sweep=sweep)
     parts = [await read_all(store, Shard(at, 5, ShardKind.PARTITION)) for at in range(5)]
     assert sorted(client.connection_id for part in parts for client in part) == sorted(f"id-{n}=" for n in range(40))
 
@@ -179,6 +182,8 @@ async def test_a_job_for_partitions_of_before_a_backfill_finds_its_clients(aws: 
         ("by-shard", Shard(1, 8, ShardKind.PARTITION), {"connectionId": {"S": "id-1="}}),
         (None, Shard(1, 8, ShardKind.PARTITION), {"connectionId": {"S": "id-1="}, "shard": {"N": "1"}}),
         ("by-shard", Shard(), {"connectionId": {"S": "id-1="}, "shard": {"N": "1"}}),
+        ("by-shard", Shard(1, 8), {"sweep": None}),
+        (None, Shard(1, 8), {"sweep": {"connectionId": {"S": "id-1="}}}),
     ],
 )
 async def test_a_cursor_of_another_kind_of_read_begins_again(

@@ -18,7 +18,7 @@ from async_relay.delivery.rate import Rate
 from async_relay.delivery.relay import Relay
 from async_relay.delivery.settlement import RequeuePolicy
 from async_relay.errors import StoreUnavailable
-from async_relay.testing.memory import MemoryQueue, MemoryStore, MemoryTransport
+from async_relay.testing.memory import OK, MemoryQueue, MemoryStore, MemoryTransport
 from async_relay.wire.jobs import Client, Cursor, Job, Shard
 from async_relay.wire.messages import Message
 from async_relay.wire.streams import read_record
@@ -275,3 +275,45 @@ async def test_a_continuation_behind_a_small_job_keeps_its_place_in_the_count() 
     assert fanout.messages == []
     expected = {each.sequence for part in (*parts, small) for each in part.messages}
     assert all({each.sequence for each in got} == expected for got in transport.received.values())
+
+
+async def test_a_group_that_waits_holds_up_no_other() -> None:
+    """While a throttled shard's continuation waits its delay, another group's jobs are served one after the other."""
+    store, transport = DownAfterAPage(names(200), page_size=20), MemoryTransport()
+    store.closed = frozenset({0})
+    fanout = MemoryQueue()
+    relay = relay_over(store, transport, Queues(MemoryQueue(), MemoryQueue(), fanout))
+    served: list[float] = []
+    start = asyncio.get_running_loop().time()
+    transport.script = lambda _id, _message: served.append(asyncio.get_running_loop().time() - start) or OK  # type: ignore[func-returns-value]
+    sick = [Job((message(number),), shard=Shard(0, 2), attempt=number) for number in (1, 2)]
+    well = [Job((message(number),), shard=Shard(1, 2), attempt=number) for number in (1, 2, 3)]
+    batch = [*sqs_records(*sick, group="0"), *sqs_records(*well, group="1")]
+    assert await relay.on_jobs({"Records": batch}, 50) == {"batchItemFailures": []}
+    others = [name for name in names(200) if store.has(Shard(1, 2), name)]
+    assert all(transport.arrivals[name] == 3 for name in others)
+    assert sum(at < 1 for at in served) >= 3 * len(others)
+    assert len(fanout.entries) == 2
+
+
+class DownAfterAPage(MemoryStore):
+    """Gives the first page of some shards, and no other."""
+
+    closed: frozenset[int] = frozenset()
+
+    async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
+        if shard.index in self.closed and cursor is not None:
+            raise StoreUnavailable("ProvisionedThroughputExceededException")
+        return await super().read(shard, cursor)
+
+
+async def test_an_unreadable_job_that_goes_back_takes_those_behind_it_along() -> None:
+    """In a group nothing overtakes what was handed back; the jobs before it and other groups are served."""
+    transport = MemoryTransport()
+    relay = relay_over(MemoryStore(names(3)), transport, Queues(MemoryQueue(), None, MemoryQueue()))
+    jobs = [Job((message(number),), shard=Shard()) for number in (1, 2, 3)]
+    batch = sqs_records(*jobs, group="0")
+    batch[1]["body"] = "no job"
+    failures = await relay.on_jobs({"Records": batch}, 30)
+    assert [each["itemIdentifier"] for each in failures["batchItemFailures"]] == ["0m1", "0m2"]
+    assert {tuple(each.sequence for each in got) for got in transport.received.values()} == {("1",)}

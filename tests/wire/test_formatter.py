@@ -86,7 +86,10 @@ class TestLoading:
         [
             ("def another(): ...", "orders has no format_order"),
             ("format_order = 7", "format_order is no function but 7"),
-            ("async def format_order(item, event_id, sequence): ...", "format_order is async, which nobody awaits"),
+            (
+                "async def format_order(item, event_id, sequence): ...",
+                "format_order is async or a generator, whose result nobody waits for",
+            ),
             ("def format_order(item): ...", "format_order does not take (item, event_id, sequence)"),
             (
                 "def format_order(*, item, event_id, sequence): ...",
