@@ -313,6 +313,7 @@ class _Broadcast:
             self._unproven.clear()
 
     def _give_up(self, lane: Lane) -> None:
+        # Without one 200 to compare with, clients whose buffers stay full would be requeued for ever as never tried.
         if self._policy.refused_all and isinstance(lane.error, Throttled):
             lane.tries = max(lane.tries, 1)
         lane.outcome.undelivered.append(lane.undelivered())
