@@ -820,7 +820,9 @@ async def test_refuses_and_accepts() -> None:
 async def test_tls_without_its_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what to install."""
     monkeypatch.setitem(sys.modules, "trustme", None)
-    with pytest.raises(ImportError, match=r"^TLS needs trustme: install it from the checkout: pip install '.\[testing\]'$"):
+    with pytest.raises(
+        ImportError, match=r"^TLS needs trustme: install it from the checkout: pip install '.\[testing\]'$"
+    ):
         await Gateway(tls=True).__aenter__()
 
 
