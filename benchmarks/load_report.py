@@ -47,7 +47,7 @@ def live(
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
-    task = progress.add_task("delivered")
+    task = progress.add_task("delivered", total=None)
 
     def view() -> Group:
         total = expected()
