@@ -177,11 +177,12 @@ class DeadLetterQueue:
         """About how many messages wait behind those that are held, in their groups; None where asking is forbidden."""
         if not self.fifo:
             return 0
+        counts: list[int] = []
         with aws_errors(self._url, ignored="AccessDenied"):
             name = "ApproximateNumberOfMessages"
             answer = self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=[name])
-            return int(answer["Attributes"][name])
-        return None
+            counts.append(int(answer["Attributes"][name]))
+        return counts[0] if counts else None
 
     def group(self, message_id: str) -> str:
         """The group of a message that is held; empty in a standard queue."""
