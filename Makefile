@@ -83,4 +83,5 @@ build-RelayFunction build-DeliverFunction build-FanoutFunction build-ConnectFunc
 	@$(PYTHON) -m zipfile -e $< "$(ARTIFACTS_DIR)"
 
 clean: ## Remove what the targets made
-	rm -rf $(VENV) tests/node/node_modules .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) .demo build dist .aws-sam benchmarks/results .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	@find . \( -name __pycache__ -o -name '*.py[cod]' -o -name '*.egg-info' -o -name node_modules \) -not -path './.git/*' -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ Rules
 - TLS is verified and every post signed, except by wrk. Whether the signatures are right is a pass of its own.
 - How busy the gateway was stands beside every figure: had it been the bottleneck, the figure would be its own.
 - A contender that cannot be installed is named with the reason, and left out.
+- A goal that is missed is named, and makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from rich.progress import Progress
 from . import command
 from .command import CommandError, Switch
 from .contenders import CONTENDERS, Contender, Running
-from .figures import Results, Sample, together
+from .figures import Results, Sample, goals, together
 from .peers.installation import Unavailable
 from .stage import ROOT, Stage, least_body, stage
 
@@ -288,7 +289,8 @@ def main(
         console.print(f"The benchmark cannot go on: {error}. What there is so far:", style="red")
     bench.results.interrupted = status != 0
     _write(bench.results, console, as_json, published=publish and not status)
-    return status
+    missed = not all(goal.reached for goal in goals(bench.results))
+    return status or (command.FAILED if missed else 0)
 
 
 def _write(results: Results, console: Console, as_json: Path | None, *, published: bool) -> None:

@@ -127,7 +127,7 @@ def _ratio_goals(results: Results) -> list[Goal]:
         found.append(
             Goal("a naive aioboto3 handler needs at least 30 times the CPU", f"{naive:.1f} times", naive >= 30)
         )
-        found.append(Goal("... and rather 40 times", f"{naive:.1f} times", naive >= 40))
+        found.append(Goal("a naive aioboto3 handler needs rather 40 times the CPU", f"{naive:.1f} times", naive >= 40))
     if floor is not None:
         found.append(Goal("at most 2 times the CPU of wrk", f"{floor:.2f} times", floor <= 2))
     return found

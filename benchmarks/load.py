@@ -160,6 +160,8 @@ class Load:
         self._present: list[str] = []
         # A client that comes while a batch begins would be expected to get it, but its row may come too late for that.
         self._door = asyncio.Lock()
+        self._reachable = 0
+        self._draining = False
         self.last = 0
         self.settled = 0
         self.batches = 0
@@ -181,13 +183,30 @@ class Load:
         """How many deliveries there will be: known for one batch only, and not where the table is somebody else's."""
         if self.options.duration or self.options.endpoint:
             return None
-        return int(self.clients * (1 - self.options.shares.get("gone", 0.0)) * self.last)
+        return self._reachable * self.last
+
+    def doing(self) -> str:
+        """What goes on, for who watches."""
+        watch, expected = self.watch, self.expected()
+        if not self.batches and not watch.sent:
+            return "The clients are coming in"
+        if watch.seconds:
+            return "Counting what the clients got"
+        left = "" if expected is None else f"{max(0, expected - watch.delivered):,} to go: "
+        retried = sum(number for reason, number in watch.outcomes.items() if reason != "gone")
+        if watch.in_flight:
+            return f"{left}{watch.in_flight} posts in flight, {retried:,} tried again so far"
+        if self._requeued and self._draining:
+            wait = max(0.0, self._requeued[0].due - asyncio.get_running_loop().time())
+            return f"{left}{len(self._requeued)} jobs in the retry queue, the next in {wait:.1f} s"
+        return f"{left}waiting to try again"
 
     async def play(self) -> Ending:
         """Everything, until it is quiet."""
         options = self.options
         loop = asyncio.get_running_loop()
         self._present = list(await self.world.join(options.clients, 1, old=True))
+        self._reachable = len(self._present) - await self.world.ghosts(1)
         self.watch.restart()
         end = loop.time() + options.duration
         churning = loop.create_task(self._churn()) if options.churn else None
@@ -281,6 +300,7 @@ class Load:
 
     async def _drain(self, until: float) -> None:
         loop = asyncio.get_running_loop()
+        self._draining = True
         while self._requeued and loop.time() < until:
             await asyncio.sleep(max(0.0, self._requeued[0].due - loop.time()))
             await self._serve_due()
@@ -494,7 +514,7 @@ async def _watched(load: Load, console: Console) -> Ending:
     from .load_report import live
 
     playing = asyncio.create_task(load.play())
-    with live(load.watch, load.expected, console) as update:
+    with live(load.watch, load.expected, load.doing, console) as update:
         try:
             while not playing.done():
                 await asyncio.wait([playing], timeout=_TICK)

@@ -28,35 +28,58 @@ svg { max-width: 100%; height: auto }
 """
 
 
+#: Characters a line of the summary has for its values, beside the longest name, on a terminal of 80 columns.
+_VALUE = 56
+_SCREEN = 80
+
+
 @contextmanager
-def live(watch: Watch, expected: Callable[[], int | None], console: Console) -> Iterator[Callable[[], None]]:
-    """Show the figures of ``watch``, anew at each call, beside all deliveries ``expected``; none without a terminal."""
+def live(
+    watch: Watch, expected: Callable[[], int | None], doing: Callable[[], str], console: Console
+) -> Iterator[Callable[[], None]]:
+    """Show the figures of ``watch``, anew at each call, and what goes on, beside all deliveries ``expected``.
+
+    Nothing is shown where there is no terminal.
+    """
     if not console.is_terminal:
         yield lambda: None
         return
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
-    task = progress.add_task("delivered")
+    task = progress.add_task("delivered", total=None)
 
     def view() -> Group:
-        progress.update(task, completed=watch.delivered, total=expected())
-        return Group(progress, _now(watch))
+        total = expected()
+        # What came twice is delivered twice, and is no more than was expected.
+        done = watch.delivered if total is None else min(watch.delivered, total)
+        progress.update(task, completed=done, total=total)
+        return Group(progress, Text(doing(), style="dim"), _now(watch))
 
     with Live(view(), console=console, transient=True, auto_refresh=False) as screen:
         yield lambda: screen.update(view(), refresh=True)
 
 
-def _now(watch: Watch) -> Table | Text:
+def _now(watch: Watch) -> Group:
     if not watch.moments:
-        return Text("The clients are coming in", style="dim")
-    moment = watch.moments[-1]
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("posts/s", "in flight", "p50", "p95", "p99", "rate limit", "requeued jobs", "clients", "outcomes"):
-        table.add_column(column, justify="right")
-    outcomes = ", ".join(f"{name} {number:,}" for name, number in sorted(watch.outcomes.items())) or "all 200"
-    table.add_row(*_moment(moment), outcomes)
-    return table
+        return Group()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("posts/s", "in flight", "p50", "p95", "p99", "limit", "requeued", "clients"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_row(*_moment(watch.moments[-1]))
+    return Group(table, *(Text(line, style="dim") for line in _outcomes(watch.outcomes, _SCREEN)))
+
+
+def _outcomes(outcomes: Mapping[str, int], width: int) -> list[str]:
+    """How often which answer that was not 200 came, in lines that break between two of them."""
+    lines = [""]
+    for name, number in sorted(outcomes.items()):
+        each = f"{name} {number:,}"
+        if lines[-1] and len(lines[-1]) + len(each) + 3 > width:
+            lines[-1] += ","
+            lines.append("")
+        lines[-1] += f", {each}" if lines[-1] else each
+    return lines if outcomes else ["all 200"]
 
 
 def _moment(moment: Moment) -> Iterator[str]:
@@ -70,7 +93,7 @@ def _moment(moment: Moment) -> Iterator[str]:
 
 def show(figures: Mapping[str, Any], console: Console) -> None:
     """The summary, and the verdict last."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, value in _lines(figures):
         table.add_row(name, value)
     console.print(table)
@@ -88,7 +111,7 @@ def compare(
     console: Console,
 ) -> None:
     """A clean run's deliveries beside a chaotic one's."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("", *found, "batches", "posts", "429"):
         table.add_column(column, justify="right")
     for title, figures in (("clean", clean), ("chaotic", chaotic)):
@@ -108,8 +131,9 @@ def _lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "messages", f"{figures['messages']:,} in {figures['batches']:,} batches"
     yield "delivered", f"{figures['delivered']:,} with {figures['posts']:,} posts in {figures['seconds']:.1f} s"
     yield "posts a second", f"{figures['posts_a_second']:,.0f}"
-    outcomes = ", ".join(f"{name} {number:,}" for name, number in sorted(figures["outcomes"].items()))
-    yield "other answers", outcomes or "none"
+    first, *more = _outcomes(figures["outcomes"], _VALUE)
+    yield "answers but 200" if figures["outcomes"] else "answers", first
+    yield from (("", line) for line in more)
     yield "a post took", _percentiles(figures["post_seconds"])
     yield "event to delivery", _percentiles(figures["delivery_seconds"])
     if figures["arrived"]:

@@ -1,6 +1,8 @@
 """The adaptive rate on virtual time: a table of cases beside an oracle, and a plot of what the limit does.
 
-    python -m benchmarks.rate [FILE.svg]
+    python -m benchmarks.rate                                 all of them, and the plot in docs/benchmarks/
+    python -m benchmarks.rate --case "5 clients"              those whose title has this, without the plot
+    python -m benchmarks.rate --plot FILE.svg                 the plot somewhere else
 
 The real broadcaster posts over the in-memory transport; the account is a token bucket. The oracle is the
 same broadcaster with a rate that knows the account's limit and why each post was refused.
@@ -9,16 +11,16 @@ same broadcaster with a rate that knows the account's limit and why each post wa
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Annotated, Any
 
 import looptime
 import matplotlib as mpl
+import typer
 
 from async_relay.delivery.broadcaster import Broadcaster, Limits
 from async_relay.delivery.rate import Rate
@@ -29,10 +31,13 @@ from async_relay.testing.scripts import Bucket
 from async_relay.wire.jobs import Job, Shard
 from async_relay.wire.messages import Message
 
+from . import command
+
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "async-relay"
 from matplotlib import pyplot as plt  # noqa: E402 - the backend comes first
 
+PLOT = Path("docs/benchmarks/rate.svg")
 #: Seconds of an answer, as in docs/scaling.md, and between two looks at the limits: a round of the rate.
 LATENCY = 0.02
 STEP = 0.1
@@ -211,11 +216,17 @@ def draw(traces: list[tuple[Case, Trace]], target: Path) -> None:
     figure.savefig(target, metadata={"Date": None})
 
 
-def main() -> None:
-    """Simulate, print, plot."""
+def main(
+    case_title: Annotated[str, typer.Option("--case", metavar="TEXT", help="only cases whose title has this")] = "",
+    plot: Annotated[Path, typer.Option("--plot", metavar="FILE.svg")] = PLOT,
+) -> int:
+    """Simulate the adaptive rate in a table of cases, print what came of each, and plot some of them."""
+    cases = [case for case in CASES if case_title in case.title]
+    if not cases:
+        raise command.CommandError(f"--case is {case_title!r}, which no case has in its title")
     plotted = []
     print("| case | took | oracle | refused by the account | left over |\n| --- | --- | --- | --- | --- |")
-    for case in CASES:
+    for case in cases:
         trace, ideal = virtually(run(case)), virtually(run(case, oracle=True))
         if case in PLOTTED:
             plotted.append((case, trace))
@@ -225,7 +236,9 @@ def main() -> None:
             f"| {refused if case.limit else '-'} | {trace.left_over} |",
             flush=True,
         )
-    draw(plotted, Path(sys.argv[1] if len(sys.argv) > 1 else "docs/benchmarks/rate.svg"))
+    if len(plotted) == len(PLOTTED):
+        draw(plotted, plot)
+    return 0
 
 
 def virtually(history: Coroutine[Any, Any, Trace]) -> Trace:
@@ -238,4 +251,4 @@ def virtually(history: Coroutine[Any, Any, Trace]) -> Trace:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

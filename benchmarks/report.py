@@ -11,6 +11,8 @@ from rich.table import Table
 from .figures import Goal, Results, Sample, goals, ratio
 
 _COLUMNS = ("", "CPU µs", "low to high", "times ours", "a second", "client busy", "gateway busy")
+# On a terminal of 80 columns all of a table has to be read, so its heads are shorter than a page's.
+_NARROW = ("* whole handler", "CPU µs", "low-high", "times", "per s", "busy %")
 _NOTES = """\
 CPU µs a delivery is the client process's own, user and system, around a broadcast: imports, clients and first
 handshakes come before.
@@ -23,15 +25,19 @@ anybody waited for. The session token has 900 bytes, as those of Lambda's functi
 
 
 def show(results: Results, console: Console) -> None:
-    """Everything there is, on the terminal."""
+    """Everything there is, on the terminal, readable in 80 columns."""
     if _measured(results.comparison):
-        console.print(_table("Side by side (* whole handler)", _COLUMNS, _rows(results)))
+        rows = [_narrow_row(results, each) for each in _in_order(results)]
+        console.print(_table("Side by side; busy: the client's and the gateway's share of a core", _NARROW, rows))
     for _, title, samples in _sweeps(results):
-        console.print(_table(title, _SWEEP_COLUMNS, [_sweep_row(each) for each in samples]))
+        console.print(_table(title, _NARROW_SWEEP, [_sweep_row(each) for each in samples]))
     for name, reason in results.missing.items():
         console.print(f"Left out: {name}: {reason}", style="yellow")
     for goal, came_to, reached in goals(results):
-        console.print(f"{'✓' if reached else '✗'} {goal}: {came_to}", style="green" if reached else "red")
+        if reached:
+            console.print(f"✓ {goal}: {came_to}", style="green", highlight=False)
+        else:
+            console.print(f"✗ Goal missed: {goal}; it came to {came_to}.", style="red", highlight=False)
 
 
 def markdown(results: Results, pictures: Mapping[str, Path]) -> str:
@@ -71,7 +77,11 @@ def _page(results: Results, pictures: Mapping[str, Path]) -> Iterator[str]:
 
 
 def _rows(results: Results) -> list[tuple[str, ...]]:
-    return [_row(results, each) for each in sorted(_measured(results.comparison), key=lambda one: one.cpu.median)]
+    return [_row(results, each) for each in _in_order(results)]
+
+
+def _in_order(results: Results) -> list[Sample]:
+    return sorted(_measured(results.comparison), key=lambda one: one.cpu.median)
 
 
 def _measured(samples: Sequence[Sample]) -> list[Sample]:
@@ -91,7 +101,24 @@ def _row(results: Results, sample: Sample) -> tuple[str, ...]:
     )
 
 
+def _narrow_row(results: Results, sample: Sample) -> tuple[str, ...]:
+    cpu, times = sample.cpu, ratio(results, sample.name)
+    return (
+        f"{sample.title}{' *' if sample.whole else ''}",
+        _short(cpu.median),
+        f"{_short(cpu.low)}-{_short(cpu.high)}",
+        "" if times is None else f"{times:.1f}",
+        f"{sample.rate.median:,.0f}",
+        f"{sample.busy * 100:.0f}/{sample.server_busy * 100:.0f}",
+    )
+
+
+def _short(microseconds: float) -> str:
+    return f"{microseconds:,.1f}" if microseconds < 100 else f"{microseconds:,.0f}"
+
+
 _SWEEP_COLUMNS = ("", "clients", "in flight", "latency ms", "deliveries a second", "CPU µs a delivery", "peak MB")
+_NARROW_SWEEP = ("", "clients", "in flight", "ms away", "per s", "CPU µs", "peak MB")
 
 
 def _sweeps(results: Results) -> list[tuple[str, str, list[Sample]]]:
@@ -120,9 +147,9 @@ def _goal_row(goal: Goal) -> tuple[str, ...]:
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for at, column in enumerate(columns):
-        table.add_column(column, justify="right" if at else "left", no_wrap=not at)
+        table.add_column(column, justify="right" if at else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table

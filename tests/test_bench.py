@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from benchmarks import bench, cold, contenders, plots, report
-from benchmarks.command import STOPPED, USAGE, exit_code
+from benchmarks.command import FAILED, STOPPED, USAGE, exit_code
 from benchmarks.figures import Results, Sample, goals, ratio, spread, together
 from benchmarks.peers.installation import Unavailable
 from benchmarks.peers.worker import Figures
@@ -120,6 +121,39 @@ def test_results_become_a_page_and_plots(tmp_path: Path) -> None:
     assert all(f"({picture.name})" in page for picture in pictures.values())
     assert "| the aioboto3-handler | 750.0 | 700.0 to 800.0 | 35.7 |" in page
     assert "Left out: node, because there is no Node.js here." in page
+
+
+def test_every_figure_is_readable_in_80_columns() -> None:
+    """Where the output is no terminal too, whatever is measured: no cell is cut or wrapped."""
+    names = [(each.name, f"{each.title}", each.whole) for each in contenders.CONTENDERS]
+    found = results(
+        *(replace(sample(name, 1_234, 99.94, 9_876), title=title, whole=whole) for name, title, whole in names)
+    )
+    found.by_clients = [replace(sample("direct", 20, clients=100_000), title="naive aioboto3 handler")]
+    written = StringIO()
+    report.show(found, Console(file=written, width=80))
+    lines = written.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in written.getvalue()
+    for _, title, whole in names:
+        (line,) = [line for line in lines if line.startswith(f"{title}{' *' if whole else ''} ")]
+        assert line.split()[-5:] == ["1,234", "99.9-9,876", "1.0", "1,000", "123/50"]
+
+
+def test_a_goal_that_is_missed_is_named_and_fails_the_run(
+    results_in: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a sentence each, and what was measured is written all the same."""
+
+    def measured(self: bench.Bench) -> None:
+        self.results.comparison += [sample("direct", 20), sample("aioboto3-handler", 500)]
+
+    monkeypatch.setattr(bench.Bench, "run", measured)
+    assert exit_code(bench.main, []) == FAILED
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Goal missed: a naive aioboto3 handler needs at least 30 times the CPU; it came to 25.0 times." in said
+    assert said.count("Goal missed") == 2
+    assert "**not reached**" in (results_in / "results.md").read_text()
 
 
 @pytest.fixture

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from deployment import new_queue, new_table
+from documented_commands import COMMANDS, ROOT, WRITTEN, InTest, Run, commands_in, entry
 from records import event, record
 
 from async_relay.settings import Settings
 from async_relay.wire.formatter import load_formatter
 from async_relay.wire.incidents import format_item
+from async_relay.wire.jobs import Client, DeadLetter, Job
+from async_relay.wire.messages import Message
 from async_relay.wire.streams import read_records
 
-ROOT = Path(__file__).parent.parent
-#: docs/benchmarks is written by ``make bench`` and ``make cold``.
-WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAKE_TARGET = re.compile(r"(?:^|`)make ([a-z-]+)", re.MULTILINE)
 
 
@@ -110,3 +116,134 @@ def test_the_formatter_of_the_docs_works(tmp_path: Path, monkeypatch: pytest.Mon
     assert paid.message.payload == {"kind": "order", "event_id": "event-2", "sequence": "2"} | item
     assert bad.problem == "its formatter failed: KeyError in orders.py, line 3"
     assert format_item(item, "e", "1") is None
+
+
+NAMED = sorted({command for path in WRITTEN for command in commands_in(path.read_text())})
+RUNS = sorted({found for command in NAMED if isinstance(found := entry(command), Run)}, key=lambda run: run.words)
+
+
+@pytest.mark.parametrize("command", NAMED)
+def test_every_command_runs_or_says_why_not(command: str) -> None:
+    """Each that a document names is run by a test; a new one needs an entry in documented_commands.py."""
+    found = entry(command)
+    assert found is not None, f"the documents name {command!r}, which no test runs"
+    if isinstance(found, InTest):
+        names = {node.name for node in ast.walk(ast.parse((ROOT / found.path).read_text())) if hasattr(node, "name")}
+        assert found.name in names, f"{found.path} has no {found.name}"
+
+
+def test_no_entry_is_left_over() -> None:
+    """What no document names any more needs no entry."""
+    assert [pattern for pattern, _ in COMMANDS if not any(re.fullmatch(pattern, each) for each in NAMED)] == []
+
+
+def test_commands_are_found_wherever_they_stand() -> None:
+    """In blocks, spans, spans over two lines, and options beside their make; nothing else is taken for one."""
+    text = """
+`make fuzz` (60 s; `SECONDS=600 TARGETS='jobs'`) and `make
+build MODULES=x`; `COALESCE=latest`, `aws/`, `makes`.
+
+| `make bench` | x | `BENCH=--quick` |
+| `make load` | `LOAD='--help'` |
+
+```
+async-relay plan \\
+    --json   # why
+export A=1
+new-tool --flag
+```
+
+```python
+make = 1
+```
+"""
+    assert sorted(commands_in(text)) == [
+        "async-relay plan --json",
+        "make bench",
+        "make bench BENCH=--quick",
+        "make build MODULES=x",
+        "make fuzz",
+        "make fuzz SECONDS=600 TARGETS='jobs'",
+        "make load",
+        "make load LOAD='--help'",
+        "new-tool --flag",
+    ]
+    assert entry("new-tool --flag") is None
+
+
+def test_extras_that_are_to_be_installed_exist() -> None:
+    """And nowhere is the package asked for from an index, which has none of this name."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.findall(r"pip install '\.\[(\w+)\]'", "".join(path.read_text() for path in WRITTEN))
+    assert set(named) <= set(extras)
+    sources = [
+        *WRITTEN,
+        *(path for where in ("async_relay", "benchmarks", "demo") for path in (ROOT / where).rglob("*.py")),
+    ]
+    assert [path for path in sources if re.search(r"install '?\"?async[-_]relay", path.read_text())] == []
+
+
+def test_make_test_consists_of_its_parts() -> None:
+    """So those that make test runs itself need no run here."""
+    assert "\ntest: lint types unit " in (ROOT / "Makefile").read_text()
+
+
+@pytest.fixture
+def local(moto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A table and queues of a local AWS, with a dead letter about an incident and one that was refused."""
+    letters, queue = new_queue(moto_url), new_queue(moto_url)
+    message = Message.encode({"kind": "incident_update", "incident_id": "i-17", "event_id": "e-1", "sequence": "1"})
+    sqs = boto3.client("sqs", endpoint_url=moto_url)
+    ids = [
+        sqs.send_message(
+            QueueUrl=letters, MessageBody=DeadLetter(reason, "", Job((message,), (Client("a="),)), 1).encode()
+        )["MessageId"]
+        for reason in ("attempts_exhausted", "refused")
+    ]
+    sqs.close()
+    for name, value in {
+        "AWS_ENDPOINT_URL": moto_url,
+        "AWS_REGION": "eu-west-1",
+        "DEAD_LETTER_QUEUE_URL": letters,
+        "RETRY_QUEUE_URL": queue,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return {"table": new_table(moto_url), "letter": ids[0], "scratch": str(tmp_path)}
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    """What make takes for an installed .venv, with this interpreter."""
+    made = tmp_path / "venv"
+    (made / "bin").mkdir(parents=True)
+    python = made / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    for name in (".installed", ".installed-demo", ".installed-node"):
+        (made / name).touch()
+    return made
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: " ".join(run.words))
+def test_a_command_of_the_documents_runs(
+    run: Run, local: dict[str, str], venv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shortened to seconds, it ends well."""
+    program, *words = [word.format(**local) for word in run.words]
+    if program == "make":
+        if shutil.which("make") is None:
+            pytest.skip("there is no make here")
+        words = ["make", *words, f"VENV={venv}"]
+        # Reading test-fast's folders is enough: make test runs what is in them.
+        monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only --quiet -p no:cacheprovider")
+    elif program == "async-relay":
+        words = [sys.executable, "-c", "from async_relay.cli import main; main()", *words]
+    else:
+        words = [sys.executable, *words]
+    # Not those of a make or of pytest's workers around this: they would be taken for one's own.
+    outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTEST_XDIST", "PYTEST_CURRENT", "COV_CORE")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(outer)}
+    done = subprocess.run(  # noqa: S603 - our own commands
+        words, cwd=ROOT, env=environ, input=run.answers, capture_output=True, text=True, check=False, timeout=110
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from async_relay.errors import ServerError
 from async_relay.wire.messages import Message
@@ -24,11 +28,12 @@ from benchmarks import chaos, load
 from benchmarks.command import FAILED, STOPPED, USAGE, CommandError, exit_code
 from benchmarks.crowd import CUT, HANGS, Crowd, Latency, latency, sequence_of
 from benchmarks.ledger import Ledger, Shortfall, Tally
-from benchmarks.load_report import page
+from benchmarks.load_report import live, page
 from benchmarks.stage import body_of, stream_event
 from benchmarks.table import Table
 from benchmarks.verdict import Ending, problems
 from benchmarks.watch import Durations, Watch
+from benchmarks.world import Memory
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -221,6 +226,62 @@ def test_a_watch_counts_and_takes_the_time() -> None:
     assert watch.deliveries.percentiles()[0] == pytest.approx(2.0, rel=0.05)
     watch.cut()
     assert watch.in_flight == 0
+
+
+def on_a_terminal(watch: Watch, expected: int | None, doing: str) -> list[str]:
+    """The last picture of the progress on a terminal of 80 columns."""
+    written = StringIO()
+    console = Console(file=written, width=80, force_terminal=True, color_system=None)
+    with live(watch, lambda: expected, lambda: doing, console) as update:
+        written.truncate(0)
+        update()
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x00]", "", written.getvalue()).splitlines()
+
+
+def test_the_progress_is_readable_in_80_columns_and_never_past_its_end() -> None:
+    """Whatever has come: no figure is cut, an outcome stands on one line, and it is said what goes on."""
+    now = 0.0
+    watch = Watch(lambda: now)
+    watch.sent, watch._answers, watch.delivered, now = 1_000_000, 999_100, 13_501, 10.0
+    for _ in range(9):
+        watch.posts.add(0.98)
+    watch.outcomes.update(
+        dict.fromkeys(["cut at the deadline", "disconnected", "gone", "server_error", "throttled"], 99_999)
+    )
+    watch.take(9_999.0, requeued=1_000, clients=1_000_000)
+    lines = on_a_terminal(watch, 13_500, "12 jobs in the retry queue, the next in 4.2 s")
+    assert max(map(len, lines)) <= 80
+    assert "13500/13500" in lines[0]
+    assert lines[1] == "12 jobs in the retry queue, the next in 4.2 s"
+    assert lines[3].split() == ["100,000", "900", *("997.0", "ms") * 3, "9,999/s", "1000", "1,000,000"]
+    assert "…" not in "".join(lines)
+    assert ", ".join(lines[4:]).count("99,999") == 5
+    assert "13501/?" in on_a_terminal(watch, None, "")[0]
+
+
+def test_the_summary_fits_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where many kinds of answers came."""
+    shares = ["--gone", "0.1", "--erring", "0.2", "--throttled", "0.2"]
+    assert exit_code(load.main, ["--transport", "memory", "--clients", "500", "--messages", "9", *shares]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+async def test_a_run_says_what_it_does() -> None:
+    """Clients come in, posts are in flight, jobs wait for their time; all the posts that can arrive are expected."""
+    options = load.Options(
+        200, 1, 600, latency("1"), {"gone": 0.5, "hanging": 0.1}, None, 0.0, 0.0, 20, load.Carrier.MEMORY, 1
+    )
+    running = load.Load(options, Memory(options.shares, options.seed, options.lag))
+    assert running.doing() == "The clients are coming in"
+    playing = asyncio.create_task(running.play())
+    said: list[str] = []
+    while not playing.done():
+        await asyncio.wait([playing], timeout=0.02)
+        said.append(running.doing())
+    assert (await playing).shortfall == Shortfall(0, 0, ())
+    assert running.expected() == running.watch.delivered
+    assert any(" to go: 20 posts in flight, " in each for each in said)
+    assert said[-1] == "Counting what the clients got"
 
 
 def test_a_run_that_went_well_has_no_problems() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -165,3 +169,31 @@ async def test_what_cannot_be_opened_goes_back_after_a_wait(gateway: Gateway, in
                 except RelayError:
                     assert index
             assert len(waits) == 3
+
+
+@pytest.mark.parametrize(
+    "ending", ["", "handler._sandbox = None; gc.collect()"], ids=["the process ends", "it is dropped"]
+)
+def test_a_sandbox_that_nobody_closes_leaves_no_complaint(ending: str) -> None:
+    """The SDK's sockets are closed where the process ends after a failure that nobody could be served for."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        code = (
+            "import gc, handler; from deployment import Context, incidents; from records import event; "
+            f"print(handler.lambda_handler(event(*incidents(2)), Context(8.0))); {ending}"
+        )
+        environ = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "TRANSPORT": "sdk",
+            "AWS_ENDPOINT_URL": nowhere,
+            "WS_ENDPOINT": f"{nowhere}/prod",
+            "CONNECTIONS_TABLE": "connections",
+        }
+        done = subprocess.run(  # noqa: S603 - our own code
+            [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60, check=True
+        )
+    assert done.stdout.splitlines()[-1] == str(ALL_BACK)
+    assert "Unclosed" not in done.stderr
+    assert done.stderr == ""

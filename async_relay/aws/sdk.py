@@ -6,12 +6,16 @@ Rules
   certificate of a trusted CA for the right one.
 - Every exception of the SDK leaves this module as ``Unavailable``. botocore's own errors are expected; an
   answer of a shape that botocore does not know makes it raise AttributeError, KeyError, RecursionError and others.
+- A Lambda process may end without anybody closing the clients; then they are closed here, since aiohttp would
+  print "Unclosed client session" for each.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
+import weakref
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
@@ -75,6 +79,7 @@ class Sdk:
         with _only_unavailable("the AWS SDK cannot start: "):
             self._session = aioboto3.Session(region_name=region)
         self._stack = AsyncExitStack()
+        self._closes: weakref.finalize[..., Sdk] | None = None
         self._clients: dict[str, Any] = {}
 
     @property
@@ -96,6 +101,8 @@ class Sdk:
     async def client(self, service: str, config: AioConfig, **options: Any) -> Any:
         """Make a client, which is closed with the session; raises ``Unavailable``."""
         make: Any = self._session.client
+        if self._closes is None:
+            self._closes = weakref.finalize(self, _close_at_end, self._stack, asyncio.get_running_loop())
         with _only_unavailable():
             return await self._stack.enter_async_context(make(service, config=config, **options))
 
@@ -117,4 +124,13 @@ class Sdk:
 
     async def close(self) -> None:
         """Close every client."""
+        if self._closes is not None:
+            self._closes.detach()
+            self._closes = None
         await self._stack.aclose()
+
+
+def _close_at_end(stack: AsyncExitStack, loop: asyncio.AbstractEventLoop) -> None:
+    """Close what nobody closed, on the loop it was opened on, where that stands still."""
+    if not loop.is_closed() and not loop.is_running():
+        loop.run_until_complete(stack.aclose())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,40 +35,82 @@ class Found:
     """The result of reading a queue: the selected dead letters, and the queue that holds them."""
 
     queue: DeadLetterQueue
+    selection: Selection
     selected: Sequence[ParsedDeadLetter]
-    total: int
-    id_length: int
+    known: Sequence[str]
+    #: About how many wait behind those in their FIFO groups; None: nobody may ask.
+    behind: int | None
+
+    @property
+    def total(self) -> int:
+        """How many messages were read, in all."""
+        return len(self.known)
+
+    @property
+    def id_length(self) -> int:
+        """How many characters tell their ids apart."""
+        return id_length(self.known)
+
+    @property
+    def where(self) -> str:
+        """The place of the messages that were read."""
+        return "at the front of the queue's groups" if self.behind != 0 else "in the queue"
 
     def short(self, message_id: str) -> str:
         """Enough of an id to tell it from the others."""
         return message_id[: self.id_length]
 
+    def note_what_waits(self) -> None:
+        """Say on stderr that messages wait behind those that were read, and how to come to them."""
+        if self.behind != 0:
+            number = "More messages may" if self.behind is None else f"About {self.behind} more messages"
+            screen.complain(
+                f"{number} wait behind others of their FIFO groups: SQS shows them once those are sent or discarded."
+            )
+
+    def following(self) -> Found | None:
+        """What has come to the front of the FIFO groups since; None where nothing has, or no more is wanted."""
+        if not self.queue.fifo or self.selection.ids or self.queue.stopped:
+            return None
+        limit = self.selection.limit
+        if limit is not None:
+            limit -= len(self.selected)
+            if limit <= 0:
+                return None
+        found = _read(self.queue, replace(self.selection, limit=limit), self.known)
+        return found if found.total > self.total else None
+
 
 @contextmanager
 def reading(sqs: Any, url: str, selection: Selection) -> Iterator[Found]:
-    """Read the whole queue; on the way out all that is left is visible again."""
+    """Read all of the queue that can be; on the way out all that is left is visible again."""
     queue = DeadLetterQueue(sqs, url)
     try:
         with on_ending(interrupt), queue:
-            known: list[str] = []
-            dead_letters: list[ParsedDeadLetter] = []
-            with screen.stderr().status("Reading the queue") as status:
-                for message_id, body, sent_at in queue.read():
-                    known.append(message_id)
-                    dead_letter = parse_dead_letter(message_id, body, sent_at)
-                    if selection.matches(dead_letter):
-                        dead_letters.append(dead_letter)
-                    status.update(f"Reading the queue: {len(known)} messages")
-            selection.check(known)
-            yield Found(queue, selection.pick(dead_letters), len(known), id_length(known))
+            found = _read(queue, selection)
+            selection.check(found.known)
+            yield found
     finally:
         if queue.stranded:
             screen.complain(f"{queue.stranded} messages could not be made visible again: SQS does so in ten minutes.")
 
 
+def _read(queue: DeadLetterQueue, selection: Selection, before: Sequence[str] = ()) -> Found:
+    known = list(before)
+    dead_letters: list[ParsedDeadLetter] = []
+    with screen.stderr().status("Reading the queue") as status:
+        for message_id, body, sent_at, _ in queue.read():
+            known.append(message_id)
+            dead_letter = parse_dead_letter(message_id, body, sent_at)
+            if selection.matches(dead_letter):
+                dead_letters.append(dead_letter)
+            status.update(f"Reading the queue: {len(known)} messages")
+        return Found(queue, selection, selection.pick(dead_letters, in_order=queue.fifo), known, queue.behind())
+
+
 def _note_if_empty(found: Found) -> None:
     if not found.selected:
-        screen.complain(f"Nothing matches among the {found.total} messages in the queue.")
+        screen.complain(f"Nothing matches among the {found.total} messages {found.where}.")
 
 
 @dataclass(slots=True)
@@ -91,23 +134,26 @@ class Tally:
 def redrive_selected(found: Found, target: SendQueue, formatter: Formatter, *, dry_run: bool, yes: bool) -> Tally:
     """Send the selected dead letters to ``target`` after a confirmation, and report each outcome."""
     _note_if_empty(found)
-    fates = {dead_letter.message_id: redrive(dead_letter, formatter) for dead_letter in found.selected}
-    resends = {message_id: fate for message_id, fate in fates.items() if isinstance(fate, Resend)}
-    staying = len(fates) - len(resends)
-    found.queue.release(kept=() if dry_run else resends)
-    for message_id, fate in fates.items():
-        if isinstance(fate, Stay):
-            screen.say(f"{found.short(message_id)}  stays: {fate.why}")
+    tally = Tally()
+    resends = _judge(found, formatter, tally, dry_run=dry_run)
+    number = len(found.selected)
     if dry_run:
         for message_id, fate in resends.items():
             screen.say(f"{found.short(message_id)}  would send {fate.summary}")
-        screen.say(f"Would send {len(resends)} of {len(fates)}; {staying} would stay.")
+        screen.say(f"Would send {len(resends)} of {number}; {tally.staying} would stay.")
+        found.note_what_waits()
         return Tally()
-    _confirm(f"Send {len(resends)} of {len(fates)} to {target.url}?", len(resends), yes=yes)
-    move = partial(_move, found.queue, target, resends)
-    tally = _act(found, list(resends), move, "Sending", lambda each: f"sent {resends[each].summary}")
-    tally.staying = staying
-    screen.say(f"Sent {tally.done}, failed {tally.failed}, not tried {tally.left}, {staying} cannot be sent.")
+    _confirm(f"Send {len(resends)} of {number}{_with_the_rest(found)} to {target.url}?", len(resends), yes=yes)
+    following: Found | None = found
+    while following is not None:
+        found = following
+        move = partial(_move, found.queue, target, resends)
+        _act(found, tally, list(resends), move, "Sending", partial(_sent, resends))
+        following = found.following()
+        if following is not None:
+            resends = _judge(following, formatter, tally, dry_run=False)
+    screen.say(f"Sent {tally.done}, failed {tally.failed}, not tried {tally.left}, {tally.staying} cannot be sent.")
+    _note_the_rest(found)
     return tally
 
 
@@ -115,18 +161,59 @@ def discard_selected(found: Found, save: Path | None, *, dry_run: bool, yes: boo
     """Delete the selected dead letters after a confirmation, and report each outcome."""
     _note_if_empty(found)
     selected = [dead_letter.message_id for dead_letter in found.selected]
-    found.queue.release(kept=() if dry_run else selected)
+    _release(found, selected, dry_run=dry_run)
     if dry_run:
         for dead_letter in found.selected:
             screen.say(f"{found.short(dead_letter.message_id)}  would delete {dead_letter.reason}")
         screen.say(f"Would delete {len(selected)}.")
+        found.note_what_waits()
         return Tally()
-    _confirm(f"Delete {len(selected)} for good{screen.tally(found.selected)}?", len(selected), yes=yes)
-    if save is not None and selected:
-        _save(save, found.selected)
-    tally = _act(found, selected, partial(_delete, found.queue), "Deleting", lambda _: "deleted")
+    counts = screen.tally(found.selected)
+    _confirm(f"Delete {len(selected)} for good{_with_the_rest(found)}{counts}?", len(selected), yes=yes)
+    tally, mode = Tally(), "x"
+    following: Found | None = found
+    while following is not None:
+        found = following
+        selected = [dead_letter.message_id for dead_letter in found.selected]
+        if save is not None and selected:
+            _save(save, found.selected, mode)
+            mode = "a"
+        _act(found, tally, selected, partial(_delete, found.queue), "Deleting", lambda _: "deleted")
+        following = found.following()
     screen.say(f"Deleted {tally.done}, failed {tally.failed}, not tried {tally.left}.")
+    _note_the_rest(found)
     return tally
+
+
+def _judge(found: Found, formatter: Formatter, tally: Tally, *, dry_run: bool) -> dict[str, Resend]:
+    """What is to be sent; what stays is named and given back."""
+    fates = {dead_letter.message_id: redrive(dead_letter, formatter) for dead_letter in found.selected}
+    resends = {message_id: fate for message_id, fate in fates.items() if isinstance(fate, Resend)}
+    _release(found, resends, dry_run=dry_run)
+    for message_id, fate in fates.items():
+        if isinstance(fate, Stay):
+            screen.say(f"{found.short(message_id)}  stays: {fate.why}")
+    tally.staying += len(fates) - len(resends)
+    return resends
+
+
+def _release(found: Found, kept: Collection[str], *, dry_run: bool) -> None:
+    """Give back what nothing is done with; of a FIFO queue at the end only, or the next reading would begin with it."""
+    if dry_run or not found.queue.fifo:
+        found.queue.release(kept=() if dry_run else kept)
+
+
+def _with_the_rest(found: Found) -> str:
+    return ", and what waits behind," if found.behind != 0 and not found.selection.ids else ""
+
+
+def _note_the_rest(found: Found) -> None:
+    if found.queue.fifo and not found.selection.ids:
+        replace(found, behind=found.queue.behind()).note_what_waits()
+
+
+def _sent(resends: Mapping[str, Resend], message_id: str) -> str:
+    return f"sent {resends[message_id].summary}"
 
 
 def _confirm(question: str, number: int, *, yes: bool) -> None:
@@ -144,8 +231,11 @@ def _confirm(question: str, number: int, *, yes: bool) -> None:
 def _move(queue: DeadLetterQueue, target: SendQueue, resends: dict[str, Resend], message_id: str) -> None:
     """Send first, delete after: an end in between repeats a job, and never loses one."""
     queue.keep(message_id)
+    group = queue.group(message_id)
     for body in resends[message_id].bodies:
-        target.send(body)
+        # A FIFO queue drops an id it has had within five minutes. The job's own may be one of those; this one is only
+        # if this very body was sent for this very dead letter, whose message id is never used again.
+        target.send(body, group, f"{message_id}-{sha256(body.encode()).hexdigest()[:32]}")
     try:
         queue.delete(message_id)
     except CommandError as error:
@@ -157,9 +247,11 @@ def _delete(queue: DeadLetterQueue, message_id: str) -> None:
     queue.delete(message_id)
 
 
-def _act(found: Found, ids: list[str], act: Callable[[str], None], title: str, words: Callable[[str], str]) -> Tally:
+def _act(
+    found: Found, tally: Tally, ids: list[str], act: Callable[[str], None], title: str, words: Callable[[str], str]
+) -> None:
     """Call ``act`` for each id, with a bar and a line per outcome; stop when only failures come, or at Ctrl-C."""
-    tally = Tally(left=len(ids))
+    tally.left += len(ids)
 
     def interrupted() -> None:
         tally.interrupted = True
@@ -174,7 +266,6 @@ def _act(found: Found, ids: list[str], act: Callable[[str], None], title: str, w
             screen.say(f"{found.short(message_id)}  {f'failed: {error}' if error else words(message_id)}")
             if tally.failed >= _FAILURES_BEFORE_STOP and not tally.done:
                 found.queue.stop()
-    return tally
 
 
 @contextmanager
@@ -190,10 +281,10 @@ def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
         yield partial(progress.advance, progress.add_task(title, total=total))
 
 
-def _save(path: Path, dead_letters: Sequence[ParsedDeadLetter]) -> None:
+def _save(path: Path, dead_letters: Sequence[ParsedDeadLetter], mode: str) -> None:
     """Write the bodies to the disk before anything is deleted."""
     try:
-        with path.open("x", encoding="utf-8") as file:
+        with path.open(mode, encoding="utf-8") as file:
             for dead_letter in dead_letters:
                 file.write(json.dumps({"messageId": dead_letter.message_id, "body": dead_letter.body}) + "\n")
             file.flush()

@@ -1,11 +1,13 @@
 """``async-relay dead-letters``: see what could not be delivered, send it again, or throw it away.
 
 Reading a queue means receiving: while a command runs, the messages it reads are invisible to others;
-when it ends, those that are still there are visible again.
+when it ends, those that are still there are visible again. Of a FIFO queue only the front of each group can
+be read: ``list`` and ``show`` say so, ``redrive`` and ``discard`` go on to the end.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +20,7 @@ from async_relay.wire.incidents import format_item
 from . import screen
 from .actions import discard_selected, reading, redrive_selected
 from .failure import USAGE, CommandError
-from .queues import SendQueue, check_url, connect
+from .queues import SendQueue, check_url, connect, is_fifo
 from .redrive import Resend, redrive
 from .selection import Selection, check_ids, parse_age, parse_time
 
@@ -44,6 +46,9 @@ Since = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Last
 Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Last tried before: 2h, 2025-01-31.")]
 OlderThan = Annotated[str | None, typer.Option("--older-than", metavar="AGE", help="Last tried so long ago: 2h, 3d.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the oldest.")]
+_TO = (
+    "The retry queue, or RETRY_QUEUE_URL; where the dead-letter queue is FIFO: the fan-out queue, or FANOUT_QUEUE_URL."
+)
 All = Annotated[bool, typer.Option("--all", help="Every dead letter in the queue.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")]
@@ -72,7 +77,8 @@ def list_dead_letters(
         if as_json:
             print(screen.as_json(found.selected))
         else:
-            screen.print_table(found.selected, found.id_length, found.total)
+            screen.print_table(found.selected, found.id_length, found.total, found.where)
+        found.note_what_waits()
 
 
 @app.command()
@@ -100,7 +106,7 @@ def redrive_dead_letters(
     ids: Ids = None,
     *,
     queue_url: QueueUrl = None,
-    to: Annotated[str | None, typer.Option("--to", envvar="RETRY_QUEUE_URL", help="The retry queue.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help=_TO)] = None,
     formatter: FormatterName = None,
     reason: Reasons = None,
     event_id: EventId = None,
@@ -114,10 +120,11 @@ def redrive_dead_letters(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Send dead letters back to the retry queue, and delete each once it is sent."""
+    """Send dead letters back to the queue they are retried from, and delete each once it is sent."""
     selection = _selection(ids, reason, event_id, client, incident, since, until, older_than, limit)
     _check_explicit(selection, everything)
-    url, target_url, format_record = _dead_letter_url(queue_url), _retry_url(to), _formatter(formatter)
+    url, format_record = _dead_letter_url(queue_url), _formatter(formatter)
+    target_url = _target_url(to, fifo=is_fifo(url))
     if url == target_url:
         raise CommandError(f"--to is the dead-letter queue itself, {url}: name the retry queue", USAGE)
     sqs = connect(url)
@@ -188,12 +195,24 @@ def _check_explicit(selection: Selection, everything: bool) -> None:  # noqa: FB
 
 
 def _dead_letter_url(url: str | None) -> str:
-    instead = "for what a FIFO queue gave up, use SQS's own redrive, aws sqs start-message-move-task"
-    return check_url("--queue-url or DEAD_LETTER_QUEUE_URL", url, instead)
+    return check_url("--queue-url or DEAD_LETTER_QUEUE_URL", url)
 
 
-def _retry_url(url: str | None) -> str:
-    return check_url("--to or RETRY_QUEUE_URL", url, "a FIFO queue cannot delay one message")
+def _target_url(given: str | None, *, fifo: bool) -> str:
+    """A queue of the dead-letter queue's own kind: jobs from a FIFO queue keep their order in one only."""
+    variable = "FANOUT_QUEUE_URL" if fifo else "RETRY_QUEUE_URL"
+    name = f"--to or {variable}"
+    url = check_url(name, os.environ.get(variable) if given is None else given)
+    if fifo and not is_fifo(url):
+        raise CommandError(
+            f"{name} is {url}; it must be the FIFO queue that these jobs came from: another would lose their order",
+            USAGE,
+        )
+    if is_fifo(url) and not fifo:
+        raise CommandError(
+            f"{name} is the FIFO queue {url}; it must be a standard queue: a FIFO queue cannot delay one message", USAGE
+        )
+    return url
 
 
 def _formatter(name: str | None) -> Formatter:

@@ -6,6 +6,10 @@ loop to share, and botocore is there anyway, below aioboto3.
 Rules
 - A message that was read is held: invisible to others for ``HOLD_SECONDS``. On the way out of the
   ``with`` block whatever was not deleted is made visible again, after an error, Ctrl-C or SIGTERM too.
+- A FIFO queue shows nothing more of a group while a message of it is held: only the first ten or so of each
+  group can be read, and the next ones once those are deleted. So who empties it reads it again and again.
+- Messages of a FIFO group are acted on one after another, and not past one that failed. They are given back
+  from the last to the first: SQS keeps their order in any case, others may not.
 """
 
 from __future__ import annotations
@@ -15,11 +19,12 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
+from uuid import uuid4
 
 import botocore.session
 from botocore.config import Config
@@ -50,22 +55,27 @@ class Received(NamedTuple):
     message_id: str
     body: str
     sent_at: int | None
+    group: str = ""
 
 
 class _Held(NamedTuple):
     handle: str
     since: float
+    group: str
 
 
-def check_url(name: str, url: str | None, why_standard: str) -> str:
-    """The URL of a standard queue; raises ``CommandError`` that names the option and the variable."""
+def is_fifo(url: str) -> bool:
+    """Whether the queue is a FIFO queue, which its name says."""
+    return url.endswith(".fifo")
+
+
+def check_url(name: str, url: str | None) -> str:
+    """The URL of a queue; raises ``CommandError`` that names the option and the variable."""
     if not url or not url.strip():
         raise CommandError(f"no queue: give {name}", USAGE)
     url = url.strip()
     if not _URL.fullmatch(url):
         raise CommandError(f"{name} is {url!r}; it must be the URL of an SQS queue", USAGE)
-    if url.endswith(".fifo"):
-        raise CommandError(f"{name} is the FIFO queue {url}; it must be a standard queue: {why_standard}", USAGE)
     return url
 
 
@@ -96,10 +106,14 @@ class SendQueue:
         with aws_errors(self.url, ignored="AccessDenied"):
             self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])
 
-    def send(self, body: str) -> None:
-        """Send one body, at once."""
+    def send(self, body: str, group: str, deduplication_id: str) -> None:
+        """Send one body, at once; a FIFO queue puts it at the end of ``group``, unless it has had this id just now."""
+        if is_fifo(self.url):
+            options: dict[str, Any] = {"MessageGroupId": group, "MessageDeduplicationId": deduplication_id}
+        else:
+            options = {"DelaySeconds": 0}
         with aws_errors(self.url):
-            self._client.send_message(QueueUrl=self.url, MessageBody=body, DelaySeconds=0)
+            self._client.send_message(QueueUrl=self.url, MessageBody=body, **options)
 
 
 class DeadLetterQueue:
@@ -108,6 +122,8 @@ class DeadLetterQueue:
     def __init__(self, client: Any, url: str) -> None:
         self._client = client
         self._url = url
+        self.fifo = is_fifo(url)
+        self._seen: set[str] = set()
         self._held: dict[str, _Held] = {}
         self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(_THREADS)
@@ -126,38 +142,58 @@ class DeadLetterQueue:
             self._pool.shutdown(wait=True)
 
     def read(self) -> Iterator[Received]:
-        """Every message once; each is held."""
-        seen: set[str] = set()
+        """Every message that can be received now and was not before; each is held."""
         repeats, more = 0, True
         while more and repeats < _REPEATS:
-            receiving = [self._pool.submit(self._receive) for _ in range(_READERS)]
+            # One reader of a FIFO queue: its answers, one after the other, are the order of each group.
+            receiving = [self._pool.submit(self._receive) for _ in range(1 if self.fifo else _READERS)]
             batches = [each.result() for each in receiving]
             more = all(batches)
-            fresh = {each.message_id: each for batch in batches for each in batch if each.message_id not in seen}
+            fresh = {each.message_id: each for batch in batches for each in batch if each.message_id not in self._seen}
             repeats = 0 if fresh else repeats + 1
-            seen.update(fresh)
+            self._seen.update(fresh)
             yield from fresh.values()
 
     def _receive(self) -> list[Received]:
+        # Where an answer is lost, the client asks again with the same id, and a FIFO queue gives the same messages.
+        attempt = {"ReceiveRequestAttemptId": str(uuid4())} if self.fifo else {}
         with aws_errors(self._url):
             answer = self._client.receive_message(
                 QueueUrl=self._url,
                 MaxNumberOfMessages=10,
                 VisibilityTimeout=HOLD_SECONDS,
                 WaitTimeSeconds=WAIT_SECONDS,
-                MessageSystemAttributeNames=["SentTimestamp"],
+                MessageSystemAttributeNames=["SentTimestamp", "MessageGroupId"],
+                **attempt,
             )
         messages = answer.get("Messages", [])
         now = time.monotonic()
-        for message in messages:
-            self._held[message["MessageId"]] = _Held(message["ReceiptHandle"], now)
-        return [_received(message) for message in messages]
+        received = [_received(message) for message in messages]
+        for message, each in zip(messages, received, strict=True):
+            self._held[each.message_id] = _Held(message["ReceiptHandle"], now, each.group)
+        return received
+
+    def behind(self) -> int | None:
+        """About how many messages wait behind those that are held, in their groups; None where asking is forbidden."""
+        if not self.fifo:
+            return 0
+        counts: list[int] = []
+        with aws_errors(self._url, ignored="AccessDenied"):
+            name = "ApproximateNumberOfMessages"
+            answer = self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=[name])
+            counts.append(int(answer["Attributes"][name]))
+        return counts[0] if counts else None
+
+    def group(self, message_id: str) -> str:
+        """The group of a message that is held; empty in a standard queue."""
+        return self._held[message_id].group
 
     def release(self, kept: Iterable[str] = ()) -> None:
         """Make what is held visible again, but for the ids in ``kept``."""
         keep = set(kept)
-        ids = [each for each in self._held if each not in keep]
-        for _ in self._pool.map(self._release, (ids[at : at + 10] for at in range(0, len(ids), 10))):
+        ids = [each for each in reversed(self._held) if each not in keep]
+        batches = [ids[at : at + 10] for at in range(0, len(ids), 10)]
+        for _ in map(self._release, batches) if self.fifo else self._pool.map(self._release, batches):
             pass
 
     def _release(self, ids: list[str]) -> None:
@@ -194,20 +230,39 @@ class DeadLetterQueue:
         del self._held[message_id]
 
     def each(self, ids: Iterable[str], act: Callable[[str], None]) -> Iterator[tuple[str, CommandError | None]]:
-        """Do ``act`` for every id, a few at a time; its error with each id, as they end, until ``stop``."""
+        """Do ``act`` for every id, a few at a time; its error with each id, as they end, until ``stop``.
 
-        def attempt(message_id: str) -> tuple[str, CommandError | None] | None:
-            if self._stopped.is_set():
-                return None
-            try:
-                act(message_id)
-            except CommandError as error:
-                return message_id, error
-            return message_id, None
+        Those of one FIFO group in turn, and none after one that failed.
+        """
 
-        for future in as_completed([self._pool.submit(attempt, each) for each in ids]):
-            if outcome := future.result():
-                yield outcome
+        def attempt(sequence: Sequence[str]) -> list[tuple[str, CommandError | None]]:
+            outcomes: list[tuple[str, CommandError | None]] = []
+            for message_id in sequence:
+                if self._stopped.is_set() or (outcomes and outcomes[-1][1]):
+                    break
+                try:
+                    act(message_id)
+                except CommandError as error:
+                    outcomes.append((message_id, error))
+                else:
+                    outcomes.append((message_id, None))
+            return outcomes
+
+        for future in as_completed([self._pool.submit(attempt, each) for each in self._sequences(ids)]):
+            yield from future.result()
+
+    def _sequences(self, ids: Iterable[str]) -> Iterable[Sequence[str]]:
+        if not self.fifo:
+            return [[each] for each in ids]
+        groups: dict[str, list[str]] = {}
+        for each in ids:
+            groups.setdefault(self.group(each), []).append(each)
+        return groups.values()
+
+    @property
+    def stopped(self) -> bool:
+        """True after ``stop``."""
+        return self._stopped.is_set()
 
     def stop(self) -> None:
         """Let ``each`` finish what is under way, and begin nothing more."""
@@ -215,8 +270,14 @@ class DeadLetterQueue:
 
 
 def _received(message: dict[str, Any]) -> Received:
-    sent_at = message.get("Attributes", {}).get("SentTimestamp", "")
-    return Received(message["MessageId"], message.get("Body", ""), int(sent_at) if sent_at.isdigit() else None)
+    attributes = message.get("Attributes", {})
+    sent_at = attributes.get("SentTimestamp", "")
+    return Received(
+        message["MessageId"],
+        message.get("Body", ""),
+        int(sent_at) if sent_at.isdigit() else None,
+        attributes.get("MessageGroupId", ""),
+    )
 
 
 def interrupt() -> None:

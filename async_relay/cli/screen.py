@@ -86,8 +86,11 @@ def complain(text: str) -> None:
     print(safe(text), file=sys.stderr)
 
 
-def print_table(dead_letters: Sequence[ParsedDeadLetter], size: int, total: int) -> None:
-    """Print a row per dead letter, ids cut to ``size``, then the ``total``; cells in pairs on a narrow screen."""
+def print_table(dead_letters: Sequence[ParsedDeadLetter], size: int, total: int, where: str) -> None:
+    """Print a row per dead letter, ids cut to ``size``, and how many of the ``total`` that lie ``where``.
+
+    Cells are in pairs on a narrow screen.
+    """
     console = stdout()
     narrow = console.width < _NARROW
     table = Table(pad_edge=False, show_lines=narrow)
@@ -99,7 +102,7 @@ def print_table(dead_letters: Sequence[ParsedDeadLetter], size: int, total: int)
         table.add_row(*(Text("\n".join(cells[title] for title in column)) for column in columns))
     if dead_letters:
         console.print(table)
-    say(f"{len(dead_letters)} of the {total} messages in the queue{tally(dead_letters)}")
+    say(f"{len(dead_letters)} of the {total} messages {where}{tally(dead_letters)}")
 
 
 def _row(dead_letter: ParsedDeadLetter, size: int) -> Iterator[str]:

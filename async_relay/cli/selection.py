@@ -6,7 +6,7 @@ Rules
   or ISO 8601, in UTC unless it says otherwise.
 - An id may be cut to what is still unique, at least four characters. An unknown one fails the command
   before it does anything.
-- Oldest first; ``limit`` keeps the oldest.
+- Oldest first; ``limit`` keeps the oldest. Those of a FIFO queue stay in the order they were read in.
 """
 
 from __future__ import annotations
@@ -57,12 +57,11 @@ class Selection:
             and (self.until is None or at < self.until)
         )
 
-    def pick(self, dead_letters: Iterable[ParsedDeadLetter]) -> list[ParsedDeadLetter]:
-        """The dead letters that match, oldest first, at most ``limit``."""
-        matching = sorted(
-            filter(self.matches, dead_letters),
-            key=lambda dead_letter: (dead_letter.last_at or 0, dead_letter.message_id),
-        )
+    def pick(self, dead_letters: Iterable[ParsedDeadLetter], *, in_order: bool = False) -> list[ParsedDeadLetter]:
+        """The dead letters that match, at most ``limit``: oldest first, or as they are where they are ``in_order``."""
+        matching = list(filter(self.matches, dead_letters))
+        if not in_order:
+            matching.sort(key=lambda dead_letter: (dead_letter.last_at or 0, dead_letter.message_id))
         return matching[: self.limit]
 
     def check(self, known: Collection[str]) -> None:
@@ -72,7 +71,7 @@ class Selection:
             if not matches:
                 raise CommandError(
                     f"no message in the queue has the id {each!r}: see dead-letters list "
-                    "(or another reader holds it just now: try again)",
+                    "(or another reader holds it just now, or it waits behind others of its FIFO group: try again)",
                     FAILED,
                 )
             if matches > 1:

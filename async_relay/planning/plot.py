@@ -26,7 +26,10 @@ Simulator = Callable[[Traffic, str], Simulated]
 
 def draw(path: Path, traffic: Traffic, setup: Setup, simulator: Simulator | None = None) -> None:
     """Write the SVG; ``simulator`` adds points. Raises ``ImportError`` without matplotlib, ``OSError`` as open does."""
-    import matplotlib as mpl
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise ImportError("a plot needs matplotlib: install it from the checkout: pip install '.[plots]'") from None
 
     mpl.use("svg")
     from matplotlib import pyplot as plt

@@ -49,7 +49,14 @@ _BACKLOG = 4096
 _RESET = struct.pack("ii", 1, 0)
 _HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
 _SHUTDOWN = 1.0
-_CONNECTED = b'{"connectedAt":"2026-01-01T00:00:00.000Z","identity":{"sourceIp":"127.0.0.1"}}'
+# Under the names of the service model, which the SDKs read.
+_CONNECTED = json.dumps(
+    {
+        "connectedAt": "2026-01-01T00:00:00.000Z",
+        "identity": {"sourceIp": "127.0.0.1", "userAgent": "async-relay"},
+        "lastActiveAt": "2026-01-01T00:00:01.000Z",
+    }
+).encode()
 _MALFORMED = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
 
 

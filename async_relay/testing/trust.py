@@ -155,8 +155,11 @@ class Certificates:
     """A certificate authority of its own; ``pem`` is what a client has to trust."""
 
     def __init__(self) -> None:
-        # trustme belongs to the extra "testing"; plain HTTP does without.
-        import trustme
+        """Raise ``ImportError`` where trustme is missing."""
+        try:
+            import trustme  # Late: plain HTTP does without.
+        except ImportError:
+            raise ImportError("TLS needs trustme: install it from the checkout: pip install '.[testing]'") from None
 
         self._new_authority = trustme.CA
         self._authority: CA = trustme.CA()

@@ -5,7 +5,7 @@ The setup and then counts come over a pipe, figures go back.
 Rules
 - Imports, clients and the first handshakes are over before anything is measured: a warm-up comes first.
 - CPU is the user and system time of this whole process, all its threads, from the event to the result.
-- Everything a peer prints goes to standard error.
+- What a peer prints, such as the relay's metrics, goes nowhere; errors go over the pipe, or to standard error.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def main(name: str, pipe_number: int) -> None:
     """Obey the pipe until it is closed."""
     # Ctrl-C reaches the whole process group; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.dup2(2, 1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
     with Pipe(pipe_number) as pipe:
         try:
             _obey(name, pipe)

@@ -446,7 +446,7 @@ def environment(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in list(os.environ):
         if name.startswith("AWS_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    for name in ("DEAD_LETTER_QUEUE_URL", "RETRY_QUEUE_URL", "COLUMNS"):
+    for name in ("DEAD_LETTER_QUEUE_URL", "RETRY_QUEUE_URL", "FANOUT_QUEUE_URL", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made")
@@ -815,9 +815,9 @@ class TestEnding:
         shop.put(*(replace(REFUSED, detail=str(at)).encode() for at in range(40)))
         send = queues.SendQueue.send
 
-        def pressed(queue: queues.SendQueue, body: str) -> None:
+        def pressed(queue: queues.SendQueue, *what: str) -> None:
             signal.raise_signal(signal.SIGINT)
-            send(queue, body)
+            send(queue, *what)
 
         monkeypatch.setattr(queues.SendQueue, "send", pressed)
         answer = run("redrive", "--all", "--yes")
@@ -835,7 +835,8 @@ class TestBadInput:
         [
             (["list", "--queue-url", " "], "no queue: give --queue-url or DEAD_LETTER_QUEUE_URL"),
             (["list", "--queue-url", "dead"], "--queue-url or DEAD_LETTER_QUEUE_URL is 'dead'; it must be the URL"),
-            (["list", "--queue-url", "http://h/1/q.fifo"], "start-message-move-task"),
+            (["redrive", "--all", "--queue-url", "http://h/1/q.fifo"], "no queue: give --to or FANOUT_QUEUE_URL"),
+            (["redrive", "--all", "--queue-url", "http://h/1/q.fifo", "--to", "http://h/1/r"], "lose their order"),
             (["list", "--since", "yesterday"], "--since is 'yesterday'; it must be an age like 2h or a time"),
             (["list", "--until", "never"], "--until is 'never'"),
             (["list", "--older-than", "2"], "--older-than is '2'; it must be an age"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from math import inf, isclose
 from pathlib import Path
@@ -20,6 +21,7 @@ from async_relay.planning import quantities
 from async_relay.planning.advice import advise, break_even
 from async_relay.planning.costs import alternatives
 from async_relay.planning.model import closed_rate, plan, reads, speed
+from async_relay.planning.plot import draw
 from async_relay.planning.prices import PRICES
 from async_relay.planning.values import AUTO, DIRECT, FANOUT, Setup, Traffic
 
@@ -327,6 +329,13 @@ def test_without_matplotlib_a_plot_is_one_sentence(tmp_path: Path, monkeypatch: 
     result = _run("--clients", "1k", "--plot", str(tmp_path / "plan.svg"))
     assert result.exit_code == 1
     assert result.output == "Error: --plot needs matplotlib: install it from the checkout: pip install '.[plots]'\n"
+
+
+def test_without_matplotlib_drawing_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a program draws without the command."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"^a plot needs matplotlib: .* pip install '.\[plots\]'$"):
+        draw(tmp_path / "plan.svg", Traffic(clients=1_000), Setup())
 
 
 def test_a_plot_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
+import botocore.session
 import httptools
 import pytest
 from botocore.auth import SigV4Auth
@@ -294,6 +295,25 @@ async def test_get_and_delete() -> None:
             answer = await connection.send(unsigned(gateway.endpoint, "a=", b"", method))
             assert (method, answer.status) == (method, status)
         assert gateway.counters().posts == 1
+
+
+async def test_a_connection_is_described_as_the_service_model_says() -> None:
+    """botocore's client finds in it everything that its own model names."""
+    session: Any = botocore.session.Session()
+    async with Gateway() as gateway:
+        client = session.create_client(
+            "apigatewaymanagementapi",
+            region_name="eu-west-1",
+            endpoint_url=gateway.endpoint,
+            aws_access_key_id="AKIDEXAMPLE",
+            aws_secret_access_key="secret",
+        )
+        found = await asyncio.to_thread(client.get_connection, ConnectionId="a=")
+        shape = client.meta.service_model.operation_model("GetConnection").output_shape
+        client.close()
+    assert found.keys() - {"ResponseMetadata"} == shape.members.keys()
+    assert found["Identity"].keys() == shape.members["Identity"].members.keys()
+    assert found["ConnectedAt"] < found["LastActiveAt"] < datetime.now(UTC)
 
 
 async def test_counters_as_json() -> None:
@@ -795,6 +815,15 @@ async def test_refuses_and_accepts() -> None:
         assert (await post(gateway)).status == 200
         with pytest.raises(ValueError, match="without TLS"):
             await gateway.accept(Tls())
+
+
+async def test_tls_without_its_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to install."""
+    monkeypatch.setitem(sys.modules, "trustme", None)
+    with pytest.raises(
+        ImportError, match=r"^TLS needs trustme: install it from the checkout: pip install '.\[testing\]'$"
+    ):
+        await Gateway(tls=True).__aenter__()
 
 
 @pytest.mark.parametrize("certificate", ["wrong host", "expired", "self-signed"])

@@ -1,0 +1,185 @@
+"""The commands that the documents name: how they are found, and what stands for each in the tests.
+
+Rules
+- A command is a line of a code block without a language, or a code span that begins with a program: a command's
+  name, the interpreter of ``.venv``, or a script of the checkout.
+- A span like ``BENCH=--quick`` belongs to the ``make`` named before it in the same paragraph or row of a table.
+- Each is run, shortened; or names the test that runs it; or says why it cannot run here. The first entry of
+  ``COMMANDS`` whose pattern fits the whole command counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+#: docs/benchmarks is written by ``make bench`` and ``make cold``.
+WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"`([^`]+)`")
+_COMMENT = re.compile(r"\s+# .*")
+_PROGRAM = re.compile(
+    r"(?:[A-Z_]+=\S+ )*(?:(?:make|async-relay|pip|sam|aws|npm|npx|docker|git|ruff|mypy|pytest)(?: |$)|\S*python[\d.]* "
+    r"|packaging/build\.py)"
+)
+_VARIABLES = re.compile(r"\$\((?:or \$\()?([A-Z]+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The words of a shortened run, which ends well. ``make`` gets a ``.venv`` with this interpreter.
+
+    The words may have ``{scratch}``, a folder of the test's own, and ``{table}``, ``{queue}``, ``{fifo}``,
+    ``{letter}`` of a local AWS.
+    """
+
+    words: tuple[str, ...]
+    answers: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InTest:
+    """The test that runs it."""
+
+    path: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CannotRun:
+    """Why it cannot run here."""
+
+    why: str
+
+
+def _make(*words: str) -> Run:
+    return Run(("make", *words))
+
+
+def _python(*words: str) -> Run:
+    return Run(("python", *words))
+
+
+def _relay(*words: str, answers: str = "") -> Run:
+    return Run(("async-relay", *words), answers)
+
+
+_REAL_AWS = CannotRun("it needs the AWS CLI, credentials and a stack")
+_SAM = CannotRun("it needs the AWS SAM CLI and Docker or credentials; make demo deploys the same template locally")
+_ITSELF = CannotRun("make test consists of it")
+_ZIP = InTest("tests/test_packaging.py", "test_the_zip_works_with_nothing_else")
+_MODULES = InTest("tests/test_packaging.py", "test_modules_of_ones_own_go_beside_the_handler")
+_ONE_ROUND = InTest("tests/test_demo.py", "test_one_round_on_the_deployed_template_reaches_everybody")
+
+COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
+    (r"make (test|unit|lint|types|lint types)", _ITSELF),
+    (r"make test-fast", _make("test-fast")),
+    (r"make help", _make("help")),
+    (r"make demo( ONCE=1)?", _ONE_ROUND),
+    (r"make fuzz( SECONDS=600)?( TARGETS='jobs answers')?", _make("fuzz", "SECONDS=1", "TARGETS=jobs answers")),
+    (r"make load", _make("load", "LOAD=--transport memory --clients 20 --messages 1")),
+    (r"make load LOAD='--help'", _make("load", "LOAD=--help")),
+    (r"make load LOAD='--chaos.*'", InTest("tests/test_load.py", "test_a_chaotic_run_stands_beside_a_clean_one")),
+    (
+        r"make bench( BENCH=--quick)?",
+        _make("bench", "BENCH=--quick --clients 100 --repetitions 1 --peers direct-posts --json {scratch}/bench.json"),
+    ),
+    (r"make cold", _make("cold", "COLD=--launches 1 --zip off")),
+    (r"make build", _ZIP),
+    (r"make clean", InTest("tests/test_makefile.py", "test_clean_leaves_what_is_tracked_and_nothing_else")),
+    (r"packaging/build\.py", _ZIP),
+    (r"make build MODULES='.*'", _MODULES),
+    (r"(\S+=\S+ )?sam build\b.*", _SAM),
+    (r"sam deploy .*", _SAM),
+    (r"aws .*", _REAL_AWS),
+    (r"pip install '\.\[\w+\]'", CannotRun("it needs an index; that the checkout has the extra is a test of its own")),
+    (
+        r"\.venv/bin/python -m pytest tests/wire/test_streams\.py",
+        _python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/wire/test_streams.py"),
+    ),
+    (r"\.venv/bin/python tests/simulate\.py", _python("tests/simulate.py", "--histories", "3")),
+    (r"\.venv/bin/python -m benchmarks\.rate", _python("-m", "benchmarks.rate", "--case", "2 full, 5 clients")),
+    (
+        r"\.venv/bin/python -m benchmarks\.measurement",
+        InTest("tests/planning/test_plan_simulation.py", "test_the_measurement_prints_a_line_a_way"),
+    ),
+    (r"async-relay( dead-letters)?", _relay("dead-letters", "--help")),
+    (r"async-relay dead-letters list", _relay("dead-letters", "list")),
+    (
+        r"async-relay dead-letters list --reason .*",
+        _relay("dead-letters", "list", "--reason", "attempts_exhausted", "--older-than", "2h", "--json"),
+    ),
+    (r"async-relay dead-letters show \w+", _relay("dead-letters", "show", "{letter}")),
+    (
+        r"async-relay dead-letters redrive --incident i-17 --dry-run",
+        _relay("dead-letters", "redrive", "--incident", "i-17", "--dry-run"),
+    ),
+    (
+        r"async-relay dead-letters redrive --incident i-17",
+        _relay("dead-letters", "redrive", "--incident", "i-17", answers="y\n"),
+    ),
+    (
+        r"async-relay dead-letters redrive --all",
+        InTest("tests/cli/test_fifo_dead_letters.py", "test_a_redrive_moves_every_group_in_order"),
+    ),
+    (
+        r"async-relay dead-letters discard .*",
+        _relay("dead-letters", "discard", "--reason", "refused", "--save", "{scratch}/refused.jsonl", answers="y\n"),
+    ),
+    (
+        r"PYTHONPATH=\. MESSAGE_FORMATTER=\S+ async-relay dead-letters redrive …",
+        InTest("tests/cli/test_dead_letters.py", "test_with_the_relays_own_formatter"),
+    ),
+    (r"async-relay backfill", _relay("backfill", "--table", "{table}", "--shards", "8")),
+    (
+        r"async-relay backfill --table connections --shards 8 --dry-run",
+        _relay("backfill", "--table", "{table}", "--shards", "8", "--dry-run"),
+    ),
+    (
+        r"async-relay backfill --table connections --shards 8 --rate 500",
+        _relay("backfill", "--table", "{table}", "--shards", "8", "--rate", "500"),
+    ),
+    (r"async-relay plan", _relay("plan", "--clients", "1k")),
+    (
+        r"async-relay plan --clients 100k --messages-per-second 0\.01",
+        _relay("plan", "--clients", "100k", "--messages-per-second", "0.01"),
+    ),
+    (
+        r"async-relay plan --clients 1M .* --simulate",
+        _relay(
+            *("plan", "--clients", "1k", "--messages-per-second", "0.01", "--quota", "100000"),
+            *("--shards", "20", "--workers", "20", "--concurrency", "200", "--simulate"),
+        ),
+    ),
+    (r"async-relay plan --clients 10k --json", _relay("plan", "--clients", "10k", "--json")),
+    (
+        r"async-relay plan --clients 10k --plot plan\.svg",
+        _relay("plan", "--clients", "10k", "--plot", "{scratch}/plan.svg"),
+    ),
+)
+
+
+def commands_in(text: str) -> Iterator[str]:
+    """The commands that a document names."""
+    for language, code in _BLOCK.findall(text):
+        if not language:
+            lines = (_COMMENT.sub("", line) for line in code.replace("\\\n", " ").splitlines())
+            yield from (" ".join(line.split()) for line in lines if line.strip() and not line.startswith("export "))
+    variables = set(_VARIABLES.findall((ROOT / "Makefile").read_text()))
+    for paragraph in re.split(r"\n\s*\n|\n(?=\|)", _BLOCK.sub("\n\n", text)):
+        made = ""
+        for span in (" ".join(each.split()) for each in _SPAN.findall(paragraph)):
+            if _PROGRAM.match(span):
+                yield span
+                made = span if span.startswith("make ") else made
+            elif made and span.partition("=")[0] in variables and "=" in span:
+                yield f"{made} {span}"
+
+
+def entry(command: str) -> Run | InTest | CannotRun | None:
+    """What stands for a command, if anything does."""
+    return next((found for pattern, found in COMMANDS if re.fullmatch(pattern, command)), None)
