@@ -127,23 +127,27 @@ def named_in(value: Any) -> Iterator[str]:
         for each in value:
             yield from named_in(each)
     elif isinstance(value, dict):
-        for name, each in value.items():
-            if name in {"Ref", "Condition"} and isinstance(each, str):
-                yield each
-            elif name == "Fn::GetAtt":
-                yield each[0] if isinstance(each, list) else each.partition(".")[0]
-            elif name == "Fn::Sub":
-                text, own = each if isinstance(each, list) else (each, {})
-                yield from (
-                    found.partition(".")[0] for found in re.findall(r"\$\{([\w:.]+)\}", text) if found not in own
-                )
-                yield from named_in(own)
-            elif name == "DependsOn":
-                yield from [each] if isinstance(each, str) else each
-            else:
-                if name == "Fn::FindInMap":
-                    yield each[0]
-                yield from named_in(each)
+        for function, argument in value.items():
+            yield from named_by(function, argument)
+            yield from named_in(argument)
+
+
+def named_by(function: str, argument: Any) -> list[str]:
+    """What an intrinsic function, or DependsOn, names itself."""
+    match function, argument:
+        case ("Ref" | "Condition" | "DependsOn", str(name)):
+            return [name]
+        case ("DependsOn", list(names)):
+            return names
+        case ("Fn::GetAtt", str(name)):
+            return [name.partition(".")[0]]
+        case ("Fn::GetAtt" | "Fn::FindInMap", [str(name), *_]):
+            return [name]
+        case ("Fn::Sub", [str(text), dict(own)]):
+            return [name for name in named_by("Fn::Sub", text) if name not in own]
+        case ("Fn::Sub", str(text)):
+            return [name.partition(".")[0] for name in re.findall(r"\$\{([\w:.]+)\}", text)]
+    return []
 
 
 def steering_parameters() -> set[str]:
