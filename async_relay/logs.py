@@ -1,6 +1,7 @@
 """Log lines as JSON, by Powertools for AWS Lambda, which is loaded when there is a first line to write.
 
-A cold start that has nothing to say does not wait for it.
+A cold start that has nothing to say does not wait for it. The times are RFC 3339: in Lambda's JSON log format a
+line with any other time counts as INFO, whatever its level (Lambda Developer Guide, "Log levels and JSON").
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class PowertoolsHandler(logging.Handler):
             return
         logger = logging.getLogger(_OURS)
         logger.removeHandler(self)
-        copy_config_to_registered_loggers(Logger(service=SERVICE), include={_OURS})
+        copy_config_to_registered_loggers(Logger(service=SERVICE, use_rfc3339=True), include={_OURS})
         logger.handle(record)
 
 

@@ -2,6 +2,7 @@
 
 Rules: an empty variable counts as unset; a missing or wrong value raises ``SettingsError``
 with one sentence that names the variable, shows what was found and says what is expected.
+So does a value that means nothing without another variable.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -20,7 +22,11 @@ from .wire.jobs import ShardKind
 
 T = TypeVar("T")
 
-_ENDPOINT = "an http:// or https:// URL with the stage, like https://abc.execute-api.eu-west-1.amazonaws.com/prod"
+_ENDPOINT = (
+    "an https:// URL, with the stage, like https://abc.execute-api.eu-west-1.amazonaws.com/prod, or of the API's own "
+    "domain, like https://ws.example.com; http:// only on this machine"
+)
+_ENDPOINT_URLS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS")
 _TABLE = re.compile(r"(arn:[\w-]+:dynamodb:[\w-]+:\d+:table/)?[A-Za-z0-9_.-]{3,255}")
 _INDEX = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _BUILT_IN: Formatter = format_item
@@ -60,21 +66,12 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Read and check every variable; raises ``SettingsError`` at the first bad one."""
-
-        def read(name: str, parse: Callable[[str], T], default: T) -> T:
-            text = environ.get(name, "").strip()
-            if not text:
-                return default
-            try:
-                return parse(text)
-            except ValueError as expected:
-                raise SettingsError(f"{name} is {text!r}; it must be {expected}") from None
-
-        def required(name: str, parse: Callable[[str], str], expected: str) -> str:
-            if not environ.get(name, "").strip():
-                raise SettingsError(f"{name} is not set; it must be {expected}")
-            return read(name, parse, "")
-
+        variables = _Variables(environ)
+        read, required = variables.read, variables.required
+        for name in _ENDPOINT_URLS:
+            read(name, _url, "")
+        variables.needed("FANOUT_QUEUE_URL", "FANOUT_MODE", "fanout", "auto")
+        variables.needed("CONNECTIONS_INDEX", "CONNECTIONS_INDEX_SWEEP", "off")
         return cls(
             ws_endpoint=required("WS_ENDPOINT", _endpoint, _ENDPOINT),
             connections_table=required("CONNECTIONS_TABLE", _table, "a DynamoDB table's name"),
@@ -99,21 +96,76 @@ class Settings:
         )
 
 
+class _Variables:
+    """The environment, with white space around a value taken off."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str) -> str:
+        """The value; empty where the variable is not set."""
+        return self._environ.get(name, "").strip()
+
+    def read(self, name: str, parse: Callable[[str], T], default: T) -> T:
+        """The parsed value; ``parse`` raises ``ValueError`` with what it expects."""
+        text = self.text(name)
+        if not text:
+            return default
+        try:
+            return parse(text)
+        except ValueError as expected:
+            raise SettingsError(f"{name} is {text!r}; it must be {expected}") from None
+
+    def required(self, name: str, parse: Callable[[str], str], expected: str) -> str:
+        """The parsed value of a variable that has no default."""
+        if not self.text(name):
+            raise SettingsError(f"{name} is not set; it must be {expected}")
+        return self.read(name, parse, "")
+
+    def needed(self, other: str, name: str, *values: str) -> None:
+        """Refuse these values of ``name`` where ``other`` is not set."""
+        if self.text(name) in values and not self.text(other):
+            raise SettingsError(f"{name} is {self.text(name)!r}, which needs {other} to be set too")
+
+
 def _endpoint(text: str) -> str:
+    # The console shows the address of the posts, which ends in this; the transports add it again.
+    text = re.sub(r"/+(@|%40)connections/*$", "", text).rstrip("/")
     try:
         url = urlsplit(text)
-        usable = url.scheme in ("http", "https") and bool(url.hostname and url.path.strip("/"))
-        usable = usable and url.port != 0 and not (url.query or url.fragment or url.username)
+        host = url.hostname or ""
+        usable = url.scheme == "https" or (url.scheme == "http" and _is_this_machine(host))
+        usable = usable and bool(host) and url.port != 0 and not (url.query or url.fragment or url.username)
+        usable = usable and bool(url.path or _is_own_domain(host))
     except ValueError:
         usable = False
     if not usable or re.search(r"[\s\x00-\x1f]", text):
         raise ValueError(_ENDPOINT)
-    return text.rstrip("/")
+    return text
+
+
+def _is_this_machine(host: str) -> bool:
+    """Whether nobody on a network can read what is sent there."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")  # RFC 6761, section 6.3
+
+
+def _is_own_domain(host: str) -> bool:
+    """Whether API Gateway maps the host to a stage, so that the URL may have no path."""
+    return ".execute-api." not in host and not _is_this_machine(host)
+
+
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^/?#\s]+(/\S*)?", text):
+        raise ValueError("an http:// or https:// URL")
+    return text
 
 
 def _table(text: str) -> str:
     if not _TABLE.fullmatch(text):
-        raise ValueError("a DynamoDB table's name or ARN")
+        raise ValueError("a DynamoDB table's name, of 3 to 255 letters, digits, - _ and ., or its ARN")
     return text
 
 

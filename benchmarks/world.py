@@ -110,7 +110,7 @@ class Servers:
 class Memory:
     """No sockets: what the broadcaster itself can do, and a million clients."""
 
-    settings: Mapping[str, str] = {"WS_ENDPOINT": "http://in-process.invalid/prod", "CONNECTIONS_TABLE": TABLE}
+    settings: Mapping[str, str] = {"WS_ENDPOINT": "https://in-process.invalid/prod", "CONNECTIONS_TABLE": TABLE}
 
     def __init__(self, shares: Mapping[str, float], seed: int, lag: Latency) -> None:
         self._crowd = Crowd(shares, seed)

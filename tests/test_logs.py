@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 
@@ -24,7 +26,7 @@ def run(code: str) -> str:
 
 
 def test_a_log_line_is_one_line_of_json() -> None:
-    """Level, message, service and extra keys stand in it; the second line is like the first."""
+    """Level, message, service, an RFC 3339 time and extra keys stand in it; the second line is like the first."""
     code = """
 for number in (1, 2):
     logging.getLogger("async_relay").warning("handed back %d", number, extra={"records": 3})
@@ -37,6 +39,7 @@ logging.getLogger("async_relay").debug("unheard")
         assert '"level":"WARNING"' in line
         assert '"records":3' in line
         assert '"service":"async-relay"' in line
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d)", json.loads(line)["timestamp"])
 
 
 def test_a_cold_start_loads_neither_the_sdk_nor_what_writes_logs() -> None:

@@ -19,8 +19,12 @@ QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/retries"
 FIFO = f"{QUEUE}.fifo"
 TABLE_ARN = "arn:aws:dynamodb:eu-west-1:123456789012:table/Connections"
 
-AN_ENDPOINT = "an http:// or https:// URL with the stage, like https://abc.execute-api.eu-west-1.amazonaws.com/prod"
-A_TABLE = "a DynamoDB table's name or ARN"
+AN_ENDPOINT = (
+    "an https:// URL, with the stage, like https://abc.execute-api.eu-west-1.amazonaws.com/prod, or of the API's own "
+    "domain, like https://ws.example.com; http:// only on this machine"
+)
+A_TABLE = "a DynamoDB table's name, of 3 to 255 letters, digits, - _ and ., or its ARN"
+AN_AWS = "an http:// or https:// URL"
 AN_INDEX = "the name of a global secondary index"
 A_QUEUE = "the URL of an SQS queue"
 A_STANDARD_QUEUE = "a standard SQS queue, since a FIFO queue cannot delay one message"
@@ -58,7 +62,15 @@ GOOD: list[tuple[str, str, Any]] = [
         "http://localhost:4566/_aws/execute-api/abc/prod",
     ),
     ("WS_ENDPOINT", "HTTPS://[::1]:8443/dev", "HTTPS://[::1]:8443/dev"),
-    ("WS_ENDPOINT", "https://abc.com/X", "https://abc.com/X"),
+    ("WS_ENDPOINT", "https://ws.example.com", "https://ws.example.com"),
+    ("WS_ENDPOINT", "https://ws.example.com//", "https://ws.example.com"),
+    ("WS_ENDPOINT", "https://ws.example.com/mapping", "https://ws.example.com/mapping"),
+    ("WS_ENDPOINT", "https://ws.example.com/@connections", "https://ws.example.com"),
+    ("WS_ENDPOINT", f"{ENDPOINT}/@connections", ENDPOINT),
+    ("WS_ENDPOINT", f"{ENDPOINT}/%40connections/", ENDPOINT),
+    ("WS_ENDPOINT", "http://127.0.0.9:80/prod", "http://127.0.0.9:80/prod"),
+    ("WS_ENDPOINT", "http://[::1]/prod", "http://[::1]/prod"),
+    ("WS_ENDPOINT", "http://aws.localhost/prod", "http://aws.localhost/prod"),
     ("CONNECTIONS_TABLE", "a-b_c.9", "a-b_c.9"),
     ("CONNECTIONS_TABLE", "abc", "abc"),
     ("CONNECTIONS_TABLE", "t" * 255, "t" * 255),
@@ -107,7 +119,10 @@ BAD = [
     *refused(
         "WS_ENDPOINT", AN_ENDPOINT, "wss://abc.execute-api.eu-west-1.amazonaws.com/prod", "ftp://a/b", "abc.com/x"
     ),
-    *refused("WS_ENDPOINT", AN_ENDPOINT, "https://abc.com", "https://abc.com//", "https:///prod", "https://", "prod"),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, "https:///prod", "https://", "prod", "https:///", "https://:443"),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, ENDPOINT.removesuffix("/prod"), "https://localhost:8443", "http://[::1]"),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, ENDPOINT.replace("https", "http"), "http://ws.example.com/prod"),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, "http://10.0.0.1/prod", "http://localhost.example/prod", "http://[::2]/prod"),
     *refused("WS_ENDPOINT", AN_ENDPOINT, f"{ENDPOINT}?x=1", f"{ENDPOINT}#top", "https://user:word@abc.com/prod"),
     *refused("WS_ENDPOINT", AN_ENDPOINT, "https://abc.com:0/prod", "https://abc.com:99999/p", "https://abc.com:x/p"),
     *refused("WS_ENDPOINT", AN_ENDPOINT, "https://[::1/prod", "https://abc.com/a b", "https://abc.com/a\r\nHost: evil"),
@@ -148,6 +163,17 @@ BAD = [
 ]
 
 
+#: What some values mean nothing without.
+NEEDED = {
+    ("FANOUT_MODE", "fanout"): {"FANOUT_QUEUE_URL": FIFO},
+    ("FANOUT_MODE", "auto"): {"FANOUT_QUEUE_URL": FIFO},
+    ("CONNECTIONS_INDEX_SWEEP", "off"): {"CONNECTIONS_INDEX": "by-shard"},
+}
+#: Variables that are checked here and read by others.
+CHECKED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS")
+BAD += [each for name in CHECKED for each in refused(name, AN_AWS, "nonsense", "https://", "ftp://a", "http://a b")]
+
+
 def value_of(name: str, environ: dict[str, str]) -> Any:
     return getattr(Settings.from_env(environ), name.lower())
 
@@ -171,7 +197,7 @@ def test_an_empty_variable_counts_as_unset(name: str, blank: str) -> None:
 @pytest.mark.parametrize(("name", "text", "value"), GOOD)
 def test_a_good_value_is_taken(name: str, text: str, value: Any) -> None:
     """A good value, white space around it or not, becomes the setting of that name and type."""
-    found = value_of(name, LEAST | {name: text})
+    found = value_of(name, LEAST | NEEDED.get((name, text), {}) | {name: text})
     assert found == value
     assert type(found) is type(value)
 
@@ -202,12 +228,30 @@ def test_a_required_variable_is_missed(name: str, expected: str, blank: str | No
 
 def test_every_variable_has_a_bad_value_here() -> None:
     """No variable is left without a test of what it refuses."""
-    assert {name for name, _, _ in BAD} == {*DEFAULTS, *LEAST}
+    assert {name for name, _, _ in BAD} == {*DEFAULTS, *LEAST, *CHECKED}
+
+
+@pytest.mark.parametrize(("name", "value"), NEEDED)
+def test_a_value_that_means_nothing_alone_is_refused(name: str, value: str) -> None:
+    """A mode without its queue, or a sweep turned off without an index, would silently do something else."""
+    (other,) = NEEDED[name, value]
+    for blank in ({}, {other: ""}, {other: " "}):
+        with pytest.raises(SettingsError) as error:
+            Settings.from_env(LEAST | {name: value} | blank)
+        assert str(error.value) == f"{name} is {value!r}, which needs {other} to be set too"
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_an_address_of_aws_is_checked_where_the_others_are(name: str) -> None:
+    """A good one changes nothing here: the SDK's rules say who reads it."""
+    for url in ("http://localhost:4566", "https://dynamodb.eu-west-1.amazonaws.com/", "http://minis:1/a"):
+        assert Settings.from_env(LEAST | {name: url}) == Settings.from_env(LEAST)
 
 
 @settings(deadline=None, max_examples=150)
 @given(
-    st.sampled_from([*DEFAULTS, *LEAST]), st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=30)
+    st.sampled_from([*DEFAULTS, *LEAST, *CHECKED]),
+    st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=30),
 )
 def test_any_text_is_taken_or_refused(name: str, text: str) -> None:
     """Whatever an environment holds, it is a setting or the sentence that names it."""

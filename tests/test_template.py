@@ -281,7 +281,9 @@ def test_the_index_of_the_connections_table() -> None:
     assert {"AttributeName": "shard", "AttributeType": "N"} in table["AttributeDefinitions"]
 
 
-@pytest.mark.parametrize("parameters", [{}, FANOUT], ids=["plain", "fanout"])
+@pytest.mark.parametrize(
+    "parameters", [{}, FANOUT, FANOUT | {"ConnectionsIndexSweep": "off"}], ids=["plain", "fanout", "index"]
+)
 def test_the_settings_of_every_function_are_accepted(parameters: dict[str, str]) -> None:
     """Every variable is a setting by name, and every function would start with what it is given."""
     known = {field.name.upper() for field in fields(Settings)} | {"AWS_ENDPOINT_URL"}
@@ -314,8 +316,10 @@ def test_parameters_reach_the_settings() -> None:
         MessageFormatter="builtins:pow",
         FanoutMode="auto",
         FanoutAutoClients="9",
+        ConnectionsIndex="by-shard",
         ConnectionsIndexSweep="off",
     )
+    assert not stack.refused
     settings = Settings.from_env(stack.functions()["RelayFunction"]["Environment"])
     assert (settings.max_concurrency, settings.post_timeout_seconds, settings.transport) == (7, 1.5, "sdk")
     assert (settings.retry_backoff_seconds, settings.max_delivery_attempts) == (0, 3)

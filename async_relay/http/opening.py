@@ -2,6 +2,7 @@
 
 Rules
 - While a pool has other sockets, a missing descriptor is an error like any other: posts go on over those.
+- A certificate that Amazon's roots do not vouch for is checked once more, against the system's CAs (``tls``).
 - A pool without a socket has the idle sockets of every pool of its loop closed, and tries again until its
   timeout, since all pools share the process's descriptors.
 """
@@ -19,6 +20,7 @@ from weakref import WeakSet
 
 from .descriptors import exhausted, lacks_descriptors
 from .dialling import TcpSocket, dial
+from .tls import is_pinned, trust_system_too
 
 _log = logging.getLogger("async_relay")
 
@@ -72,8 +74,18 @@ async def open_socket(endpoint: Endpoint, make: Callable[[], P], timeout: float,
     The caller bounds the time. ``timeout`` (s) ends a TLS handshake that was cancelled, which otherwise holds its
     300 KB for asyncio's default of a minute.
     """
+    pinned = is_pinned(endpoint.tls)
+    try:
+        return await _open(endpoint, make(), timeout, holder)
+    except ssl.SSLCertVerificationError as error:
+        if not (pinned and endpoint.tls and await asyncio.to_thread(trust_system_too, endpoint.tls, error)):
+            raise
+        _log.error("Amazon's roots do not vouch for %s, so the system's CAs are trusted too: %s", endpoint.host, error)
+    return await _open(endpoint, make(), timeout, holder)
+
+
+async def _open(endpoint: Endpoint, protocol: P, timeout: float, holder: Holder) -> P:
     connection = await _dial(endpoint, holder)
-    protocol = make()
     try:
         await asyncio.get_running_loop().create_connection(
             lambda: protocol,

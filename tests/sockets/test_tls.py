@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import shutil
 import ssl
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+from transports import CREDENTIALS, post_all
 
 from async_relay.aws import Aws
-from async_relay.http.tls import certificate_authorities, trust
+from async_relay.errors import Unreachable
+from async_relay.http.direct import DirectTransport
+from async_relay.http.tls import certificate_authorities, is_pinned, trust, trust_system_too
+from async_relay.testing.gateway import Gateway
 
 API = "https://abc.execute-api.eu-west-1.amazonaws.com/prod"
 
@@ -51,3 +60,71 @@ async def test_one_context_serves_all_sockets_to_aws() -> None:
     assert context.check_hostname
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert await aws.tls("http://localhost/prod") is None
+
+
+@pytest.fixture
+async def elsewhere(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+    """An endpoint whose certificate only the system's CAs vouch for."""
+    async with Gateway(credentials=CREDENTIALS, tls=True) as gateway:
+        monkeypatch.setenv("SSL_CERT_FILE", str(gateway.ca_file))
+        yield gateway
+
+
+def direct(gateway: Gateway, context: ssl.SSLContext) -> DirectTransport:
+    async def credentials() -> object:
+        return CREDENTIALS
+
+    return DirectTransport(gateway.endpoint, region="us-east-1", credentials=credentials, tls=context)  # type: ignore[arg-type]
+
+
+async def test_a_new_root_of_amazons_is_no_outage(elsewhere: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """What the five do not vouch for, the system's CAs may; one error says so, and no post fails for it."""
+    context = trust(certificate_authorities(API, None))
+    transport = direct(elsewhere, context)
+    await transport.begin()
+    answers = await post_all(transport, [(f"client-{n}=", b"{}") for n in range(30)])
+    await transport.close()
+    assert answers == [None] * 30
+    assert not is_pinned(context)
+    errors = {record.getMessage() for record in caplog.records if record.levelno == logging.ERROR}
+    assert len(errors) == 1
+    assert "Amazon's roots do not vouch for localhost, so the system's CAs are trusted too" in errors.pop()
+
+
+async def test_what_nobody_vouches_for_stays_refused(
+    elsewhere: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The system's CAs are asked, and where they do not know the issuer either there is no connection."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate_authorities(API, None)))
+    transport = direct(elsewhere, trust(certificate_authorities(API, None)))
+    await transport.begin()
+    (answer,) = await post_all(transport, [("client=", b"{}")])
+    await transport.close()
+    assert isinstance(answer, Unreachable)
+    assert elsewhere.posts.total() == 0
+    assert "trusted too" in caplog.text
+
+
+@pytest.mark.parametrize("code", [9, 10, 62, 64])
+def test_only_an_unknown_issuer_widens_the_trust(code: int) -> None:
+    """A certificate that is too young, too old, or of another name is refused, whoever issued it."""
+    context = trust(certificate_authorities(API, None))
+    error = ssl.SSLCertVerificationError("refused")
+    error.verify_code = code
+    assert not trust_system_too(context, error)
+    assert is_pinned(context)
+    assert len(context.get_ca_certs()) == 5
+
+
+async def test_a_bundle_of_the_owners_is_never_widened(
+    elsewhere: Gateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """AWS_CA_BUNDLE decides alone, although the system's CAs would vouch."""
+    others = tmp_path / "bundle.pem"
+    await asyncio.to_thread(shutil.copy, str(certificate_authorities(API, None)), others)
+    transport = direct(elsewhere, trust(str(others)))
+    await transport.begin()
+    (answer,) = await post_all(transport, [("client=", b"{}")])
+    await transport.close()
+    assert isinstance(answer, Unreachable)
+    assert "trusted too" not in caplog.text
