@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-ARCHITECTURE ?= arm64
 MODULES ?=
 SHIPPED := pyproject.toml handler.py packaging/build.py $(shell find async_relay -name '*.py' -o -name '*.pem')
 TOO_OLD := Python 3.11 or newer is needed. Name one with: make PYTHON=python3.13
@@ -68,18 +67,22 @@ load: $(VENV)/.installed ## The real handler against many mocked clients; LOAD='
 cold: $(VENV)/.installed ## From the start of a process to its first post, step by step; COLD='--help'
 	@exec $(BIN)/python -m benchmarks.cold $(COLD)
 
-build: build/async-relay-arm64.zip build/async-relay-x86_64.zip ## The Lambda zips; MODULES='orders.py' puts modules of your own in
+build: build/async-relay.zip ## The Lambda zip, for arm64 and x86_64; MODULES='orders.py' puts modules of your own in
 
-build/async-relay-%.zip: $(SHIPPED) $(if $(MODULES),$(shell find $(MODULES) -name '*.py')) build/.modules
+OWN_FILES := $(if $(wildcard $(MODULES)),$(shell find $(wildcard $(MODULES)) -type f -not -path '*/__pycache__/*'))
+
+build/async-relay.zip: $(SHIPPED) $(OWN_FILES) build/.contents
+	@$(PYTHON) packaging/build.py --output $@ $(addprefix --module ,$(MODULES))
+
+# Other MODULES, or a Python that can compile where there was none, make another zip.
+build/.contents: FORCE
 	@$(CHECK_PYTHON)
-	@$(PYTHON) packaging/build.py --arch $* --output $@ $(addprefix --module ,$(MODULES))
+	@mkdir -p build
+	@$(PYTHON) packaging/build.py --contents $(addprefix --module ,$(MODULES)) > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
-# Which modules a zip holds, so that other MODULES make another zip.
-build/.modules: FORCE
-	@mkdir -p build; echo '$(MODULES)' | cmp -s - $@ || echo '$(MODULES)' > $@
-
-# What `sam build` calls for each function; ARCHITECTURE is the template's parameter of that name.
-build-RelayFunction build-DeliverFunction build-FanoutFunction build-ConnectFunction build-DisconnectFunction: build/async-relay-$(ARCHITECTURE).zip
+# What `sam build` calls for each function, whatever its Architecture.
+build-RelayFunction build-DeliverFunction build-FanoutFunction build-ConnectFunction build-DisconnectFunction: build/async-relay.zip
 	@$(PYTHON) -m zipfile -e $< "$(ARTIFACTS_DIR)"
 
 clean: ## Remove what the targets made

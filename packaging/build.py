@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Makes the Lambda zips: the package, ``handler.py`` and what they need at run time, nothing else.
+"""Makes the Lambda zip: the package, ``handler.py`` and what they need at run time, nothing else.
 
-    packaging/build.py                     build/async-relay-arm64.zip and build/async-relay-x86_64.zip
-    packaging/build.py --arch native       one for this machine and this interpreter
+    packaging/build.py                     build/async-relay.zip, for arm64 and x86_64
+    packaging/build.py --arch arm64        build/async-relay-arm64.zip, for that alone
+    packaging/build.py --arch native       build/async-relay-native.zip, for this machine and this interpreter
     packaging/build.py --module orders.py  with a module of your own beside handler.py
 
 Rules
 - The dependencies are those of ``pyproject.toml``, as wheels for the target, whatever this machine is.
+- One zip serves both processors, so that no stack can get the other's: the names of shared objects
+  carry the processor (``loop.cpython-313-aarch64-linux-gnu.so``) and Python loads its own alone.
+  All other files are the same for both; where one is not, no zip is made.
 - botocore's data is cut to the services the relay calls: it is two thirds of the weight.
 - Bytecode goes along, since Lambda's file system is read-only: without it every cold start compiles.
   It is checked against nothing, because unpacking a zip changes the times. Only an interpreter
@@ -44,6 +48,7 @@ RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 SERVICES = frozenset({"apigatewaymanagementapi", "dynamodb", "sqs", "sts"})
 #: Parts of the package that no function imports.
 NOT_AT_RUN_TIME = frozenset({"cli", "planning", "testing"})
+_ONE_EACH = "So one zip cannot hold both: name one with --arch, and deploy it to that Architecture alone."
 _LEGAL = ("LICEN", "COPYING", "NOTICE", "AUTHORS")
 _SOURCES = frozenset({".c", ".cpp", ".h", ".hash", ".pxd", ".pxi", ".pyi", ".pyx"})
 _TESTS = frozenset({"test", "tests"})
@@ -59,16 +64,15 @@ class BuildError(Exception):
 class Target:
     """The target of a zip; ``interpreter``: one here of that minor version, if there is any."""
 
-    architecture: str
+    architectures: tuple[str, ...]
     python_version: str
     interpreter: str | None
 
-    @property
-    def pip_options(self) -> list[str]:
+    def pip_options(self, architecture: str) -> list[str]:
         """Options that make pip choose wheels for the target; none where that is this machine."""
-        if self.architecture == "native":
+        if architecture == "native":
             return []
-        machine = ARCHITECTURES[self.architecture]
+        machine = ARCHITECTURES[architecture]
         tags = [f"manylinux_2_{minor}_{machine}" for minor in _GLIBC] + [f"manylinux2014_{machine}"]
         return ["--implementation", "cp", "--python-version", self.python_version] + [
             word for tag in tags for word in ("--platform", tag)
@@ -78,13 +82,16 @@ class Target:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build what the command line asks for; the exit status."""
     options = _options(arguments)
+    if options.contents:
+        compiled = "bytecode" if find_interpreter(options.python_version or RUNTIME) else "no bytecode"
+        print(", ".join([compiled, *map(str, options.module)]))
+        return 0
     try:
-        for architecture in options.arch:
-            output = options.output or ROOT / "build" / f"async-relay-{architecture}.zip"
-            target = _target(architecture, options.python_version)
-            unpacked = build(target, output, options.module)
-            bytecode = "" if target.interpreter else ", without bytecode"
-            print(f"{output.name}: {output.stat().st_size / 1e6:.1f} MB, unpacked {unpacked / 1e6:.1f} MB{bytecode}")
+        check_modules(options.module)
+        target = _target(tuple(options.arch), options.python_version)
+        unpacked = build(target, options.output, options.module)
+        size, bytecode = options.output.stat().st_size, "" if target.interpreter else ", without bytecode"
+        print(f"{options.output.name}: {size / 1e6:.1f} MB, unpacked {unpacked / 1e6:.1f} MB{bytecode}")
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
@@ -92,29 +99,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Makes the Lambda zips.")
-    parser.add_argument("--arch", action="append", choices=[*ARCHITECTURES, "native"], help="default: arm64 and x86_64")
+    parser = argparse.ArgumentParser(description="Makes the Lambda zip.")
+    parser.add_argument(
+        "--arch", action="append", choices=[*ARCHITECTURES, "native"], help="may be repeated; default: arm64 and x86_64"
+    )
     parser.add_argument("--python-version", metavar="3.N", help=f"default: {RUNTIME}; native: this interpreter's")
     parser.add_argument(
         "--module", action="append", type=Path, default=[], metavar="PY", help="a module of your own; may be repeated"
     )
-    parser.add_argument("--output", type=Path, metavar="ZIP", help="default: build/async-relay-ARCH.zip")
+    parser.add_argument("--output", type=Path, metavar="ZIP", help="default: build/async-relay.zip")
+    parser.add_argument(
+        "--contents", action="store_true", help="only say what the zip would hold besides the relay, for make"
+    )
     options = parser.parse_args(arguments)
-    options.arch = options.arch or list(ARCHITECTURES)
-    if options.output and len(options.arch) > 1:
-        parser.error("--output is for one --arch")
+    options.arch = list(dict.fromkeys(options.arch or ARCHITECTURES))
+    if "native" in options.arch and len(options.arch) > 1:
+        parser.error("--arch native goes with no other")
+    name = "async-relay" if len(options.arch) > 1 else f"async-relay-{options.arch[0]}"
+    options.output = options.output or ROOT / "build" / f"{name}.zip"
     return options
 
 
-def _target(architecture: str, python_version: str | None) -> Target:
-    python_version = python_version or (RUNNING if architecture == "native" else RUNTIME)
+def _target(architectures: tuple[str, ...], python_version: str | None) -> Target:
+    native = architectures == ("native",)
+    python_version = python_version or (RUNNING if native else RUNTIME)
     interpreter = find_interpreter(python_version)
-    if architecture == "native" and interpreter is None:
+    if native and interpreter is None:
         raise BuildError(f"There is no Python {python_version} here to build for this machine with.")
     if interpreter is None:
         problem = f"There is no python{python_version} here to compile with"
         print(f"{problem}: the zip has no bytecode, and cold starts are slower.", file=sys.stderr)
-    return Target(architecture, python_version, interpreter)
+    return Target(architectures, python_version, interpreter)
 
 
 def find_interpreter(python_version: str) -> str | None:
@@ -131,12 +146,14 @@ def find_interpreter(python_version: str) -> str | None:
 def build(target: Target, output: Path, modules: Sequence[Path] = ()) -> int:
     """Make the zip; how many bytes it unpacks to."""
     with tempfile.TemporaryDirectory(prefix="async-relay-build-") as scratch:
-        tree = Path(scratch) / "tree"
-        download(tree, target)
-        for path in list(superfluous(tree)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        for library in tree.rglob("*.so"):
-            library.write_bytes(stripped(library.read_bytes()))
+        tree, *others = (Path(scratch) / architecture for architecture in target.architectures)
+        for each, architecture in zip((tree, *others), target.architectures, strict=True):
+            download(each, target, architecture)
+            clean(each)
+            if others:
+                check_names(each)
+        for other in others:
+            merge(other, tree)
         add_package(tree)
         add_modules(tree, modules)
         if target.interpreter:
@@ -151,18 +168,49 @@ def dependencies() -> list[str]:
     return list(project["dependencies"])
 
 
-def download(tree: Path, target: Target) -> None:
+def download(tree: Path, target: Target, architecture: str) -> None:
     """Unpack the wheels of the dependencies into ``tree``."""
     pip = [target.interpreter or sys.executable, "-m", "pip"]
     if _run(*pip, "--version")[0]:
         pip[0] = sys.executable
     quiet = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-compile", "--only-binary=:all:")
-    status, output = _run(*pip, "install", *quiet, *target.pip_options, "--target", str(tree), *dependencies())
+    status, output = _run(
+        *pip, "install", *quiet, *target.pip_options(architecture), "--target", str(tree), *dependencies()
+    )
     if status:
         raise BuildError(
-            f"The dependencies for {target.architecture} and Python {target.python_version} could not be downloaded: "
+            f"The dependencies for {architecture} and Python {target.python_version} could not be downloaded: "
             f"{_last_error(output)}."
         )
+
+
+def clean(tree: Path) -> None:
+    """Remove what no Lambda needs, and of shared objects what only debuggers and linkers read."""
+    for path in list(superfluous(tree)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for library in tree.rglob("*.so"):
+        library.write_bytes(stripped(library.read_bytes()))
+
+
+def check_names(tree: Path) -> None:
+    """``BuildError`` for a shared object that Python on another processor would take for its own."""
+    tag = f"-{ARCHITECTURES[tree.name]}-"
+    for path in sorted(path for path in tree.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            if file.read(4) == b"\x7fELF" and tag not in path.name:
+                raise BuildError(f"{path.relative_to(tree)} does not name its processor. {_ONE_EACH}")
+
+
+def merge(other: Path, tree: Path) -> None:
+    """Put into ``tree`` what it lacks of ``other``, the same dependencies for another processor."""
+    for source in sorted(path for path in other.rglob("*") if path.is_file()):
+        relative = source.relative_to(other)
+        target = tree / relative
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+        elif target.read_bytes() != source.read_bytes():
+            raise BuildError(f"{relative} is not the same for {tree.name} and {other.name}. {_ONE_EACH}")
 
 
 def superfluous(tree: Path) -> Iterator[Path]:
@@ -218,6 +266,13 @@ def add_package(tree: Path) -> None:
         if relative.parts[0].removesuffix(".py") not in NOT_AT_RUN_TIME:
             (tree / "async_relay" / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, tree / "async_relay" / relative)
+
+
+def check_modules(modules: Sequence[Path]) -> None:
+    """``BuildError`` for a module that is not there, before anything is downloaded."""
+    for module in modules:
+        if not module.exists():
+            raise BuildError(f"The module {module} does not exist.")
 
 
 def add_modules(tree: Path, modules: Sequence[Path]) -> None:

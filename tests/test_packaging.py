@@ -6,6 +6,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -19,7 +20,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "packaging" / "build.py"
 SERVICES = {"apigatewaymanagementapi", "dynamodb", "sqs", "sts"}
-AARCH64 = 183
+#: The ELF header's number of a processor, by its name in a shared object's.
+PROCESSORS = {"aarch64": 183, "x86_64": 62}
 
 # What runs from the zip. A server of its own answers as AWS would.
 INSIDE = """
@@ -205,19 +207,47 @@ def test_the_same_files_give_the_same_bytes(native: Path, tree: Path, tmp_path: 
     assert (tmp_path / "again.zip").read_bytes() == native.read_bytes()
 
 
-def test_a_zip_for_another_processor(tmp_path: Path) -> None:
-    """For arm64 and Python 3.13, whatever this machine is, every shared object is an AArch64 one of CPython 3.13."""
-    output = tmp_path / "arm64.zip"
-    done = run("--arch", "arm64", "--output", output)
+def test_one_zip_for_both_processors(tmp_path: Path) -> None:
+    """Whatever this machine is, every shared object is there for both, under the name that one of them takes."""
+    output = tmp_path / "relay.zip"
+    done = run("--output", output)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("arm64.zip: ")
+    assert done.stdout.startswith("relay.zip: ")
     archive = zipfile.ZipFile(output)
-    libraries = [name for name in archive.namelist() if name.endswith(".so")]
-    assert libraries
-    for name in libraries:
-        assert "cpython-313-aarch64" in name
-        assert struct.unpack_from("<H", archive.read(name), 18) == (AARCH64,)
+    found: dict[str, set[str]] = {}
+    for name in (name for name in archive.namelist() if archive.read(name)[:4] == b"\x7fELF"):
+        module, _, processor = name.removesuffix("-linux-gnu.so").rpartition(".cpython-313-")
+        assert struct.unpack_from("<H", archive.read(name), 18) == (PROCESSORS[processor],), name
+        found.setdefault(module, set()).add(processor)
+    assert {"uvloop/loop", "httptools/parser/parser"} <= found.keys()
+    assert all(processors == PROCESSORS.keys() for processors in found.values()), found
     assert any(name.endswith(".cpython-313.pyc") for name in archive.namelist()) != bool(done.stderr)
+    assert output.stat().st_size < 15_000_000
+    assert sum(entry.file_size for entry in archive.infolist()) < 40_000_000
+
+
+def test_what_one_zip_cannot_hold_is_refused(tmp_path: Path) -> None:
+    """A file that differs between the processors, or a shared object that does not name its own, makes no zip."""
+    arm, intel = tmp_path / "arm64", tmp_path / "x86_64"
+    for tree, processor in ((arm, "aarch64"), (intel, "x86_64")):
+        (tree / "loop").mkdir(parents=True)
+        (tree / "loop" / "same.py").write_text("same")
+        (tree / "loop" / f"core.cpython-313-{processor}-linux-gnu.so").write_bytes(b"\x7fELF" + processor.encode())
+        build.check_names(tree)
+    build.merge(intel, arm)
+    assert sorted(path.name for path in (arm / "loop").iterdir()) == [
+        "core.cpython-313-aarch64-linux-gnu.so",
+        "core.cpython-313-x86_64-linux-gnu.so",
+        "same.py",
+    ]
+    (intel / "loop" / "same.py").write_text("other")
+    with pytest.raises(build.BuildError, match=r"loop/same\.py is not the same for arm64 and x86_64\. So one zip"):
+        build.merge(intel, arm)
+    for name in ("core.abi3.so", "libcore.so.1", "core.cpython-313-aarch64-linux-gnu.so"):
+        (intel / name).write_bytes(b"\x7fELF")
+        with pytest.raises(build.BuildError, match=rf"{name} does not name its processor\."):
+            build.check_names(intel)
+        (intel / name).unlink()
 
 
 def test_a_failed_download_is_one_sentence(tmp_path: Path) -> None:
@@ -246,7 +276,7 @@ def test_without_the_interpreter_there_is_no_bytecode_and_it_says_so(
 ) -> None:
     """A zip for a Python that is not here is still made, with one sentence about what it lacks."""
     monkeypatch.setenv("PATH", "")
-    target = build._target("arm64", "3.99")
+    target = build._target(("arm64",), "3.99")
     assert target.interpreter is None
     assert capsys.readouterr().err == (
         "There is no python3.99 here to compile with: the zip has no bytecode, and cold starts are slower.\n"
@@ -262,11 +292,102 @@ def test_a_stand_in_is_no_interpreter(tmp_path: Path, monkeypatch: pytest.Monkey
     assert build.find_interpreter("3.99") is None
 
 
-def test_an_output_for_two_processors_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """One --output cannot hold two zips."""
+def test_native_goes_with_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    """A zip for this machine is for its interpreter too, so it cannot be for Lambda as well."""
     with pytest.raises(SystemExit):
-        build.main(["--output", "relay.zip"])
-    assert "--output is for one --arch" in capsys.readouterr().err
+        build.main(["--arch", "native", "--arch", "arm64"])
+    assert "--arch native goes with no other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [((), "async-relay.zip"), (("x86_64",), "async-relay-x86_64.zip"), (("native",), "async-relay-native.zip")],
+)
+def test_a_zip_for_one_processor_says_so(arguments: tuple[str, ...], name: str) -> None:
+    """The plain name is the one that any Architecture can take."""
+    options = build._options([word for each in arguments for word in ("--arch", each)])
+    assert options.output == ROOT / "build" / name
+
+
+def test_a_module_that_is_not_there_is_one_sentence() -> None:
+    """It is refused before anything is downloaded."""
+    done = run("--module", "nope.py")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "The module nope.py does not exist.\n")
+
+
+def make(directory: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 our own words, no shell
+        [str(shutil.which("make")), *words, *(f"{name}={value}" for name, value in variables.items())],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=directory,
+    )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The Makefile beside a build script that only notes that it ran, and whether it could compile."""
+    for name in ("packaging", "async_relay"):
+        (tmp_path / name).mkdir()
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "handler.py", "orders.py"):
+        (tmp_path / name).touch()
+    (tmp_path / "packaging" / "build.py").write_text(
+        "import pathlib, sys\n"
+        "if '--contents' in sys.argv:\n"
+        "    print(pathlib.Path('compiler').exists(), *sys.argv[2:])\n"
+        "else:\n"
+        "    pathlib.Path(sys.argv[2]).touch()\n"
+        "    print('made', *sys.argv[3:])\n"
+    )
+    return tmp_path
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
+def test_make_makes_a_zip_once(checkout: Path) -> None:
+    """Until its modules change, what is in them, or whether there is a Python that can compile."""
+
+    def made(*words: str, **variables: str) -> str:
+        done = make(checkout, "build", *words, PYTHON=sys.executable, **variables)
+        assert (done.returncode, done.stderr) == (0, "")
+        return "" if "Nothing to be done" in done.stdout else done.stdout.strip()
+
+    assert made() == "made"
+    assert made() == ""
+    (checkout / "compiler").touch()
+    assert made() == "made"
+    assert made() == ""
+    assert made(MODULES="orders.py") == "made --module orders.py"
+    assert made(MODULES="orders.py") == ""
+    for path in checkout.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    assert made(MODULES="orders.py") == ""
+    (checkout / "orders.py").touch()
+    assert made(MODULES="orders.py") == "made --module orders.py"
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
+def test_make_leaves_a_missing_module_to_the_script(checkout: Path) -> None:
+    """So its sentence is the only one besides make's own."""
+    shutil.copy(SCRIPT, checkout / "packaging")
+    done = make(checkout, "build", PYTHON=sys.executable, MODULES="nope.py")
+    assert done.returncode
+    sentence, of_make = done.stderr.splitlines()
+    assert sentence == "The module nope.py does not exist."
+    assert of_make.startswith("make: ***")
+
+
+def test_make_builds_every_function_of_the_template() -> None:
+    """Sam calls make for each function with the makefile method, and none of them names a processor."""
+    targets = (ROOT / "Makefile").read_text()
+    functions = re.findall(
+        r"^  (\w+):\n    Type: AWS::Serverless::Function", (ROOT / "template.yaml").read_text(), re.MULTILINE
+    )
+    [line] = [line for line in targets.splitlines() if line.startswith("build-")]
+    names, _, needs = line.partition(": ")
+    assert names.split() == [f"build-{name}" for name in functions]
+    assert needs == "build/async-relay.zip"
 
 
 def test_what_is_no_shared_object_is_left_as_it_is() -> None:

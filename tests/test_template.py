@@ -9,30 +9,19 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]  # it ships no types
+from cloudformation import ROOT, Stack, template
 
 from async_relay.metrics import NAMESPACE
 from async_relay.settings import Settings
 
-ROOT = Path(__file__).parent.parent
-PSEUDO = {
-    "AWS::Partition": "aws",
-    "AWS::Region": "eu-west-1",
-    "AWS::AccountId": "123456789012",
-    "AWS::URLSuffix": "amazonaws.com",
-    "AWS::StackName": "relay",
-}
-ABSENT = object()
-
 STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/Incident/stream/2026-01-01T00:00:00.000"
 EXISTING = {"IncidentStreamArn": STREAM, "ConnectionsTableName": "WebSocketConnections", "WebSocketApiId": "kote8jrryb"}
 FANOUT = {"FanoutMode": "fanout", "ConnectionsIndex": "by-shard"}
-LOGS = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
+LOGS = ["logs:CreateLogStream", "logs:PutLogEvents"]
 TABLE_OF_STACK = "ConnectionsTable.Arn"
 BROADCAST = {
     ("dynamodb:Scan", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"): [TABLE_OF_STACK],
@@ -47,148 +36,6 @@ QUERY = {
 RECEIVE = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
 
 
-@cache
-def template() -> dict[str, Any]:
-    """The template as it is written, in CloudFormation's JSON form."""
-    loaded: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))
-    return loaded
-
-
-class Stack:
-    """The template for these parameters: only what its conditions let through, no intrinsic function left."""
-
-    def __init__(self, **parameters: str) -> None:
-        self._template = template()
-        defaults = {name: str(each.get("Default", "")) for name, each in self._template["Parameters"].items()}
-        assert parameters.keys() <= defaults.keys()
-        self._values = PSEUDO | defaults | parameters
-        self.resources = self._kept("Resources")
-        self.outputs = {name: each["Value"] for name, each in self._kept("Outputs").items()}
-
-    def of(self, kind: str) -> dict[str, Any]:
-        """The properties of the resources of a type, by name."""
-        return {
-            name: each.get("Properties", {}) for name, each in self.resources.items() if each["Type"] == f"AWS::{kind}"
-        }
-
-    def properties(self, name: str) -> Any:
-        return self.resources[name]["Properties"]
-
-    def functions(self) -> dict[str, Any]:
-        """The functions with what ``Globals`` says of all of them."""
-        shared = self._resolve(self._template["Globals"]["Function"])
-        merged = {}
-        for name, own in self.of("Serverless::Function").items():
-            variables = shared["Environment"]["Variables"] | own.get("Environment", {}).get("Variables", {})
-            merged[name] = shared | own | {"Environment": variables}
-        return merged
-
-    def mappings(self) -> dict[str, Any]:
-        """Function and event to the event's properties."""
-        return {
-            f"{name}.{event}": {"Type": each["Type"]} | each["Properties"]
-            for name, function in self.functions().items()
-            for event, each in function.get("Events", {}).items()
-        }
-
-    def statements(self, role: str) -> dict[tuple[str, ...], list[str]]:
-        """What a role may do, to what."""
-        allowed: dict[tuple[str, ...], list[str]] = {}
-        for policy in self.properties(role)["Policies"]:
-            for statement in policy["PolicyDocument"]["Statement"]:
-                assert statement["Effect"] == "Allow"
-                resources = statement["Resource"]
-                allowed[tuple(statement["Action"])] = resources if isinstance(resources, list) else [resources]
-        return allowed
-
-    def _kept(self, section: str) -> dict[str, Any]:
-        return {
-            name: self._resolve(each)
-            for name, each in self._template[section].items()
-            if "Condition" not in each or self._holds(each["Condition"])
-        }
-
-    def _holds(self, condition: str) -> bool:
-        return bool(self._resolve(self._template["Conditions"][condition]))
-
-    def _resolve(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return [each for each in map(self._resolve, value) if each is not ABSENT]
-        if not isinstance(value, dict):
-            return value
-        if len(value) == 1:
-            [(name, argument)] = value.items()
-            if name in {"Ref", "Condition"} or name.startswith("Fn::"):
-                return getattr(self, "_" + name.removeprefix("Fn::").lower())(argument)
-        resolved = {name: self._resolve(each) for name, each in value.items()}
-        return {name: each for name, each in resolved.items() if each is not ABSENT}
-
-    def _ref(self, name: str) -> Any:
-        if name == "AWS::NoValue":
-            return ABSENT
-        if name in self._values:
-            return self._values[name]
-        if name in self._mapping_names():
-            return name
-        resource = self._template["Resources"][name]
-        if resource["Type"] == "AWS::SQS::Queue":
-            suffix = ".fifo" if resource["Properties"].get("FifoQueue") else ""
-            return f"https://sqs.eu-west-1.amazonaws.com/123456789012/{name}{suffix}"
-        return name
-
-    def _mapping_names(self) -> set[str]:
-        """What SAM calls the mappings it makes of the functions' events."""
-        return {
-            name + event
-            for name, each in self._template["Resources"].items()
-            for event in each.get("Properties", {}).get("Events", {})
-        }
-
-    def _condition(self, name: str) -> bool:
-        return self._holds(name)
-
-    def _getatt(self, path: list[str] | str) -> str:
-        parts = path.split(".") if isinstance(path, str) else path
-        assert parts[0] in self._template["Resources"]
-        return ".".join(parts)
-
-    def _sub(self, argument: Any) -> str:
-        text, names = argument if isinstance(argument, list) else (argument, {})
-        own = {name: self._resolve(each) for name, each in names.items()}
-
-        def value(match: re.Match[str]) -> str:
-            name = match[1]
-            if name in own:
-                return str(own[name])
-            return self._getatt(name) if "." in name else str(self._ref(name))
-
-        return re.sub(r"\$\{([\w:.]+)\}", value, text)
-
-    def _if(self, argument: list[Any]) -> Any:
-        condition, yes, no = argument
-        return self._resolve(yes if self._holds(condition) else no)
-
-    def _equals(self, argument: list[Any]) -> bool:
-        one, other = map(self._resolve, argument)
-        return bool(one == other)
-
-    def _not(self, argument: list[Any]) -> bool:
-        return not self._resolve(argument[0])
-
-    def _and(self, argument: list[Any]) -> bool:
-        return all(map(self._resolve, argument))
-
-    def _findinmap(self, argument: list[Any]) -> Any:
-        table, row, column = map(self._resolve, argument)
-        return self._template["Mappings"][table][row][column]
-
-    def _split(self, argument: list[Any]) -> list[str]:
-        return str(self._resolve(argument[1])).split(argument[0])
-
-    def _select(self, argument: list[Any]) -> Any:
-        return self._resolve(argument[1])[int(argument[0])]
-
-
 @pytest.mark.parametrize(
     ("role", "expected"),
     [
@@ -200,6 +47,7 @@ class Stack:
                 ("dynamodb:DescribeStream", "dynamodb:GetShardIterator", "dynamodb:GetRecords"): [
                     "IncidentTable.StreamArn"
                 ],
+                ("dynamodb:ListStreams",): ["*"],
                 ("sqs:SendMessage",): ["RetryQueue.Arn", "DeadLetterQueue.Arn"],
                 ("s3:PutObject",): ["StreamFailureBucket.Arn/*"],
                 ("s3:ListBucket",): ["StreamFailureBucket.Arn"],
@@ -245,7 +93,8 @@ def test_the_roles_of_the_fanout() -> None:
 def test_no_role_is_wider_than_it_says(parameters: dict[str, str]) -> None:
     """Every role is one function's, Lambda alone may take it on, and no action or whole resource is a wildcard.
 
-    Only connections and the objects of the bucket for failures have names nobody knows before.
+    Only connections and the objects of the bucket for failures have names nobody knows before, and
+    the action that lists streams has no resource to name.
     """
     stack = Stack(**parameters)
     roles = stack.of("IAM::Role")
@@ -255,6 +104,8 @@ def test_no_role_is_wider_than_it_says(parameters: dict[str, str]) -> None:
         assert trust["Principal"] == {"Service": "lambda.amazonaws.com"}
         assert "ManagedPolicyArns" not in role
         for actions, resources in stack.statements(name).items():
+            if actions == ("dynamodb:ListStreams",):
+                continue
             assert not [action for action in actions if "*" in action]
             assert not [
                 each
@@ -430,7 +281,9 @@ def test_the_index_of_the_connections_table() -> None:
     assert {"AttributeName": "shard", "AttributeType": "N"} in table["AttributeDefinitions"]
 
 
-@pytest.mark.parametrize("parameters", [{}, FANOUT], ids=["plain", "fanout"])
+@pytest.mark.parametrize(
+    "parameters", [{}, FANOUT, FANOUT | {"ConnectionsIndexSweep": "off"}], ids=["plain", "fanout", "index"]
+)
 def test_the_settings_of_every_function_are_accepted(parameters: dict[str, str]) -> None:
     """Every variable is a setting by name, and every function would start with what it is given."""
     known = {field.name.upper() for field in fields(Settings)} | {"AWS_ENDPOINT_URL"}
@@ -458,16 +311,19 @@ def test_parameters_reach_the_settings() -> None:
         Transport="sdk",
         TtlHours="3",
         AccountPostsPerSecond="2500",
+        StreamShards="1",
         Coalesce="latest",
         MessageFormatter="builtins:pow",
         FanoutMode="auto",
         FanoutAutoClients="9",
+        ConnectionsIndex="by-shard",
         ConnectionsIndexSweep="off",
     )
+    assert not stack.refused
     settings = Settings.from_env(stack.functions()["RelayFunction"]["Environment"])
     assert (settings.max_concurrency, settings.post_timeout_seconds, settings.transport) == (7, 1.5, "sdk")
     assert (settings.retry_backoff_seconds, settings.max_delivery_attempts) == (0, 3)
-    assert (settings.fanout_shards, settings.ttl_hours, settings.max_posts_per_second) == (64, 3, 2500)
+    assert (settings.fanout_shards, settings.ttl_hours, settings.max_posts_per_second) == (64, 3, 2000)
     assert (settings.fanout_mode, settings.fanout_auto_clients, settings.coalesce) == ("auto", 9, True)
     assert settings.connections_index_sweep is False
     formatter: object = settings.message_formatter
@@ -475,16 +331,125 @@ def test_parameters_reach_the_settings() -> None:
     assert settings.fanout_queue_url
 
 
-def test_the_workers_together_stay_within_the_quota() -> None:
-    """For every allowed quota and number of workers there is a share, and the shares together are the quota."""
-    parameters = template()["Parameters"]
-    for quota in parameters["AccountPostsPerSecond"]["AllowedValues"]:
-        for workers in parameters["FanoutWorkers"]["AllowedValues"]:
-            stack = Stack(FanoutMode="fanout", AccountPostsPerSecond=str(quota), FanoutWorkers=str(workers))
-            share = Settings.from_env(stack.functions()["FanoutFunction"]["Environment"]).max_posts_per_second
-            assert share is not None
-            assert quota - workers < share * workers <= quota
-            assert stack.mappings()["FanoutFunction.Shard"]["ScalingConfig"]["MaximumConcurrency"] == str(workers)
+def test_whoever_posts_at_once_stays_within_the_quota() -> None:
+    """For every allowed quota and number of functions: relays or workers, and the retry workers beside them.
+
+    No share is smaller than it need be: the rest is less than a post for each function.
+    """
+    allowed = {name: each.get("AllowedValues", []) for name, each in template()["Parameters"].items()}
+    steering = ("StreamShards", "FanoutWorkers", "RetryWorkers")
+    for quota in allowed["AccountPostsPerSecond"]:
+        for number in range(max(len(allowed[name]) for name in steering)):
+            chosen = {name: str(allowed[name][number % len(allowed[name])]) for name in steering}
+            stack = Stack(FanoutMode="auto", AccountPostsPerSecond=str(quota), **chosen)
+            mappings, shares = stack.mappings(), {}
+            for name, function in stack.functions().items():
+                shares[name] = Settings.from_env(function["Environment"]).max_posts_per_second or 0.0
+            read = {"FanoutFunction.Shard": "FanoutWorkers", "DeliverFunction.Retry": "RetryWorkers"}
+            for mapping, steered in read.items():
+                assert mappings[mapping]["ScalingConfig"]["MaximumConcurrency"] == chosen[steered]
+            retry = shares["DeliverFunction"] * int(chosen["RetryWorkers"])
+            assert quota / 5 - int(chosen["RetryWorkers"]) < retry <= quota / 5
+            for name, steered in (("RelayFunction", "StreamShards"), ("FanoutFunction", "FanoutWorkers")):
+                posting = shares[name] * int(chosen[steered])
+                assert quota * 4 / 5 - int(chosen[steered]) < posting <= quota * 4 / 5
+                assert posting + retry <= quota
+
+
+def test_four_relays_are_reckoned_with() -> None:
+    """A new on-demand table's stream has about four shards, each with a relay function of its own."""
+    stack = Stack()
+    assert stack.parameter("StreamShards") == "4"
+    assert stack.functions()["RelayFunction"]["Environment"]["MAX_POSTS_PER_SECOND"] == "2000"
+
+
+def test_a_domain_of_ones_own() -> None:
+    """Posts and clients go to WebSocketEndpoint, which has no stage, whoever made the API; roles name the API still."""
+    for endpoint in ("https://ws.example.com", "https://ws.example.com/live/eu"):
+        for parameters in ({}, EXISTING):
+            stack = Stack(**parameters, WebSocketEndpoint=endpoint)
+            assert not stack.refused
+            for function in stack.functions().values():
+                assert function["Environment"]["WS_ENDPOINT"] == endpoint
+            api = parameters.get("WebSocketApiId", "WebSocketApi")
+            arn = f"arn:aws:execute-api:eu-west-1:123456789012:{api}/prod/POST/@connections/*"
+            assert stack.statements("RelayRole")[("execute-api:ManageConnections",)] == [arn]
+        assert Stack(WebSocketEndpoint=endpoint).outputs["WebSocketUrl"] == endpoint.replace("https", "wss")
+    address = Stack().outputs["WebSocketUrl"]
+    assert address == "wss://WebSocketApi.execute-api.eu-west-1.amazonaws.com/prod"
+
+
+def test_the_endpoint_beside_a_domain_of_ones_own_can_be_closed() -> None:
+    """It stays open until ExecuteApiEndpoint=off, so that clients have time to move."""
+    domain = "https://ws.example.com"
+    for parameters in ({}, {"WebSocketEndpoint": domain}):
+        assert Stack(**parameters).properties("WebSocketApi")["DisableExecuteApiEndpoint"] is False
+    closed = Stack(WebSocketEndpoint=domain, ExecuteApiEndpoint="off")
+    assert not closed.refused
+    assert closed.properties("WebSocketApi")["DisableExecuteApiEndpoint"] is True
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "taken"),
+    [
+        ("", True),
+        ("https://ws.example.com", True),
+        ("https://ws.example.com/live", True),
+        ("https://ws.example.com/", False),
+        ("https://ws.example.com/live/", False),
+        ("wss://ws.example.com", False),
+        ("http://ws.example.com", False),
+        ("ws.example.com", False),
+        ("https://example", False),
+        ("https://ws.example.com/live?x=1", False),
+        ("https://a@ws.example.com", False),
+        ("https://ws.example.com:8443", False),
+    ],
+)
+def test_what_is_a_domain_of_ones_own(endpoint: str, taken: bool) -> None:
+    """An https URL, with the path of the mapping or without, that has nothing behind it."""
+    pattern = template()["Parameters"]["WebSocketEndpoint"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, endpoint)) == taken
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"WebSocketApiId": "kote8jrryb"}, "WebSocketApiId needs ConnectionsTableName"),
+        (EXISTING | {"ExecuteApiEndpoint": "off", "WebSocketEndpoint": "https://ws.example.com"}, "stack's own API"),
+        ({"ExecuteApiEndpoint": "off"}, "ExecuteApiEndpoint=off needs WebSocketEndpoint"),
+        ({"ConnectionsIndexSweep": "off"}, "ConnectionsIndexSweep=off needs ConnectionsIndex"),
+        ({"IncidentStreamArn": STREAM, "IncidentTableProtection": "on"}, "the stack's own table"),
+    ],
+)
+def test_stacks_that_are_refused(parameters: dict[str, str], sentence: str) -> None:
+    """Where nothing could arrive, or a parameter would not do what it says, one sentence says what is missing."""
+    [refused] = Stack(**parameters).refused
+    assert sentence in refused
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        EXISTING,
+        EXISTING | FANOUT | {"ConnectionsIndexSweep": "off"},
+        {"ConnectionsTableName": "WebSocketConnections"},
+        {"IncidentStreamArn": STREAM},
+        {"IncidentTableProtection": "on"},
+        {"LocalEndpoint": "http://127.0.0.1:4566"},
+        {"Alarms": "false", "AlarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:oncall"},
+    ],
+)
+def test_stacks_that_are_made(parameters: dict[str, str]) -> None:
+    """The rules refuse nothing that works."""
+    assert Stack(**parameters).refused == []
+
+
+def test_the_incident_table_can_be_protected() -> None:
+    """By default it is not: a table that nobody can delete stands in the way of a first deployment's rollback."""
+    assert Stack().properties("IncidentTable")["DeletionProtectionEnabled"] is False
+    assert Stack(IncidentTableProtection="on").properties("IncidentTable")["DeletionProtectionEnabled"] is True
 
 
 def test_handlers_exist() -> None:
@@ -528,7 +493,10 @@ def test_the_routes() -> None:
         assert permission["SourceArn"] == f"arn:aws:execute-api:eu-west-1:123456789012:WebSocketApi/live/{key}"
     stage = stack.properties("WebSocketStage")
     assert stage["AutoDeploy"] is True
-    assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == "500"
+    throttle = {"ThrottlingRateLimit": "500", "ThrottlingBurstLimit": "500"}
+    assert stage["RouteSettings"] == {"$connect": throttle, "$disconnect": throttle}
+    assert "DefaultRouteSettings" not in stage  # nobody knows whether it would hold up the posts
+    assert set(Stack().resources["WebSocketStage"]["DependsOn"]) == {"ConnectRoute", "DisconnectRoute"}
 
 
 def test_the_alarms() -> None:

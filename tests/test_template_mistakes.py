@@ -1,0 +1,333 @@
+"""Whole classes of mistakes in ``template.yaml``, each ruled out in every stack its parameters can make.
+
+``test_template.py`` says what the stack is; here is what no resource of it may be, whatever its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cloudformation import Stack, template
+
+from async_relay.aws.dynamodb import DynamoStore
+
+STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/Incident/stream/2026-01-01T00:00:00.000"
+EXISTING = {"IncidentStreamArn": STREAM, "ConnectionsTableName": "WebSocketConnections", "WebSocketApiId": "kote8jrryb"}
+FANOUT = {"FanoutMode": "fanout", "ConnectionsIndex": "by-shard"}
+#: Together these make every resource there is; a test below says so.
+STACKS = [
+    pytest.param(parameters, id=name)
+    for name, parameters in {
+        "default": {},
+        "fanout": FANOUT,
+        "queue": FANOUT | {"StreamFailureDestination": "queue"},
+        "existing": EXISTING | FANOUT,
+        "local": {"LocalEndpoint": "http://127.0.0.1:4566"},
+    }.items()
+]
+each_stack = pytest.mark.parametrize("parameters", STACKS)
+DAY = 86_400
+
+#: What outlives the stack, since nothing else has it; all other stores and logs go with the stack.
+KEPT = {
+    "IncidentTable": "the owner's data",
+    "DeadLetterQueue": "what was never delivered",
+    "FanoutDeadLetterQueue": "what was never delivered",
+    "StreamFailureQueue": "what Lambda gave up",
+    "StreamFailureBucket": "what Lambda gave up",
+    "DeadLetterQueuePolicy": "it guards the queue",
+    "FanoutDeadLetterQueuePolicy": "it guards the queue",
+    "StreamFailureQueuePolicy": "it guards the queue",
+    "StreamFailureBucketPolicy": "it guards the bucket",
+}
+STORES = {
+    "AWS::DynamoDB::Table",
+    "AWS::SQS::Queue",
+    "AWS::SQS::QueuePolicy",
+    "AWS::S3::Bucket",
+    "AWS::S3::BucketPolicy",
+    "AWS::Logs::LogGroup",
+}
+
+DEPTH, AGE = "ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"
+#: Metric, what is looked at of a period, seconds, periods looked at, how many of them must be above, and
+#: above what. Where a period has no data the alarm is quiet: no traffic is no trouble.
+ALARMS: dict[str, tuple[str, str, int, int, int, int]] = {
+    # One is one too many, for as long as it lies there.
+    "DeadLetterAlarm": (DEPTH, "Maximum", 60, 1, 1, 0),
+    "FanoutDeadLetterAlarm": (DEPTH, "Maximum", 60, 1, 1, 0),
+    "StreamFailureQueueAlarm": (DEPTH, "Maximum", 60, 1, 1, 0),
+    # One is one too many, but nothing shows it afterwards: it rings for an hour.
+    "StreamFailureAlarm": ("OnFailureDestinationDeliveredEventCount", "Sum", 60, 60, 1, 0),
+    "StreamLossAlarm": ("DroppedEventCount", "Sum", 60, 60, 1, 0),
+    # A minute, in milliseconds, three minutes long: a cold start or a deployment passes.
+    "IteratorAgeAlarm": ("IteratorAge", "Maximum", 60, 3, 3, 60_000),
+    # Seconds: the longest delay is 900, and twice that is still a job in its turn.
+    "RetryAgeAlarm": (AGE, "Maximum", 60, 1, 1, 1_800),
+    "FanoutAgeAlarm": (AGE, "Maximum", 60, 3, 3, 60),
+    # A function that fails for three minutes does not mend itself.
+    "RelayErrorsAlarm": ("Errors", "Sum", 60, 3, 3, 0),
+    "UnprovenAlarm": ("Unproven", "Maximum", 300, 1, 1, 0),
+}
+
+
+def walk(value: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping in it, at any depth."""
+    if isinstance(value, dict):
+        yield value
+        for each in value.values():
+            yield from walk(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from walk(each)
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def seconds_of(function: dict[str, Any]) -> int:
+    return int(function["Timeout"])
+
+
+def sources(stack: Stack) -> Iterator[tuple[str, dict[str, Any], str, dict[str, Any]]]:
+    """Each queue that a function reads, and the queue of its dead letters."""
+    queues = stack.of("SQS::Queue")
+    for mapping in stack.mappings().values():
+        if mapping["Type"] == "SQS":
+            name = mapping["Queue"].removesuffix(".Arn")
+            letters = queues[name]["RedrivePolicy"]["deadLetterTargetArn"].removesuffix(".Arn")
+            yield name, queues[name], letters, queues[letters]
+
+
+def test_the_stacks_here_have_every_resource() -> None:
+    """So a new resource is looked at as well."""
+    made = {name for each in STACKS for name in Stack(**each.values[0]).resources}  # type: ignore[arg-type]
+    assert made == set(template()["Resources"])
+
+
+@each_stack
+def test_nobody_is_let_in_by_a_star(parameters: dict[str, str]) -> None:
+    """Whoever may be anybody is refused something; what is allowed names action and resource."""
+    statements = [each for each in walk(Stack(**parameters).resources) if "Effect" in each]
+    assert statements
+    for statement in statements:
+        principals = [who for each in as_list(statement.get("Principal", [])) for who in walk_strings(each)]
+        if statement["Effect"] == "Deny":
+            assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+            assert principals == ["*"]
+            continue
+        assert statement["Effect"] == "Allow"
+        assert not {"NotAction", "NotResource", "NotPrincipal"} & statement.keys()
+        assert "*" not in principals
+        assert not [action for action in as_list(statement["Action"]) if "*" in action]
+        if "*" in as_list(statement.get("Resource", [])):
+            assert statement["Action"] == ["dynamodb:ListStreams"]
+
+
+def walk_strings(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for each in value.values() for text in walk_strings(each)]
+    return [text for each in value for text in walk_strings(each)] if isinstance(value, list) else [str(value)]
+
+
+@each_stack
+def test_only_this_api_may_call_its_functions(parameters: dict[str, str]) -> None:
+    """A function's permission is one service's, for one route of this account's API."""
+    for permission in Stack(**parameters).of("Lambda::Permission").values():
+        assert permission["Principal"] == "apigateway.amazonaws.com"
+        assert permission["Action"] == "lambda:InvokeFunction"
+        *arn, path = permission["SourceArn"].split(":")
+        assert ":".join(arn) == "arn:aws:execute-api:eu-west-1:123456789012"
+        api, stage, route = path.split("/")
+        assert (api, stage) == ("WebSocketApi", "prod")
+        assert route in {"$connect", "$disconnect"}
+
+
+@each_stack
+def test_every_store_says_what_becomes_of_it(parameters: dict[str, str]) -> None:
+    """What nothing else has outlives the stack, but not a creation that failed; the rest goes."""
+    for name, resource in Stack(**parameters).resources.items():
+        policies = (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy"))
+        if resource["Type"] not in STORES:
+            assert policies == (None, None), name
+        else:
+            assert policies == (("RetainExceptOnCreate", "Retain") if name in KEPT else ("Delete", "Delete")), name
+
+
+@each_stack
+def test_everything_at_rest_is_encrypted(parameters: dict[str, str]) -> None:
+    """Queues and buckets say so; DynamoDB and CloudWatch Logs always do, unless told to use another key."""
+    stack = Stack(**parameters)
+    assert all(queue["SqsManagedSseEnabled"] is True for queue in stack.of("SQS::Queue").values())
+    assert all("SSESpecification" not in table for table in stack.of("DynamoDB::Table").values())
+    for bucket in stack.of("S3::Bucket").values():
+        [rule] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert rule["ServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
+
+
+@each_stack
+def test_no_queue_or_bucket_takes_plain_http(parameters: dict[str, str]) -> None:
+    """Each has one policy, which refuses everything to everybody on a connection that is not TLS."""
+    stack = Stack(**parameters)
+    guarded = []
+    for kind, action, of in (("SQS::QueuePolicy", "sqs:*", "Queues"), ("S3::BucketPolicy", "s3:*", "Bucket")):
+        for name, policy in stack.of(kind).items():
+            [statement] = policy["PolicyDocument"]["Statement"]
+            store = name.removesuffix("Policy")
+            assert [each.split("/")[-1].removesuffix(".fifo") for each in as_list(policy[of])] == [store]
+            assert (statement["Effect"], statement["Action"]) == ("Deny", action)
+            assert as_list(statement["Resource"])[0] == f"{store}.Arn"
+            guarded.append(store)
+    assert sorted(guarded) == sorted([*stack.of("SQS::Queue"), *stack.of("S3::Bucket")])
+
+
+@each_stack
+def test_a_queue_of_dead_letters_takes_them_from_its_source_alone(parameters: dict[str, str]) -> None:
+    """Its policy names the source by the name that the source has; a queue of no queue's letters takes none."""
+    stack = Stack(**parameters)
+    expected: dict[str, Any] = {"StreamFailureQueue": {"redrivePermission": "denyAll"}}
+    for _, queue, letters, _ in sources(stack):
+        arn = f"arn:aws:sqs:eu-west-1:123456789012:{queue['QueueName']}"
+        expected[letters] = {"redrivePermission": "byQueue", "sourceQueueArns": [arn]}
+        assert queue["QueueName"].endswith(".fifo") == bool(queue.get("FifoQueue"))
+        assert queue["QueueName"].startswith("relay-")
+        assert "5f3a7c10" in queue["QueueName"]  # so a stack of the same name can be made again at once
+    for name, queue in stack.of("SQS::Queue").items():
+        assert queue.get("RedriveAllowPolicy") == expected.get(name), name
+
+
+@each_stack
+def test_a_message_is_hidden_tried_and_kept_long_enough(parameters: dict[str, str]) -> None:
+    """No job is served twice at once, given up before the stream would be, or forgotten before it is given up."""
+    stack = Stack(**parameters)
+    outage = int(stack.parameter("StreamRecordAgeSeconds"))
+    read = {name: each["Queue"] for name, each in stack.mappings().items() if "Queue" in each}
+    readers = {queue: name.partition(".")[0] for name, queue in read.items()}
+    for name, queue, _, letters in sources(stack):
+        timeout = seconds_of(stack.functions()[readers[f"{name}.Arn"]])
+        assert queue["VisibilityTimeout"] >= 6 * timeout  # as AWS advises
+        tries = queue["RedrivePolicy"]["maxReceiveCount"] * queue["VisibilityTimeout"]
+        assert outage <= tries < 2 * outage  # nor so long that nobody hears of it the same day
+        assert 2 * tries < queue["MessageRetentionPeriod"] == 4 * DAY
+        # A standard queue's dead letter keeps its first date.
+        assert letters["MessageRetentionPeriod"] == 14 * DAY
+        assert bool(queue.get("FifoQueue")) == bool(letters.get("FifoQueue"))
+    for name, queue in stack.of("SQS::Queue").items():
+        assert "DelaySeconds" not in queue, name
+        assert queue["MessageRetentionPeriod"] == (14 if name in KEPT else 4) * DAY
+
+
+@each_stack
+def test_how_the_sources_are_read(parameters: dict[str, str]) -> None:
+    """Sizes and limits of every mapping, each with its reason."""
+    stack = Stack(**parameters)
+    for name, mapping in stack.mappings().items():
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"], name
+        assert not {"MaximumBatchingWindowInSeconds", "TumblingWindowInSeconds", "Enabled"} & mapping.keys(), name
+    stream = stack.mappings()["RelayFunction.Stream"]
+    assert stream["BatchSize"] == 100
+    assert stream["ParallelizationFactor"] == 1  # StreamShards counts the relay functions
+    assert stream["BisectBatchOnFunctionError"] is True  # a record that kills the function ends alone
+    assert int(stream["MaximumRetryAttempts"]) == -1  # nobody knows how long a number of tries takes
+    assert 3 * 3600 <= int(stream["MaximumRecordAgeInSeconds"]) <= DAY // 2  # the stream itself forgets after a day
+    assert stream["StartingPosition"] == "TRIM_HORIZON"  # LATEST may miss what is written meanwhile
+    assert stack.mappings()["DeliverFunction.Retry"]["BatchSize"] == 10  # more needs a batching window
+    if "FanoutFunction.Shard" in stack.mappings():
+        assert stack.mappings()["FanoutFunction.Shard"]["BatchSize"] == 1  # one worker's share for one shard
+
+
+@each_stack
+def test_how_long_a_function_may_take(parameters: dict[str, str]) -> None:
+    """API Gateway waits 29 seconds for a route; a broadcast has a minute, which the queues' times go by."""
+    for name, function in Stack(**parameters).functions().items():
+        assert seconds_of(function) == (60 if function.get("Events") else 10), name
+        assert function["MemorySize"] == (1_769 if function.get("Events") else 512), name
+        assert "ReservedConcurrentExecutions" not in function, name
+
+
+@each_stack
+def test_every_alarm_is_as_the_table_says(parameters: dict[str, str]) -> None:
+    """Metric, statistic, time, threshold and direction; no alarm rings for want of data."""
+    stack = Stack(**parameters)
+    alarms = stack.of("CloudWatch::Alarm")
+    assert alarms.keys() <= ALARMS.keys()
+    assert bool(alarms) == ("LocalEndpoint" not in parameters)
+    for name, alarm in alarms.items():
+        periods = alarm["EvaluationPeriods"]
+        assert (
+            alarm["MetricName"],
+            alarm["Statistic"],
+            alarm["Period"],
+            periods,
+            alarm.get("DatapointsToAlarm", periods),
+            alarm["Threshold"],
+        ) == ALARMS[name], name
+        assert alarm["ComparisonOperator"] == "GreaterThanThreshold", name
+        assert alarm["TreatMissingData"] == "notBreaching", name
+        assert alarm.get("ActionsEnabled", True) is True, name
+        assert len(alarm["Dimensions"]) == 1, name
+        assert alarm["Namespace"] == namespace(alarm["Dimensions"][0]), name
+
+
+def namespace(dimension: dict[str, str]) -> str:
+    """Whose metrics have that dimension."""
+    return {
+        "QueueName": "AWS/SQS",
+        "FunctionName": "AWS/Lambda",
+        "EventSourceMappingUUID": "AWS/Lambda",
+        "service": "AsyncRelay",
+    }[dimension["Name"]]
+
+
+@each_stack
+def test_an_alarm_watches_what_its_name_says(parameters: dict[str, str]) -> None:
+    """Of two queues or functions that have the same metric, its own."""
+    watched = {
+        "DeadLetterAlarm": "DeadLetterQueue.QueueName",
+        "FanoutDeadLetterAlarm": "FanoutDeadLetterQueue.QueueName",
+        "StreamFailureQueueAlarm": "StreamFailureQueue.QueueName",
+        "StreamFailureAlarm": "RelayFunctionStream",
+        "StreamLossAlarm": "RelayFunctionStream",
+        "IteratorAgeAlarm": "RelayFunction",
+        "RetryAgeAlarm": "RetryQueue.QueueName",
+        "FanoutAgeAlarm": "FanoutQueue.QueueName",
+        "RelayErrorsAlarm": "RelayFunction",
+        "UnprovenAlarm": "async-relay",
+    }
+    for name, alarm in Stack(**parameters).of("CloudWatch::Alarm").items():
+        assert alarm["Dimensions"][0]["Value"] == watched[name]
+
+
+def test_the_incident_tables_stream_has_new_images() -> None:
+    """The relay reads nothing else; and what was deleted by mistake can be had again."""
+    table = Stack().properties("IncidentTable")
+    assert table["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+
+
+async def test_rows_die_by_the_attribute_that_the_store_writes() -> None:
+    """The code and the template name the same one."""
+    written: list[Any] = []
+
+    async def note(_action: str, requests: Sequence[Any]) -> None:
+        written.extend(requests)
+
+    store: Any = SimpleNamespace(_table="connections", _index=None, _write=note)
+    await DynamoStore.put(store, "a=", "client", created_at=1, ttl=4_711)
+    [dies_by] = [name for name, value in written[0]["Item"].items() if value == {"N": "4711"}]
+    table = Stack().properties("ConnectionsTable")
+    assert table["TimeToLiveSpecification"] == {"AttributeName": dies_by, "Enabled": True}
+
+
+@each_stack
+def test_tables_are_paid_by_use(parameters: dict[str, str]) -> None:
+    """No table has a capacity that a burst could exceed, or an attribute that no key uses."""
+    for table in Stack(**parameters).of("DynamoDB::Table").values():
+        assert table["BillingMode"] == "PAY_PER_REQUEST"
+        keys = [table["KeySchema"], *(index["KeySchema"] for index in table.get("GlobalSecondaryIndexes", []))]
+        used = {each["AttributeName"] for schema in keys for each in schema}
+        assert {each["AttributeName"] for each in table["AttributeDefinitions"]} == used
