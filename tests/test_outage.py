@@ -9,9 +9,10 @@ import asyncio
 import logging
 
 import pytest
+from cloudformation import Stack
 from lambda_models import Sqs, run_virtually
 from test_mappings import Deployed, good, names
-from test_template import FANOUT, Stack
+from test_template import FANOUT
 
 from async_relay.testing.memory import OK, Reply, Script
 from async_relay.wire.messages import Message
