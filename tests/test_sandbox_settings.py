@@ -15,7 +15,7 @@ from records import event, incident, record
 
 from async_relay.delivery.protocols import ConnectionStore, Transport
 from async_relay.errors import SettingsError, StoreUnavailable
-from async_relay.http import descriptors
+from async_relay.http.descriptors import RESERVED
 from async_relay.sandbox import Sandbox
 from async_relay.settings import Settings
 from async_relay.testing.memory import NEVER, OK, MemoryServices, MemoryStore, MemoryTransport, Reply
@@ -28,7 +28,7 @@ NOTHING_BACK: dict[str, list[Any]] = {"batchItemFailures": []}
 RETRY = "https://sqs.eu-west-1.amazonaws.com/1/retry"
 LETTERS = "https://sqs.eu-west-1.amazonaws.com/1/letters"
 FANOUT = "https://sqs.eu-west-1.amazonaws.com/1/fanout.fifo"
-QUEUES = {"RETRY_QUEUE_URL": RETRY, "DEAD_LETTER_QUEUE_URL": LETTERS, "FANOUT_QUEUE_URL": FANOUT}
+QUEUES: dict[str, Any] = {"RETRY_QUEUE_URL": RETRY, "DEAD_LETTER_QUEUE_URL": LETTERS, "FANOUT_QUEUE_URL": FANOUT}
 ROUTE = {"requestContext": {"connectionId": "a="}}
 
 
@@ -63,7 +63,7 @@ class Box:
         script: Callable[[str, Message], Reply] = lambda _id, _message: OK,
         *,
         services: MemoryServices | None = None,
-        **environ: str,
+        **environ: Any,
     ) -> None:
         self.posts = Posts(script)
         self.services = services or MemoryServices(MemoryStore(names(clients)))
@@ -116,7 +116,7 @@ async def test_so_many_posts_are_in_flight_as_max_concurrency_says(bound: int) -
 
 async def test_never_more_posts_are_in_flight_than_there_are_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever MAX_CONCURRENCY says: a process with few descriptors posts to as many at once as it can open."""
-    monkeypatch.setattr(descriptors.resource, "getrlimit", lambda _which: (descriptors.RESERVED + 176, -1))
+    monkeypatch.setattr("resource.getrlimit", lambda _which: (RESERVED + 176, -1))
     box = Box(1_000, lambda _id, _message: Reply(200, 0.05), MAX_CONCURRENCY="800")
     assert await box.stream() == NOTHING_BACK
     assert box.posts.most_in_flight == 176
@@ -133,7 +133,7 @@ async def test_no_more_posts_a_second_than_the_ceiling() -> None:
 @pytest.mark.parametrize(("timeout", "until"), [("0.5", 8.3), ("1", 7.8)])
 async def test_posts_are_begun_until_one_post_timeout_before_the_end(timeout: str, until: float) -> None:
     """A short POST_TIMEOUT_SECONDS leaves more of ten seconds for posts: all but it, the queues' and the return's."""
-    more = {"MAX_CONCURRENCY": "1", "POST_TIMEOUT_SECONDS": timeout, "RETRY_QUEUE_URL": RETRY}
+    more: dict[str, Any] = {"MAX_CONCURRENCY": "1", "POST_TIMEOUT_SECONDS": timeout, "RETRY_QUEUE_URL": RETRY}
     box = Box(1_000, lambda _id, _message: Reply(200, 0.05), **more)
     start = asyncio.get_running_loop().time()
     assert await box.stream(seconds=10) == NOTHING_BACK
@@ -157,7 +157,7 @@ async def test_the_retry_queue_waits_and_gives_up_as_the_settings_say() -> None:
 @pytest.mark.parametrize(("sweep", "kind"), [("on", ShardKind.SEGMENT), ("off", ShardKind.PARTITION)])
 async def test_a_batch_is_dispatched_to_the_shards_the_settings_make(sweep: str, kind: ShardKind) -> None:
     """As many as FANOUT_SHARDS, of the index's partitions where every row is sure to be in one."""
-    more = {"FANOUT_SHARDS": "3", "CONNECTIONS_INDEX": "by-shard", "CONNECTIONS_INDEX_SWEEP": sweep}
+    more: dict[str, Any] = {"FANOUT_SHARDS": "3", "CONNECTIONS_INDEX": "by-shard", "CONNECTIONS_INDEX_SWEEP": sweep}
     box = Box(5, **QUEUES, **more)
     assert await box.stream() == NOTHING_BACK
     jobs = [Job.decode(json.dumps(body)) for body, _ in box.sent(FANOUT)]

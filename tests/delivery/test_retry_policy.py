@@ -161,13 +161,12 @@ def test_the_rate_hears_of_each_refusal_with_all_there_is_to_know() -> None:
 
 def test_refused_all_is_refusals_and_not_one_200() -> None:
     """Nothing refused is not all refused, and one 200 ends it."""
-    decides = policy()
-    steps(decides, lane(), ServerError(), 1)
-    assert not decides.refused_all
-    steps(decides, lane(), Throttled(), 1)
-    assert decides.refused_all
-    decides.served = 1
-    assert not decides.refused_all
+    decides, said = policy(), []
+    for error, served in ((ServerError(), 0), (Throttled(), 0), (Throttled(), 1)):
+        steps(decides, lane(), error, 1)
+        decides.served = served
+        said.append(decides.refused_all)
+    assert said == [False, True, False]
 
 
 def test_a_full_buffers_429_counts_a_try() -> None:
