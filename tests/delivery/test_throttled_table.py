@@ -333,7 +333,7 @@ class Timed(MemoryQueue):
 
 
 def stopped() -> tuple[DownAfterAPage, list[dict[str, Any]]]:
-    """A table of which one group's shard stops after a page, and three jobs of that group, of which two share a read."""
+    """A table of which one group's shard stops after a page, and three jobs of that group; two share a read."""
     store = DownAfterAPage(names(200), page_size=20)
     store.closed = frozenset({0})
     jobs = [Job((message(number),), shard=Shard(0, 2), attempt=attempt) for number, attempt in ((1, 1), (2, 1), (3, 2))]
