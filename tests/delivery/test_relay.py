@@ -396,6 +396,17 @@ async def test_a_queue_that_hangs_hands_the_records_back_in_time() -> None:
     assert 9 <= stage.took <= 10
 
 
+async def test_time_is_kept_back_for_queues_that_were_never_used() -> None:
+    """Posts that hang are cut a second before the deadline, so that a first send has the time to connect."""
+    stage = Stage(only("", Reply(200, NEVER, arrives=False)), names("hang", 30))
+    assert stage.retry
+    stage.retry.delay = 0.9
+    assert await stage.stream(*records(1), seconds=6) == back()
+    assert sorted(client.connection_id for job, _ in stage.requeued() for client in job.clients) == sorted(
+        names("hang", 30)
+    )
+
+
 async def test_time_is_kept_back_for_a_queue_that_was_slow_before() -> None:
     """After a send that took two seconds the next broadcast ends four seconds before its deadline."""
     stage = Stage(only("sick", Reply(500)), ["sick="])
