@@ -15,27 +15,44 @@ from async_relay.aws.session import Service
 from async_relay.testing import Answer
 from async_relay.testing.scripts import Ending, Script
 
+#: What DescribeTable says of a table with the index ``by-shard``.
+DESCRIBED = {
+    "Table": {
+        "AttributeDefinitions": [{"AttributeName": "shard", "AttributeType": "N"}],
+        "GlobalSecondaryIndexes": [
+            {
+                "IndexName": "by-shard",
+                "KeySchema": [{"AttributeName": "shard", "KeyType": "HASH"}],
+                "Projection": {"ProjectionType": "ALL"},
+            }
+        ],
+    }
+}
+
 
 def content(value: Any) -> Answer:
     return Answer(body=json.dumps(value).encode())
 
 
 class AwsServer:
-    """``requests`` are the operations and what was asked, in the order of arrival."""
+    """``requests`` are the operations and what was asked, in the order of arrival; ``sockets`` are open now."""
 
     def __init__(self, *scripts: Script) -> None:
         self.scripts = list(scripts)
         self.requests: list[tuple[str, Any]] = []
         self.agents: list[str] = []
+        self.sockets = 0
         self.url = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.sockets += 1
         try:
             while await self._serve_one(reader, writer):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self.sockets -= 1
             writer.close()
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
+import sys
 import time
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,6 +17,62 @@ from records import event as stream_event
 
 from async_relay.errors import RelayError, SettingsError
 from async_relay.testing import Answer, Cut, Gateway, Hang, RateLimit, Until
+from async_relay.testing.memory import MemoryServices, MemoryStore
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The module after a cold start, over doubles in memory."""
+    monkeypatch.setenv("WS_ENDPOINT", "https://ws.example.com/prod")
+    monkeypatch.setenv("CONNECTIONS_TABLE", "connections")
+    sys.modules.pop("handler", None)
+    module = importlib.import_module("handler")
+    module._sandbox._services = MemoryServices(MemoryStore(["a=", "b="]))
+    yield module
+    module._runner.close()
+    sys.modules.pop("handler", None)
+
+
+class Noted:
+    """A sandbox that answers each call with its name, what it was called with, and the loop it ran in."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*arguments: Any) -> Any:
+            return name, arguments, asyncio.get_running_loop()
+
+        return call
+
+
+def test_each_entry_point_is_one_call_of_the_sandbox(loaded: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the event and the context, without which there is no deadline; all in one loop, whose sockets stay open."""
+    monkeypatch.setattr(loaded, "_sandbox", Noted())
+    calls = {
+        "lambda_handler": "on_stream",
+        "deliver_handler": "on_jobs",
+        "connect_handler": "on_connect",
+        "disconnect_handler": "on_disconnect",
+    }
+    event, context, loops = object(), object(), set()
+    for entry_point, method in calls.items():
+        name, arguments, loop = getattr(loaded, entry_point)(event, context)
+        assert (name, arguments) == (method, (event, context))
+        assert getattr(loaded, entry_point)(event)[1] == (event, None)
+        loops.add(loop)
+    assert len(loops) == 1
+
+
+def test_a_broadcast_is_a_line_of_metrics_and_a_failure_a_line_of_json(
+    loaded: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Lambda hands them to CloudWatch: on standard output."""
+    assert loaded.lambda_handler(stream_event(*incidents(2))) == {"batchItemFailures": []}
+    assert json.loads(capsys.readouterr().out)["Delivered"] == [4]
+    loaded.deliver_handler({"Records": [{"messageId": "m-1", "body": "no job"}]})
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["level"], each["service"]) for each in lines if "level" in each] == [
+        ("ERROR", "async-relay"),
+        ("WARNING", "async-relay"),
+    ]
 
 
 async def test_two_thousand_clients_get_everything_in_order(gateway: Gateway, deployed: Deployed) -> None:

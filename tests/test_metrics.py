@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from async_relay.metrics import NAMESPACE, emit
@@ -26,3 +27,21 @@ def test_a_broadcast_is_one_line_of_embedded_metrics(capsys: pytest.CaptureFixtu
             "RateLimit": "Count/Second",
         }
         assert fields["Posts"] == [posts]
+
+
+def test_the_figures_bear_the_services_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not POWERTOOLS_SERVICE_NAME's default, under which every function's would be one."""
+    emit({"posts": 1})
+    fields = json.loads(capsys.readouterr().out)
+    assert (fields["service"], NAMESPACE) == ("async-relay", "AsyncRelay")
+    assert fields["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"]]
+
+
+def test_where_powertools_cannot_be_loaded_there_are_no_metrics_and_a_line(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was delivered is delivered: nothing is raised, and the log says what is missing."""
+    monkeypatch.setitem(sys.modules, "aws_lambda_powertools.metrics", None)
+    emit({"posts": 1})
+    assert capsys.readouterr().out == ""
+    assert [each.getMessage() for each in caplog.records] == ["no metrics: Powertools cannot be loaded"]

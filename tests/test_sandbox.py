@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aws_server import AwsServer, aws_server, content
+from aws_server import DESCRIBED, AwsServer, aws_server, content
 from deployment import Context, incidents
 from records import event as stream_event
 
@@ -25,18 +25,6 @@ from async_relay.settings import Settings
 from async_relay.testing import Answer, Gateway, Hang
 from async_relay.testing.scripts import Script
 
-DESCRIBED = {
-    "Table": {
-        "AttributeDefinitions": [{"AttributeName": "shard", "AttributeType": "N"}],
-        "GlobalSecondaryIndexes": [
-            {
-                "IndexName": "by-shard",
-                "KeySchema": [{"AttributeName": "shard", "KeyType": "HASH"}],
-                "Projection": {"ProjectionType": "ALL"},
-            }
-        ],
-    }
-}
 ONE_ROW = {"Items": [{"connectionId": {"S": "a="}}], "Count": 1}
 JOBS = {"Records": [{"messageId": "m-1", "body": "{}"}, {"messageId": "m-2", "body": "{}"}]}
 ROUTE = {"requestContext": {"connectionId": "a="}}

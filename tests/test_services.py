@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from aws_server import aws_server, content
+from aws_server import DESCRIBED, aws_server, content
 from deployment import Context, incidents
 from records import event as stream_event
+from transports import CREDENTIALS, To, post
 
 from async_relay.aws import DynamoStore, SqsQueue
 from async_relay.aws.management_api import SdkTransport
-from async_relay.delivery.protocols import ConnectionStore, Transport
-from async_relay.errors import StoreUnavailable
+from async_relay.delivery.protocols import ConnectionStore, Entry, Transport
+from async_relay.errors import StoreUnavailable, TimedOut
+from async_relay.http.descriptors import RESERVED
 from async_relay.http.direct import DirectTransport
 from async_relay.sandbox import Sandbox
 from async_relay.services import AwsServices, Services, endpoint_region
 from async_relay.settings import Settings
+from async_relay.testing import Gateway, Hang
 from async_relay.testing.memory import MemoryServices, MemoryStore, Reply
+from async_relay.wire.jobs import Shard, ShardKind, shard_of
 
 ENVIRON = {
     "WS_ENDPOINT": "https://abc.execute-api.eu-north-1.amazonaws.com/prod",
@@ -173,3 +180,139 @@ def test_both_are_services() -> None:
 def test_the_region_to_sign_for_stands_in_the_host_name(endpoint: str, region: str | None) -> None:
     """Only in API Gateway's own; a custom domain's is the environment's."""
     assert endpoint_region(endpoint) == region
+
+
+async def signed_by(services: AwsServices) -> bytes:
+    """A request as the direct transport signs it."""
+    transport = await services.transport()
+    assert isinstance(transport, DirectTransport)
+    await transport.begin()
+    request = transport.pool.requests.request(To("a="), b"{}", "0" * 64)
+    await transport.close()
+    await services.close()
+    return request
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "region"),
+    [
+        ("https://abc.execute-api.eu-north-1.amazonaws.com/prod", "eu-north-1"),
+        ("https://ws.example.com/prod", "ca-west-1"),
+        ("https://abc.other-api.eu-north-1.amazonaws.com/prod", "ca-west-1"),
+    ],
+)
+@pytest.mark.parametrize("transport", ["direct", "sdk"])
+async def test_posts_are_signed_for_the_apis_region_and_by_the_environments_credentials(
+    endpoint: str, region: str, transport: str
+) -> None:
+    """The host name's Region, else the environment's; no variable comes from anywhere but the environment given."""
+    environ = ENVIRON | {"AWS_REGION": "ca-west-1", "AWS_ACCESS_KEY_ID": "AKIDOFTHEGIVEN"}
+    services = AwsServices(settings(WS_ENDPOINT=endpoint, TRANSPORT=transport), environ)
+    if transport == "direct":
+        assert (
+            f"Credential=AKIDOFTHEGIVEN/{datetime.now(UTC):%Y%m%d}/{region}/execute-api/".encode()
+            in await signed_by(services)
+        )
+        return
+    opened: Any = await services.transport()
+    assert opened._client.meta.region_name == region
+    assert opened._client.meta.endpoint_url == endpoint
+    await opened.close()
+    await services.close()
+
+
+async def test_a_region_nobody_names_is_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A custom domain, and no Region in the environment: no reason not to start."""
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    environ = {name: value for name, value in ENVIRON.items() if name != "AWS_REGION"}
+    services = AwsServices(settings(WS_ENDPOINT="https://ws.example.com/prod"), environ)
+    assert b"/us-east-1/execute-api/" in await signed_by(services)
+
+
+@pytest.mark.parametrize("transport", ["direct", "sdk"])
+async def test_a_post_times_out_after_what_the_setting_says(transport: str, gateway: Gateway) -> None:
+    """POST_TIMEOUT_SECONDS is for either transport."""
+    gateway.play(Hang())
+    secrets = {"AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key, "AWS_SESSION_TOKEN": CREDENTIALS.token or ""}
+    environ = ENVIRON | secrets | {"AWS_CA_BUNDLE": gateway.ca_file}
+    more = {"WS_ENDPOINT": gateway.endpoint, "POST_TIMEOUT_SECONDS": "0.1", "TRANSPORT": transport}
+    services = AwsServices(settings(**more), environ)
+    opened = await services.transport()
+    await opened.begin()
+    start = time.monotonic()
+    assert isinstance(await post(opened, "a="), TimedOut)
+    assert time.monotonic() - start < 1.5
+    await opened.close()
+    await services.close()
+
+
+@pytest.mark.parametrize(("wanted", "sockets"), [("3", 3), ("170", 170), ("800", 176)])
+async def test_there_are_as_many_sockets_as_max_concurrency_says_and_descriptors_allow(
+    wanted: str, sockets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of either transport: more or fewer than by default."""
+    monkeypatch.setattr("resource.getrlimit", lambda _which: (RESERVED + 176, -1))
+    for transport in ("direct", "sdk"):
+        services = AwsServices(settings(MAX_CONCURRENCY=wanted, TRANSPORT=transport), ENVIRON)
+        opened: Any = await services.transport()
+        if transport == "direct":
+            assert opened.pool._max_sockets == sockets
+        else:
+            assert opened._client.meta.config.max_pool_connections == sockets
+        await opened.close()
+        await services.close()
+
+
+@pytest.mark.parametrize(("transport", "agent"), [("direct", "own sockets"), ("sdk", "sdk")])
+async def test_the_table_is_asked_over_what_the_transport_is_made_of(
+    transport: str, agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRANSPORT=sdk is for who cannot use our own sockets: then no call uses them; closing closes every socket."""
+    async with aws_server(content({"Count": 3})) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        services = AwsServices(settings(TRANSPORT=transport), ENVIRON | {"AWS_ENDPOINT_URL": server.url})
+        store = await services.store()
+        assert await store.count(1) == 3
+        assert server.agents == [agent]
+        assert server.sockets == 1
+        await services.close()
+        async with asyncio.timeout(2):
+            while server.sockets:  # noqa: ASYNC110 - the server has no event for a closed socket
+                await asyncio.sleep(0.01)
+
+
+async def test_jobs_go_to_sqs_and_rows_come_from_dynamodb() -> None:
+    """Each service has its own endpoint, and the queue its URL."""
+    async with aws_server(content({"Successful": [{"Id": "0"}]})) as sqs, aws_server(content({"Count": 1})) as dynamodb:
+        endpoints = {"AWS_ENDPOINT_URL_SQS": sqs.url, "AWS_ENDPOINT_URL_DYNAMODB": dynamodb.url}
+        services = AwsServices(settings(), ENVIRON | endpoints)
+        await (await services.store()).count(1)
+        await services.queue(RETRY).send([Entry("a body")])
+        await services.close()
+        assert [(name, request["QueueUrl"]) for name, request in sqs.requests] == [("SendMessageBatch", RETRY)]
+        assert [name for name, _ in dynamodb.requests] == ["Scan"]
+
+
+@pytest.mark.parametrize(
+    ("more", "shards", "operation"),
+    [
+        ({"CONNECTIONS_INDEX_SWEEP": "off", "FANOUT_SHARDS": "3"}, 3, "Query"),
+        ({"CONNECTIONS_INDEX_SWEEP": "off", "FANOUT_SHARDS": "3"}, 8, "Scan"),
+        ({"FANOUT_SHARDS": "3"}, 3, "Scan"),
+    ],
+    ids=["as set", "of another number", "swept"],
+)
+async def test_a_partition_is_read_from_the_index_the_settings_describe(
+    more: dict[str, str], shards: int, operation: str
+) -> None:
+    """Only of as many partitions as there are, and only once no row can lack its own."""
+    async with aws_server(content(DESCRIBED), content({"Items": []})) as server:
+        services = AwsServices(
+            settings(CONNECTIONS_INDEX="by-shard", **more), ENVIRON | {"AWS_ENDPOINT_URL": server.url}
+        )
+        store = await services.store()
+        await store.read(Shard(0, shards, ShardKind.PARTITION), None)
+        await store.put("a=", "", 0, 0)
+        await services.close()
+        assert [name for name, _ in server.requests] == ["DescribeTable", operation, "PutItem"]
+        assert int(server.requests[-1][1]["Item"]["shard"]["N"]) == shard_of("a=", 3)

@@ -119,3 +119,60 @@ async def test_two_jobs_that_name_the_same_gone_clients_delete_their_rows(client
     assert await relay.on_jobs({"Records": records}, 60) == {"batchItemFailures": []}
     assert sorted(deleted) == sorted(names)
     assert [each["undeleted"] for each in figures] == [0]
+
+
+async def test_thousands_of_rows_are_calls_of_a_thousand_and_a_refused_one_ends_none_of_the_others() -> None:
+    """A cancelled call leaves no more than that undone; the rows of the first stay, and all others go."""
+    table = Asked(refusals=1)
+    rows = Deletions(table)
+    names = [f"{number}=" for number in range(2_500)]
+    for each in names:
+        rows.add(each)
+    assert repr(rows) == "<2500 rows not deleted yet>"
+    await rows.finish(5)
+    assert table.calls == [names[:1_000], names[1_000:2_000], names[2_000:]]
+    assert rows.undeleted == 1_000
+
+
+async def test_a_bug_in_the_store_comes_out_at_the_end() -> None:
+    """What is no refusal of the table's is raised, and not taken for one."""
+
+    class Broken(MemoryStore):
+        async def delete(self, _connection_ids: Sequence[str]) -> None:
+            raise ZeroDivisionError
+
+    rows = Deletions(Broken())
+    rows.add("a=")
+    with pytest.raises(ZeroDivisionError):
+        await rows.finish(5)
+    await rows.cancel()
+
+
+async def test_cancelling_ends_the_call_under_way_before_it_returns() -> None:
+    """Nothing of it runs on into the next broadcast, and its rows and those behind it count as there."""
+    ended: list[str] = []
+
+    class Slow(MemoryStore):
+        async def delete(self, _connection_ids: Sequence[str]) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                ended.append("the call")
+
+    rows = Deletions(Slow())
+    rows.add("a=")
+    await asyncio.sleep(0)
+    rows.add("b=")
+    await rows.cancel()
+    assert (ended, rows.undeleted) == (["the call"], 2)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0])
+async def test_without_time_nothing_is_waited_for(seconds: float) -> None:
+    """However long the last calls may take otherwise."""
+    rows = Deletions(Silent())
+    rows.add("a=")
+    async with asyncio.timeout(1):
+        await rows.finish(seconds)
+    await rows.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from dataclasses import replace
@@ -16,13 +17,14 @@ from lambda_models import virtual_time
 from outcomes import History, messages, outcome_of
 
 from async_relay.delivery.deliveries import Delivery
-from async_relay.delivery.outbox import Outbox, Outgoing, PendingSend, Queues
+from async_relay.delivery.outbox import Outbox, Outgoing, PendingSend, Queues, group_entries
 from async_relay.delivery.protocols import Entry
 from async_relay.delivery.report import Outcome, Undelivered
 from async_relay.delivery.settlement import RequeuePolicy, Settlement, settle
-from async_relay.errors import PostError, Refused, TimedOut, TooLarge
+from async_relay.errors import PostError, Refused, StoreUnavailable, TimedOut, TooLarge
 from async_relay.testing.memory import MemoryQueue
-from async_relay.wire.jobs import Client, DeadLetter, Job, Shard
+from async_relay.wire.jobs import MAX_QUEUE_BODY_BYTES, Client, DeadLetter, Job, Shard
+from async_relay.wire.messages import Message
 
 NOW = 1_700_000_000_000
 POLICY = RequeuePolicy(max_attempts=3)
@@ -74,13 +76,6 @@ def test_a_continuation_goes_back_to_its_group() -> None:
     assert (rest.queue, rest.entry.group, rest.entry.delay, set(rest.at_stake)) == (FANOUT, "3", 0, {0, 1, 2})
     named, rest = outgoing(outcome, Queues(RETRY, LETTERS, FANOUT)).pending
     assert (named.queue, rest.queue) == (RETRY, RETRY)
-
-
-def test_a_group_goes_back_from_its_first_lost_message_on() -> None:
-    """Of a FIFO group all items behind the first lost one go back too; of others only the lost ones."""
-    run = Delivery(Job(messages(4), shard=Shard()), (4, 4, 6, 9), "0")
-    assert [run.at_stake(positions) for positions in ((), (3,), (2, 3), (1,))] == [set(), {9}, {6, 9}, {4, 6, 9}]
-    assert replace(run, group="").at_stake((0, 1, 2)) == {4, 6}
 
 
 def in_job(job: Job) -> list[tuple[str, int]]:
@@ -149,14 +144,107 @@ async def test_only_the_items_of_refused_entries_go_back() -> None:
 def test_a_large_letter_is_several_entries_with_the_same_items() -> None:
     """Whichever of them a queue refuses, the items go back."""
     clients = tuple(Client(f"{at:04}" + "x" * 100) for at in range(4_000))
-    letter = DeadLetter("refused", "", Job(messages(1), clients), NOW)
+    letter = DeadLetter("refused", "x" * 2_000, Job(messages(1), clients), NOW, "e" * 200, "1" * 200)
     pending = Outbox(Queues(dead_letters=LETTERS)).dead_letter(letter, frozenset({7})).pending
     assert len(pending) > 1
     assert {each.at_stake for each in pending} == {frozenset({7})}
     bodies: list[Any] = [json.loads(each.entry.body) for each in pending]
     assert sum(len(body["clients"]) for body in bodies) == 4_000
+    assert all(len(each.entry.body.encode()) <= MAX_QUEUE_BODY_BYTES for each in pending)
+
+
+def test_a_letter_fits_however_full_its_job_is() -> None:
+    """What the letter adds to a job of nearly 256 KiB makes two of it, and never one that has to be cut."""
+    clients = tuple(Client(f"{at:04}" + "x" * 100) for at in range(4_000))
+    fullest = Job(messages(1), clients).split()[0]
+    letter = DeadLetter("refused", "x" * 2_000, fullest, NOW, "e" * 200, "1" * 200)
+    bodies = [each.entry.body for each in Outbox(Queues(None, LETTERS)).dead_letter(letter, frozenset()).pending]
+    assert [client for body in bodies for client in Job.from_fields(json.loads(body)).clients] == [*fullest.clients]
+
+
+def test_a_job_for_thousands_of_clients_is_several_entries() -> None:
+    """Each fits into a message and waits as long, no client is forgotten, and all hold the same items."""
+    clients = [Undelivered(Client(f"{at:04}" + "x" * 100), TimedOut()) for at in range(4_000)]
+    found = outgoing(outcome_of(STREAM, undelivered=clients), Queues(RETRY, LETTERS)).pending
+    assert len(found) > 1
+    assert {(each.queue, each.entry.delay, each.at_stake) for each in found} == {(RETRY, 5, frozenset({0, 1, 2}))}
+    assert all(len(each.entry.body.encode()) <= MAX_QUEUE_BODY_BYTES for each in found)
+    assert sum(len(json.loads(each.entry.body)["clients"]) for each in found) == 4_000
+
+
+def test_a_table_that_gave_no_page_hands_its_items_back() -> None:
+    """Whichever queues there are: it would be requeued as it is."""
+    outcome = replace(outcome_of(STREAM), unread=True, failure=StoreUnavailable())
+    assert outgoing(outcome, Queues(RETRY, LETTERS, FANOUT), "0") == Outgoing(back=frozenset({0, 1, 2}))
+
+
+def test_a_groups_continuation_waits_outside_its_queue() -> None:
+    """A FIFO queue delays no message of its own, so the wait goes with the entry and not in it."""
+    job = replace(STREAM, shard=Shard(3, 8))
+    outcome = replace(outcome_of(job), unread=True, pages=1, cursor={"position": 2}, failure=StoreUnavailable())
+    (rest,) = outgoing(outcome, Queues(RETRY, LETTERS, FANOUT), "3").pending
+    assert (rest.queue, rest.wait, rest.entry.delay) == (FANOUT, 5, 0)
+    (rest,) = outgoing(outcome, Queues(RETRY, LETTERS, FANOUT)).pending
+    assert (rest.queue, rest.wait, rest.entry.delay, rest.entry.group) == (RETRY, 0, 5, "")
+
+
+def test_what_a_stream_leaves_over_goes_to_the_retry_queue_although_there_is_a_fifo_queue() -> None:
+    """Served by one function, where few are connected: its rest has no group, which a FIFO queue would refuse."""
+    outcome = replace(outcome_of(STREAM), unread=True, pages=1, cursor={"position": 2})
+    (rest,) = outgoing(outcome, Queues(RETRY, LETTERS, FANOUT)).pending
+    assert (rest.queue, rest.entry.group, rest.entry.deduplication_id) == (RETRY, "", "")
+
+
+def test_each_part_for_a_group_has_an_id_of_its_own() -> None:
+    """SQS would drop the second of two with one id, and the group needs the parts in order."""
+    payload = [Message.encode({"event_id": f"e{at}", "sequence": f"{at}", "pad": "x" * 60_000}) for at in range(10)]
+    entries = list(group_entries(Job(tuple(payload), shard=Shard(3, 8)), "3"))
+    assert len(entries) > 1
+    assert len({each.deduplication_id for each in entries}) == len(entries)
+    assert {each.group for each in entries} == {"3"}
+    sent = [message.sequence for each in entries for message in Job.decode(each.body).messages]
+    assert sent == [str(at) for at in range(10)]
+    same = (Message.encode({"pad": "x" * 100_000}),) * 4
+    alike = list(group_entries(Job(same, shard=Shard(3, 8), first_at=NOW), "3"))
+    assert len({each.deduplication_id for each in alike}) == len(alike) > 1
 
 
 def test_an_empty_settlement_is_nothing_to_send() -> None:
     """Neither an entry nor an item."""
     assert Outbox(Queues(RETRY, LETTERS)).settled(Settlement(), Delivery(STREAM, (0, 1, 2))) == Outgoing()
+
+
+@virtual_time
+async def test_what_a_queue_has_taken_of_a_send_does_not_go_back() -> None:
+    """A queue that refuses some entries of many costs the items of those, and the log says it."""
+    shaky = MemoryQueue(lambda entry: entry.body in ("2", "4"))
+    pending = [PendingSend(shaky, Entry(str(at)), frozenset({at})) for at in range(6)]
+    assert await Outbox(Queues()).send(pending, 10.0) == {2, 4}
+
+
+@virtual_time
+async def test_the_time_kept_back_is_twice_what_the_last_send_took() -> None:
+    """A second before any send, then twice as long as the last one took, and never less than 0.3 s."""
+    queue = MemoryQueue()
+    outbox = Outbox(Queues())
+    kept = [outbox.reserve]
+    for queue.delay in (2.0, 0.5, 0.01):
+        await outbox.send([PendingSend(queue, Entry("1"), frozenset())], 100.0)
+        kept.append(outbox.reserve)
+    assert kept == pytest.approx([1.0, 4.0, 1.0, 0.3])
+    await outbox.send([], 100.0)
+    assert outbox.reserve == pytest.approx(0.3)
+
+
+@virtual_time
+async def test_the_queues_are_sent_to_side_by_side_and_until_the_deadline() -> None:
+    """Two that take a second each take one; of one that hangs the items go back at the deadline, the others' not."""
+    first, second, hanging = MemoryQueue(delay=1.0), MemoryQueue(delay=1.0), MemoryQueue(delay=1_000.0)
+    time = asyncio.get_running_loop().time
+    pending = [PendingSend(queue, Entry("1"), frozenset({at})) for at, queue in enumerate((first, second))]
+    start = time()
+    assert await Outbox(Queues()).send(pending, start + 10) == frozenset()
+    assert time() - start == pytest.approx(1.0)
+    start = time()
+    assert await Outbox(Queues()).send([*pending, PendingSend(hanging, Entry("1"), frozenset({7}))], start + 10) == {7}
+    assert time() - start == pytest.approx(10.0)

@@ -494,3 +494,17 @@ def test_an_invocation_starts_a_new_round() -> None:
     Traffic(rate).refused(40)
     again = Traffic(rate, 1_000.05)
     assert again.round(refused=4) is None
+
+
+def test_what_was_learnt_is_forgotten_with_the_limit() -> None:
+    """Half a minute later a rate judges refusals and finds its first limit as one that knows nothing."""
+    known = cut()
+    for _ in range(5):
+        known.round(30, 10, served_again=3, refused_again=8)
+    seen = []
+    for rate in (known.rate, Rate()):
+        traffic = Traffic(rate, known.now + 31)
+        traffic.served(20)
+        verdicts = [traffic.refused(2, in_a_row) for in_a_row in (1, 2, 3)]
+        seen.append((verdicts, traffic.round(40, 2, 4, 6), traffic.round(40, 30), traffic.round(30, 2, 1, 2)))
+    assert seen[0] == seen[1]

@@ -22,7 +22,7 @@ from async_relay.delivery.relay import Failures, Relay
 from async_relay.delivery.settlement import RequeuePolicy
 from async_relay.errors import UndecodableRecord
 from async_relay.testing.memory import NEVER, OK, MemoryQueue, MemoryStore, MemoryTransport, Reply, Script
-from async_relay.wire.jobs import MAX_QUEUE_BODY_BYTES, Client, Job, Shard
+from async_relay.wire.jobs import MAX_QUEUE_BODY_BYTES, Client, Job, Shard, ShardKind
 from async_relay.wire.messages import Message
 from async_relay.wire.streams import read_record
 
@@ -64,9 +64,10 @@ class Stage:
         fanout: bool = False,
         policy: RequeuePolicy | None = None,
         rate: Rate | None = None,
+        store: MemoryStore | None = None,
         **options: Any,
     ) -> None:
-        self.store = MemoryStore(clients, page_size=page_size)
+        self.store = store or MemoryStore(clients, page_size=page_size)
         self.transport = MemoryTransport(script, timeout=timeout)
         self.retry = MemoryQueue() if retry else None
         self.letters = MemoryQueue() if letters else None
@@ -393,6 +394,17 @@ async def test_a_queue_that_hangs_hands_the_records_back_in_time() -> None:
     stage.relay._outbox.queues = Queues(SlowQueue(), stage.letters)
     assert await stage.stream(*records(2), seconds=10) == back(1, 2)
     assert 9 <= stage.took <= 10
+
+
+async def test_time_is_kept_back_for_queues_that_were_never_used() -> None:
+    """Posts that hang are cut a second before the deadline, so that a first send has the time to connect."""
+    stage = Stage(only("", Reply(200, NEVER, arrives=False)), names("hang", 30))
+    assert stage.retry
+    stage.retry.delay = 0.9
+    assert await stage.stream(*records(1), seconds=6) == back()
+    assert sorted(client.connection_id for job, _ in stage.requeued() for client in job.clients) == sorted(
+        names("hang", 30)
+    )
 
 
 async def test_time_is_kept_back_for_a_queue_that_was_slow_before() -> None:
@@ -748,3 +760,130 @@ async def test_a_count_that_hangs_does_not_eat_the_deadline() -> None:
     stage.store.delay = 100
     assert await stage.stream(*records(1), seconds=8) == back()
     assert len(stage.fanout.entries) == 8
+
+
+async def test_a_dispatched_job_says_what_part_it_is_for_and_since_when() -> None:
+    """The kind of its shard, which of how many, and the time of the dispatch in milliseconds."""
+    stage = Stage(fanout=True, shards=3, shard_kind=ShardKind.PARTITION)
+    assert stage.fanout
+    await asyncio.sleep(2)
+    assert await stage.stream(*records(1)) == back()
+    jobs = [Job.decode(entry.body) for entry in stage.fanout.entries]
+    assert [job.shard for job in jobs] == [Shard(at, 3, ShardKind.PARTITION) for at in range(3)]
+    assert {job.first_at for job in jobs} == {NOW_MS + 2_000}
+    assert len({entry.deduplication_id for entry in stage.fanout.entries}) == 3
+
+
+async def test_parts_that_are_alike_are_dispatched_all() -> None:
+    """A formatter that leaves out what tells records apart: SQS must not take the second part for the first again."""
+    stage = Stage(clients=["c="], fanout=True, shards=1, formatter=lambda *_: {"pad": "x" * 100_000})
+    assert stage.fanout
+    assert await stage.stream(*records(4)) == back()
+    assert len(stage.fanout.entries) > 1
+    assert await stage.jobs(*stage.fanout.take()) == back()
+    assert stage.transport.arrivals["c="] == 4
+
+
+async def test_every_shard_is_dispatched_to_whichever_other_was_refused() -> None:
+    """Of 120 shards one early one is refused: the others have their job, and the batch comes back for that one."""
+    stage = Stage(fanout=True, shards=120)
+    assert stage.fanout
+    stage.fanout.refuses = lambda entry: entry.group == "3"
+    assert await stage.stream(*records(2)) == back(1, 2)
+    assert [entry.group for entry in stage.fanout.entries] == [str(shard) for shard in range(120) if shard != 3]
+
+
+async def test_a_refused_later_part_gives_back_its_own_records_and_those_behind() -> None:
+    """What the parts before it held is dispatched for good."""
+    batch = [record(incident(number, arn="x" * 60_000), sequence=str(number)) for number in range(1, 11)]
+    stage = Stage(fanout=True, shards=2)
+    assert stage.fanout
+    await stage.stream(*batch)
+    parts = [[each.sequence for each in Job.decode(entry.body).messages] for entry in stage.fanout.take()][::2]
+    assert len(parts) > 2
+    stage = Stage(fanout=True, shards=2)
+    assert stage.fanout
+    stage.fanout.refuses = lambda entry: f'"sequence":"{parts[1][0]}"' in entry.body
+    assert await stage.stream(*batch) == back(*(each for part in parts[1:] for each in part))
+
+
+async def test_the_clients_are_counted_once_a_minute() -> None:
+    """A count reads the table: the next batches go by it, and one that failed is made again with the next batch."""
+    counts: list[float] = []
+
+    class Counting(MemoryStore):
+        async def count(self, enough: int) -> int:
+            counts.append(asyncio.get_running_loop().time())
+            return await super().count(enough)
+
+    store = Counting(names("c", 60))
+    stage = Stage(store=store, fanout=True, auto_clients=60)
+    start = asyncio.get_running_loop().time()
+    store.down = True
+    await stage.stream(*records(1))
+    store.down = False
+    for _ in range(13):
+        await stage.stream(*records(1))
+        await asyncio.sleep(10)
+    assert [round(at - start) for at in counts] == [0, 0, 70]
+
+
+# ── the log and the figures ─────────────────────────────────────────────────────────────────────
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What operators read since the last time, without what only a debugger sees."""
+    lines = [f"{each.levelname} {each.getMessage()}" for each in caplog.records if each.levelname != "DEBUG"]
+    caplog.clear()
+    return lines
+
+
+async def test_an_outage_is_one_error_with_its_reason_and_a_figure(caplog: pytest.LogCaptureFixture) -> None:
+    """And how many records or jobs went back of how many."""
+    stage = Stage(only("", Reply(403)), names("c", 30))
+    gone = record(incident(1), sequence="1", name="REMOVE")
+    assert await stage.stream(gone, *records(2, first=2)) == back(2, 3)
+    assert said(caplog) == ["ERROR nobody can be served: HTTP 403", "WARNING 2 of 3 records handed back"]
+    assert stage.figures[0]["systemic"] == 1
+    stage.transport.script = only("", Reply(-1))
+    stage.relay._outbox.queues = Queues(stage.retry, None)
+    assert await stage.jobs(Job(messages(1), (Client("c0="),)), "no job") == back("m0", "m1")
+    assert said(caplog) == [
+        "ERROR message m1 is not a job: the body is not JSON",
+        "ERROR nobody can be served: nothing listens",
+        "WARNING 2 of 2 jobs handed back",
+    ]
+
+
+async def test_a_dead_letter_is_one_error_that_tells_nothing_of_its_messages(caplog: pytest.LogCaptureFixture) -> None:
+    """The reason and the answer; and none where there is no queue for letters and the record comes back."""
+    stage = Stage(only("odd", Reply(400)), ["odd=", "c="])
+    assert await stage.stream(*records(1)) == back()
+    assert said(caplog) == ["ERROR a message cannot be delivered: refused, 1 clients answered HTTP 400"]
+    stage = Stage(only("odd", Reply(400)), ["odd=", "c="], letters=False)
+    assert await stage.stream(*records(1)) == back(1)
+    assert said(caplog) == ["WARNING 1 of 1 records handed back"]
+
+
+async def test_a_table_that_stops_answering_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """After how many pages, and what it said."""
+    stage = Stage(clients=names("c", 30), page_size=10)
+    stage.store.throttles = iter([False, False, True]).__next__
+    assert await stage.stream(*records(1)) == back()
+    assert said(caplog) == ["WARNING the table stopped answering after 2 pages: the table does not answer"]
+    assert len(stage.requeued()) == 1
+
+
+async def test_a_formatter_of_ones_own_makes_the_messages() -> None:
+    """The relay sends what it returns."""
+    stage = Stage(clients=["c="], formatter=lambda item, _event_id, _sequence: {"only": item["incident_id"]})
+    assert await stage.stream(*records(1)) == back()
+    assert json.loads(stage.transport.received["c="][0].body)["only"] == "inc-1"
+
+
+@pytest.mark.parametrize("seconds", [0.9, 2.0])
+async def test_with_little_time_left_some_of_it_is_for_the_clients(seconds: float) -> None:
+    """The queues keep a quarter of it, and not the second they would like to have."""
+    stage = Stage(lambda _id, _message: Reply(200, 0.1), names("c", 20), bound=5)
+    assert await stage.stream(*records(1), seconds=seconds) == back()
+    assert set(stage.transport.received) == set(names("c", 20))

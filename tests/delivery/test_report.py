@@ -73,3 +73,46 @@ def test_the_figures_add_up_the_jobs() -> None:
     }
     systemic = Report((), systemic=Forbidden(), unproven=4, rate_limit=250.0).figures()
     assert (systemic["systemic"], systemic["unproven"], systemic["rate_limit"]) == (1, 4, 250.0)
+
+
+def test_what_became_of_one_message_says_nothing_of_another() -> None:
+    """Another reason, or a 200, at another message leaves the verdict about this one as it is."""
+    outcome = refused_by(10, Refused("HTTP 400"))
+    outcome.reject("odd", None, 1, TooLarge("HTTP 413"))
+    outcome.delivered[1] = 5
+    assert outcome.refused_by_all(0, "refused", at_end=True)
+    assert not outcome.refused_by_all(1, "too_large", at_end=True)
+
+
+def test_the_figures_count_clients() -> None:
+    """Each client left over and each that refused a message, in every job, and not the jobs or the reasons."""
+    left = [Undelivered(Client(f"c{at}"), None) for at in range(3)]
+    rejected = [(Client(f"r{at}"), at % 2, Refused()) for at in range(5)]
+    outcomes = tuple(outcome_of(JOB, undelivered=left, rejected=rejected) for _ in range(2))
+    figures = Report(outcomes, undeleted=2, unproven=7).figures()
+    assert {name: figures[name] for name in ("left_over", "rejected", "undeleted", "unproven")} == {
+        "left_over": 6,
+        "rejected": 10,
+        "undeleted": 2,
+        "unproven": 7,
+    }
+
+
+def test_a_rejection_keeps_the_first_answer_and_every_clients_age() -> None:
+    """One group a message and reason, in the order of the answers."""
+    outcome = Outcome(JOB, [0, 0])
+    first = Refused("HTTP 400 first")
+    outcome.reject("a", 1, 0, first)
+    outcome.reject("b", 2, 0, Refused("HTTP 400 second"))
+    outcome.reject("a", 1, 1, TooLarge("HTTP 413"))
+    assert outcome.rejected[0, "refused"] == (first, [Client("a", 1), Client("b", 2)])
+    assert outcome.rejected[1, "too_large"].clients == [Client("a", 1)]
+
+
+def test_an_outcome_says_in_the_log_what_it_comes_to() -> None:
+    """Counted over its messages; and whether the table was read to its end."""
+    outcome = outcome_of(JOB, undelivered=[Undelivered(Client("a"), None)], rejected=[(Client("b"), 1, Refused())])
+    outcome.delivered[:], outcome.gone = [5, 4], 2
+    assert repr(outcome) == "<9 delivered of 2 messages, 2 gone, 1 undelivered, 1 rejected>"
+    outcome.unread = True
+    assert repr(outcome).endswith("1 rejected, part unread>")

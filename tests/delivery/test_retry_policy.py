@@ -39,8 +39,10 @@ class Puts(Rate):
         super().__init__()
         self.to_the_account = to_the_account
         self.let_through: list[int] = []
+        self.heard: list[tuple[int, int, bool]] = []
 
     def refused(self, in_a_row: int, now: float, answers: int, *, lately: bool) -> bool:
+        self.heard.append((in_a_row, answers, lately))
         super().refused(in_a_row, now, answers, lately=lately)
         return self.to_the_account
 
@@ -132,6 +134,39 @@ def test_the_accounts_429_counts_no_try() -> None:
     assert steps(decides, refused, Throttled(), 30) == [Step.WAIT] * 30
     assert (refused.tries, refused.refusals, decides.throttled) == (0, 30, 30)
     assert steps(decides, refused, ServerError(), 5)[-1] is Step.GIVE_UP
+
+
+def test_waits_for_the_account_grow_with_the_refusals_in_a_row() -> None:
+    """No try is counted, and yet each wait may be twice as long as the one before, up to three seconds."""
+    waits: list[list[float]] = [[] for _ in range(8)]
+    decides = policy(Puts(to_the_account=True))
+    for _ in range(300):
+        refused = lane()
+        for of_refusal in waits:
+            of_refusal.append(decides.decide(refused, Throttled(), 0.0)[1])
+    assert [max(each) for each in waits] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0, 3.0], rel=0.1)
+
+
+def test_the_rate_hears_of_each_refusal_with_all_there_is_to_know() -> None:
+    """How many in a row, among how many answers, and whether the client was refused at the message before."""
+    rate = Puts(to_the_account=True)
+    decides, refused = policy(rate), lane()
+    steps(decides, lane("another"), ServerError(), 2)
+    decides.served = 10
+    steps(decides, refused, Throttled(), 2)
+    decides.recovered(refused)
+    steps(decides, refused, Throttled(), 1)
+    assert rate.heard == [(1, 13, False), (2, 14, False), (1, 15, True)]
+
+
+def test_refused_all_is_refusals_and_not_one_200() -> None:
+    """Nothing refused is not all refused, and one 200 ends it."""
+    decides, said = policy(), []
+    for error, served in ((ServerError(), 0), (Throttled(), 0), (Throttled(), 1)):
+        steps(decides, lane(), error, 1)
+        decides.served = served
+        said.append(decides.refused_all)
+    assert said == [False, True, False]
 
 
 def test_a_full_buffers_429_counts_a_try() -> None:

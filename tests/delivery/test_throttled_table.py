@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -317,3 +318,58 @@ async def test_an_unreadable_job_that_goes_back_takes_those_behind_it_along() ->
     failures = await relay.on_jobs({"Records": batch}, 30)
     assert [each["itemIdentifier"] for each in failures["batchItemFailures"]] == ["0m1", "0m2"]
     assert {tuple(each.sequence for each in got) for got in transport.received.values()} == {("1",)}
+
+
+class Timed(MemoryQueue):
+    """Notes when it was sent to, and takes a while."""
+
+    def __init__(self, *, delay: float = 0.0) -> None:
+        super().__init__(delay=delay)
+        self.sent_at: list[float] = []
+
+    async def send(self, entries: Sequence[Entry]) -> None:
+        self.sent_at.append(asyncio.get_running_loop().time())
+        await super().send(entries)
+
+
+def stopped() -> tuple[DownAfterAPage, list[dict[str, Any]]]:
+    """A table of which one group's shard stops after a page, and three jobs of that group; two share a read."""
+    store = DownAfterAPage(names(200), page_size=20)
+    store.closed = frozenset({0})
+    jobs = [Job((message(number),), shard=Shard(0, 2), attempt=attempt) for number, attempt in ((1, 1), (2, 1), (3, 2))]
+    return store, sqs_records(*jobs, group="0")
+
+
+async def test_a_groups_continuation_is_sent_once_and_after_its_wait() -> None:
+    """Sent before it, the worker would ask the throttled table again at once."""
+    store, batch = stopped()
+    fanout = Timed()
+    relay = relay_over(store, MemoryTransport(), Queues(MemoryQueue(), MemoryQueue(), fanout))
+    start = asyncio.get_running_loop().time()
+    assert await relay.on_jobs({"Records": batch}, 50) == {"batchItemFailures": []}
+    assert [round(at - start, 1) for at in fanout.sent_at] == [5.0, 10.0]
+    assert [len(Job.decode(entry.body).messages) for entry in fanout.entries] == [2, 1]
+
+
+@pytest.mark.parametrize("seconds", [2.0, 4.0])
+async def test_a_continuations_wait_leaves_time_to_send_it(seconds: float) -> None:
+    """However long the wait should be, it ends early enough for a queue that is as slow as it may be."""
+    store, batch = stopped()
+    fanout = Timed(delay=0.9)
+    relay = relay_over(store, MemoryTransport(), Queues(MemoryQueue(), MemoryQueue(), fanout))
+    start = asyncio.get_running_loop().time()
+    failures = await relay.on_jobs({"Records": batch}, seconds)
+    assert asyncio.get_running_loop().time() - start <= seconds
+    assert len(fanout.entries) >= 1
+    assert {each["itemIdentifier"] for each in failures["batchItemFailures"]} <= {"0m2"}
+
+
+async def test_a_refused_continuation_takes_the_jobs_behind_it_along() -> None:
+    """In a group nothing overtakes: they come back with the jobs that shared the read."""
+    store, batch = stopped()
+    fanout = Timed()
+    fanout.refuses = lambda _entry: True
+    relay = relay_over(store, MemoryTransport(), Queues(MemoryQueue(), MemoryQueue(), fanout))
+    failures = await relay.on_jobs({"Records": batch}, 50)
+    assert [each["itemIdentifier"] for each in failures["batchItemFailures"]] == ["0m0", "0m1", "0m2"]
+    assert len(fanout.sent_at) == 1
