@@ -25,7 +25,7 @@ from async_relay.http.direct import DirectTransport
 from async_relay.http.sigv4 import Credentials
 from async_relay.http.tls import trust
 from async_relay.testing.gateway import Gateway
-from async_relay.testing.scripts import Answer, Cut, Hang
+from async_relay.testing.scripts import Answer, Choice, Cut, Garbage, Half, Hang
 
 HOSTILE = ["Zx1abc=", "a/b+c==", "100%", "a b", "ü€𐍈", "..", "~._-", "@connections", "%3D", "a?b#c&d"]
 
@@ -173,6 +173,39 @@ async def test_a_socket_that_dies_under_the_first_post_of_an_invocation_costs_no
         assert await post(transport, "a=") is None
         assert gateway.sockets_opened == 2
         assert isinstance(await post(transport, "a="), Disconnected), "once used, a socket is not called stale"
+
+
+@pytest.mark.parametrize(("script", "kind"), [(Half(), Disconnected), (Hang(), TimedOut), (Garbage(), ServerError)])
+async def test_a_post_that_may_have_arrived_is_not_sent_again(
+    gateway: Gateway, script: Choice, kind: type[PostError]
+) -> None:
+    """The first post of an invocation, on a socket of the last one: half an answer, or none in time, is its end."""
+    async with opened("direct", gateway.endpoint, gateway.ca_file, max_sockets=1, timeout=0.3) as transport:
+        gateway.play([200, script, 200], "a=")
+        assert await post(transport, "a=") is None
+        await transport.end()
+        await transport.begin()
+        assert isinstance(await post(transport, "a="), kind)
+        assert gateway.posts["a="] == 2
+
+
+async def test_each_message_is_sent_as_it_is(gateway: Gateway, transport: Transport) -> None:
+    """Messages of different lengths, in turn and at once: nobody gets another one's."""
+    bodies = [("x" * length).encode() for length in (1, 300, 20)]
+    posts = [(f"{number}=", body) for body in bodies for number in range(4)]
+    assert await post_all(transport, posts) == [None] * len(posts)
+    assert await post(transport, "0=", "ünï".encode()) is None
+    for number in range(4):
+        assert sorted(gateway.received[f"{number}="][:3]) == sorted(bodies)
+
+
+async def test_an_error_quotes_the_start_of_an_answer(gateway: Gateway) -> None:
+    """A sentence is kept, whatever its encoding; a page of HTML is cut."""
+    async with opened("direct", gateway.endpoint, gateway.ca_file) as transport:
+        gateway.play([Answer(400, body=b"\xff is no text"), Answer(400, body=b"x" * 20_000), 200], "a=")
+        assert "is no text" in str(await post(transport, "a="))
+        assert 200 <= len(str(await post(transport, "a="))) < 400
+        assert await post(transport, "a=") is None
 
 
 async def test_a_second_invocation_opens_no_sockets(gateway: Gateway, transport: Transport) -> None:
