@@ -189,6 +189,21 @@ async def test_a_post_that_may_have_arrived_is_not_sent_again(
         assert gateway.posts["a="] == 2
 
 
+@pytest.mark.parametrize("posts", [1, 2], ids=["a new socket", "one that has carried a post"])
+async def test_only_a_socket_of_an_earlier_invocation_is_ever_stale(gateway: Gateway, posts: int) -> None:
+    """A socket that was opened or used in this one did not lie idle: what it loses is lost, and its caller hears so."""
+    async with opened("direct", gateway.endpoint, gateway.ca_file, max_sockets=1) as transport:
+        if posts > 1:
+            assert await post(transport, "a=") is None
+            await transport.end()
+            await transport.begin()
+            assert await post(transport, "a=") is None
+        gateway.play([Cut(), 200], "a=")
+        gateway.clear()
+        assert isinstance(await post(transport, "a="), Disconnected)
+        assert gateway.posts["a="] == 1
+
+
 async def test_each_message_is_sent_as_it_is(gateway: Gateway, transport: Transport) -> None:
     """Messages of different lengths, in turn and at once: nobody gets another one's."""
     bodies = [("x" * length).encode() for length in (1, 300, 20)]
