@@ -103,7 +103,9 @@ def test_the_page_keeps_the_newest_of_everything() -> None:
     assert found["events"] == 5_000
 
 
-@pytest.mark.parametrize("frame", ["", "{", "null", "7", '"text"', "[]", "{}", '{"kind":"incident_update"}', "[[[[1]]]]"])
+@pytest.mark.parametrize(
+    "frame", ["", "{", "null", "7", '"text"', "[]", "{}", '{"kind":"incident_update"}', "[[[[1]]]]"]
+)
 def test_an_odd_frame_stops_nothing(frame: str) -> None:
     """Whatever comes, the next message is shown."""
     odd, after = play(receive(frame), incident("i-1", "1"))
@@ -116,7 +118,14 @@ def test_what_is_received_is_text() -> None:
     hostile = "<img src=x onerror=alert(1)>"
     (found,) = play(incident(hostile, "1", status="__proto__", severity={"a": [hostile]}, resource="x" * 9_999))
     (cells,) = found["incidents"]
-    assert [cell[0] for cell in cells] == [hostile, "__proto__", json.dumps({"a": [hostile]}, separators=(",", ":")), "", "x" * 300, ""]
+    assert [cell[0] for cell in cells] == [
+        hostile,
+        "__proto__",
+        json.dumps({"a": [hostile]}, separators=(",", ":")),
+        "",
+        "x" * 300,
+        "",
+    ]
     assert all(len(cell) < 3 or cell[2] is None for cell in cells)
     assert {cell[1] for cell in cells} == {""}
 

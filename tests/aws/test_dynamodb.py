@@ -84,7 +84,8 @@ async def test_a_shard_is_asked_for_in_one_way(
 
 
 @pytest.mark.parametrize(
-    ("sweep", "cursor", "starts"), [(True, KEY, True), (True, INDEX_KEY, False), (False, KEY, False), (False, INDEX_KEY, True)]
+    ("sweep", "cursor", "starts"),
+    [(True, KEY, True), (True, INDEX_KEY, False), (False, KEY, False), (False, INDEX_KEY, True)],
 )
 async def test_a_cursor_starts_the_kind_of_read_it_is_from(*, sweep: bool, cursor: Any, starts: bool) -> None:
     """A key of the index begins a Query, the table's a Scan; any other begins again."""
@@ -142,7 +143,10 @@ async def test_a_batch_has_as_many_rows_as_dynamodb_takes(count: int, sizes: lis
 
 async def test_rows_left_undone_by_any_batch_are_asked_for_again() -> None:
     """Of three batches the second and the third leave some: these and no others, and then it is done."""
-    left = [{"UnprocessedItems": {"connections": [{"DeleteRequest": {"Key": {"connectionId": {"S": name}}}}]}} for name in ("30", "55")]
+    left = [
+        {"UnprocessedItems": {"connections": [{"DeleteRequest": {"Key": {"connectionId": {"S": name}}}}]}}
+        for name in ("30", "55")
+    ]
     table = Table({}, *left, {})
     await store(table).delete([f"{at}" for at in range(60)])
     assert rows(table.asked[-1][1]) == ["30", "55"]

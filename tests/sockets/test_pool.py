@@ -212,7 +212,7 @@ def test_an_endpoint_is_a_url_taken_apart(url: str, expected: tuple[str, int, st
 
 
 async def test_every_post_on_a_socket_gets_its_own_answer() -> None:
-    """Forty bodies over one socket, whole or in pieces: each comes back to whom it was sent for, and nothing of another."""
+    """Forty bodies over one socket, whole or in pieces: each comes back to whom it was sent for, and no other."""
     requests, ends = Echo(), Ends()
     sent = [(at, (PIECES if at % 3 else b"") + b"%d " % at * (at % 7 + 1)) for at in range(40)]
     async with opened(requests, max_sockets=1) as pool:
