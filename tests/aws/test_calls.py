@@ -139,7 +139,7 @@ async def test_a_call_says_what_it_is(service: str, target: str) -> None:
 
 
 async def test_a_signature_has_the_date_it_was_last_given() -> None:
-    """Operations called before are signed anew, too."""
+    """Operations called before are signed anew, too, and each by its own name."""
     requests = JsonRequests("dynamodb", Endpoint.of("http://localhost:9", None), "eu-west-1")
     for minutes in range(3):
         now = NOON + timedelta(minutes=minutes)
@@ -147,6 +147,7 @@ async def test_a_signature_has_the_date_it_was_last_given() -> None:
         for operation in ("Scan", "Query", "Scan"):
             head = requests.request(Call(operation), b"{}", "digest").decode()
             assert header(head, "X-Amz-Date") == f"{now:%Y%m%dT%H%M%SZ}"
+            assert header(head, "X-Amz-Target") == f"DynamoDB_20120810.{operation}"
 
 
 async def test_a_table_that_hangs_leaves_time_for_the_sdk() -> None:
