@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -198,7 +199,7 @@ def test_the_page_and_its_config_are_all_that_is_served() -> None:
 def test_this_machine_alone_can_have_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     bound: list[Any] = []
     monkeypatch.setattr(page, "ThreadingHTTPServer", lambda where, _handler: bound.append(where))
-    page._bind(0, page.BaseHTTPRequestHandler)
+    page._bind(0, BaseHTTPRequestHandler)
     assert bound == [("127.0.0.1", 0)]
 
 

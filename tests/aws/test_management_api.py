@@ -50,7 +50,8 @@ class Client:
 
 
 def refused(**details: Any) -> ClientError:
-    return ClientError({"Error": {"Code": "Odd"}, **details}, "PostToConnection")  # type: ignore[arg-type]
+    answer: Any = {"Error": {"Code": "Odd"}, **details}
+    return ClientError(answer, "PostToConnection")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def refused(**details: Any) -> ClientError:
         (refused(), ServerError),
         (ConnectTimeoutError(endpoint_url=URL), Unreachable),
         (ProxyConnectionError(proxy_url=URL), Unreachable),
-        (SSLError(endpoint_url=URL, error="certificate"), Unreachable),
+        (SSLError(endpoint_url=URL, error=ssl.SSLError("certificate")), Unreachable),
         (ReadTimeoutError(endpoint_url=URL), TimedOut),
         (TimeoutError(), TimedOut),
         (ResponseParserError("no JSON"), ServerError),
