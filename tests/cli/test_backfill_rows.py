@@ -117,7 +117,12 @@ def test_threads_share_the_rate() -> None:
     """Five threads at once, a hundred turns a second: twenty-five turns take a quarter of a second."""
     pacer = backfill._Pacer(100.0)
     began = time.monotonic()
-    threads = [threading.Thread(target=lambda: [pacer.wait() for _ in range(5)]) for _ in range(5)]
+
+    def wait() -> None:
+        for _ in range(5):
+            pacer.wait()
+
+    threads = [threading.Thread(target=wait) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
