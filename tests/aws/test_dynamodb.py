@@ -111,7 +111,7 @@ async def test_a_count_goes_on_page_by_page() -> None:
 # ── writing ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("options", [{}, {"index": "by-shard"}, {"index": "by-shard", "shards": 5}])
+@pytest.mark.parametrize("options", [{}, {"index": "by-shard"}, {"index": "by-shard", "shards": 1_000}])
 async def test_a_row_has_its_shard_where_there_is_an_index(options: dict[str, Any]) -> None:
     """Milliseconds, the ttl in seconds, the client, and the partition of as many as are set."""
     table = Table({})
