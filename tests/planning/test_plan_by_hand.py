@@ -172,6 +172,14 @@ def test_a_cluster_of_ones_own_has_two_machines_at_least_and_one_for_redis() -> 
     assert machines == pytest.approx(of("machine hour", 3 * 730))
 
 
+def test_whoever_publishes_elsewhere_runs_once_a_burst() -> None:
+    """For a twentieth of a second with half a GB."""
+    bursts = 0.1 * MONTH
+    expected = of("lambda request", bursts) + of("lambda gb-second", bursts * 0.05 * 0.5)
+    for parts in alternatives(Traffic(10, 1.0, burst=10)).values():
+        assert parts["publishing"] == pytest.approx(expected)
+
+
 # ── what to do ──────────────────────────────────────────────────────────────────────────────────
 
 

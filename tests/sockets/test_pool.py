@@ -157,6 +157,9 @@ async def test_a_request_that_cannot_be_made_fails_alone() -> None:
         pool.send("nobody", b"a", "", ends)
         pool.send("somebody", b"b", "", ends)
         await ends.wait(2)
+        pool.send("nobody", b"c", "", ends)
+        assert len(ends.found) == 2, "the socket is idle, and the answer is at hand"
+        await ends.wait(3)
     assert isinstance(ends.found[0][1], Refused)
     assert "LookupError: there is no such recipient" in str(ends.found[0][1])
     assert ends.found[1] == ("somebody", None)

@@ -93,6 +93,7 @@ async def test_a_lane_is_in_flight_once() -> None:
 async def test_what_is_cut_has_no_answer(end: str) -> None:
     """Posts in flight are gone, nobody hears of them, and the same lane can be posted to again."""
     heard: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: heard.append(context))
     transport, lanes = MemoryTransport(lambda _id, _message: Reply(delay=1)), [Lane("a="), Lane("b=")]
     for lane in lanes:
         transport.send(lane, MESSAGE, lambda *answer: heard.append(answer))
