@@ -14,7 +14,7 @@ from async_relay.cli.app import app
 from async_relay.planning import quantities, simulation
 from async_relay.planning.advice import advise, break_even
 from async_relay.planning.costs import alternatives, costs
-from async_relay.planning.model import dispatch_seconds, limits, load, plan, reads, speed
+from async_relay.planning.model import closed_rate, dispatch_seconds, limits, load, plan, reads, speed
 from async_relay.planning.prices import PRICES
 from async_relay.planning.scenario import Scenario
 from async_relay.planning.values import (
@@ -47,6 +47,12 @@ def test_one_function_may_use_all_that_the_account_leaves() -> None:
     others = Setup(quota=1_000, others=600, workers=2, shards=2, concurrency=900)
     assert speed(Traffic(100_000), others, DIRECT).each == 400
     assert speed(Traffic(100_000), others, FANOUT).each == 200
+
+
+def test_posts_wait_for_the_cpu_behind_each_other() -> None:
+    """Two places, answers after a second and a second of CPU each: the second post finds half of one before it."""
+    assert closed_rate(1, 1.0, 1.0) == pytest.approx(1 / 2)
+    assert closed_rate(2, 1.0, 1.0) == pytest.approx(2 / 2.5)
 
 
 def test_a_burst_is_as_many_posts_as_messages_and_clients() -> None:

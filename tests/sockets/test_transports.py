@@ -27,7 +27,7 @@ from async_relay.http.tls import trust
 from async_relay.testing.gateway import Gateway
 from async_relay.testing.scripts import Answer, Choice, Cut, Garbage, Half, Hang
 
-HOSTILE = ["Zx1abc=", "a/b+c==", "100%", "a b", "ü€𐍈", "..", "~._-", "@connections", "%3D", "a?b#c&d"]
+HOSTILE = ["Zx1abc=", "a/b=", "a/b+c==", "100%", "a b", "ü€𐍈", "..", "~._-", "@connections", "%3D", "a?b#c&d"]
 
 
 @pytest.fixture
@@ -145,6 +145,29 @@ async def test_after_stop_no_answer_comes(gateway: Gateway, transport: Transport
     await transport.end()
     assert await post(transport, "a=") is None
     assert called == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_stop_alone_cuts_every_post(gateway: Gateway, kind: str) -> None:
+    """No answer comes, not even that it took too long."""
+    async with opened(kind, gateway.endpoint, gateway.ca_file, timeout=0.2) as transport:
+        gateway.play(Hang())
+        called: list[object] = []
+        for _ in range(3):
+            transport.send(To("slow="), raw_message(b"{}"), lambda _to, error: called.append(error))
+        await asyncio.sleep(0.05)
+        transport.stop()
+        await asyncio.sleep(0.4)
+        assert called == []
+
+
+async def test_the_pool_is_as_large_and_as_patient_as_it_was_asked_to_be() -> None:
+    async def credentials() -> Credentials:
+        return CREDENTIALS
+
+    options = {"region": "us-east-1", "credentials": credentials, "tls": None}
+    pool = DirectTransport("http://localhost:9/prod", max_sockets=7, timeout=1.25, **options).pool  # type: ignore[arg-type]
+    assert (pool._max_sockets, pool._timeout) == (7, 1.25)
 
 
 @pytest.mark.parametrize("ending", ["close_idle", "reset_idle"])
