@@ -214,3 +214,24 @@ async def test_a_service_has_one_client_which_is_closed_with_the_sdk() -> None:
     assert made == ["sqs"]
     await sdk.close()
     assert ended == ["closed"]
+
+
+@pytest.mark.parametrize("error", [AttributeError("no get"), KeyError("Error"), RecursionError(), ValueError("no URL")])
+async def test_whatever_the_sdk_falls_over_is_unavailable(error: Exception) -> None:
+    """An answer of a shape that botocore does not know makes it raise anything."""
+
+    class Client:
+        async def __aenter__(self) -> Client:
+            return self
+
+        async def __aexit__(self, *_exc: object) -> None:
+            pass
+
+        async def scan(self, **_request: Any) -> Any:
+            raise error
+
+    sdk = Sdk("eu-west-1")
+    sdk._session.client = lambda *_, **__: Client()  # type: ignore[assignment]
+    with pytest.raises(Unavailable):
+        await sdk.call("dynamodb", "Scan", {})
+    await sdk.close()
