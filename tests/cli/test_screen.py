@@ -14,7 +14,7 @@ from async_relay.cli.parsing import parse_dead_letter
 
 
 def test_json_for_a_terminal_has_no_control_character() -> None:
-    """DEL neither, which JSON itself would leave as it is; read back, it is what it was."""
+    """DEL neither; read back, it is what it was."""
     reason = "a\x1b[31m\x7fb\u202e"
     text = screen.as_json([parse_dead_letter("m", json.dumps({"deadLetter": {"reason": reason}}))])
     assert all(char == "\n" or " " <= char <= "~" for char in text)
