@@ -942,6 +942,7 @@ class Conservator(Broadcaster):
         """Say it was done."""
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
@@ -963,5 +964,13 @@ class Conservator(Broadcaster):
 )
 def test_the_checker_falsifies(make: MakeBroadcaster, complaint: str) -> None:
     """A broadcaster that breaks a promise is found out, and for what it does."""
-    generate = settings(RUN, phases=[Phase.generate], max_examples=500)
-    assert find(HISTORIES, lambda history: any(complaint in each for each in falsify(history, make)), settings=generate)
+    # Restart shows in one history of a hundred: of any 500, one search in forty found none. So the search is always
+    # the same, one that soon finds each; and where a change makes it another, it is twenty times as patient.
+    generate = settings(RUN, phases=[Phase.generate], max_examples=10_000)
+    found = find(
+        HISTORIES,
+        lambda history: any(complaint in each for each in falsify(history, make)),
+        settings=generate,
+        random=Random(3),
+    )
+    assert found

@@ -162,7 +162,7 @@ def _pretty(value: Any, body: str) -> str:
 def as_json(dead_letters: Iterable[ParsedDeadLetter]) -> str:
     """The dead letters as a JSON array in ASCII, without their bodies."""
     rows = [_fields(dead_letter) for dead_letter in dead_letters]
-    return json.dumps(rows, indent=2).replace("\x7f", "\\u007f")
+    return json.dumps(rows, indent=2)
 
 
 def _fields(dead_letter: ParsedDeadLetter) -> dict[str, object]:

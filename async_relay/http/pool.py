@@ -271,12 +271,13 @@ class SignedPool:
         """Count one period, end the posts whose time is over, and go on while there are posts."""
         self._sweeps += 1
         self._sweep = None
+        # Before the sockets that hang are closed: they are a sign that the endpoint is there.
+        late = TimedOut if self.serving else Unreachable
         for socket in [each for each in self._busy if each.post is not None and each.post.expires < self._sweeps]:
             socket.stale = False
             socket.fail(TimedOut(f"no answer within {self._timeout:g} s"))
         while self._pending and self._pending[0].expires < self._sweeps:
             post = self._pending.popleft()
-            late = TimedOut if self.serving else Unreachable
             post.done(post.recipient, late(f"no free socket within {self._timeout:g} s"))
         if self._pending:
             self._serve()

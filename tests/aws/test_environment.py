@@ -53,7 +53,10 @@ def test_a_named_endpoint_comes_first(service: str, named: dict[str, str], monke
         {"AWS_REGION": ""},
         {"AWS_REGION": "us-iso-east-1"},
         {"AWS_REGION": "moon-1"},
+        {"AWS_REGION": "eu-west-1-atl-1a"},
         {"AWS_PROFILE": "other"},
+        {"AWS_DEFAULT_PROFILE": "other"},
+        {"AWS_ACCOUNT_ID_ENDPOINT_MODE": "required"},
         {"AWS_USE_FIPS_ENDPOINT": "true"},
         {"AWS_USE_DUALSTACK_ENDPOINT": "true"},
         {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"},
@@ -84,7 +87,9 @@ def test_the_config_file_is_looked_for_where_the_sdk_looks(monkeypatch: pytest.M
         (KEY | {"AWS_SESSION_TOKEN": "t"}, Credentials("AKID", "secret", "t")),
         (KEY | {"AWS_SESSION_TOKEN": "t", "AWS_SECURITY_TOKEN": "u"}, Credentials("AKID", "secret", "u")),
         (KEY | {"AWS_CREDENTIAL_EXPIRATION": "2026-01-01T00:00:00Z"}, None),
+        (KEY | {"AWS_SESSION_TOKEN": ""}, Credentials("AKID", "secret")),
         ({"AWS_ACCESS_KEY_ID": "AKID"}, None),
+        ({"AWS_SECRET_ACCESS_KEY": "secret"}, None),
         ({}, None),
     ],
 )
@@ -93,10 +98,20 @@ def test_credentials_are_those_of_the_environment(environ: Mapping[str, str], ex
     assert environment.credentials(environ) == expected
 
 
+def test_lambdas_own_region_comes_first() -> None:
+    """AWS_REGION before AWS_DEFAULT_REGION, either alone, and an empty one is none."""
+    both = {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "us-east-1"}
+    assert environment.region(both) == "eu-west-1"
+    assert environment.region(both | {"AWS_REGION": ""}) == "us-east-1"
+    assert environment.region({"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}) is None
+
+
 def test_a_proxy_is_seen_in_capitals_and_without() -> None:
     """As curl and botocore do."""
     assert environment.proxied({"HTTPS_PROXY": "http://proxy"})
     assert environment.proxied({"https_proxy": "http://proxy"})
+    assert environment.proxied({"http_proxy": "http://proxy"})
+    assert environment.proxied({"HTTP_PROXY": "http://proxy"})
     assert not environment.proxied({"HTTPS_PROXY": "", "NO_PROXY": "*"})
 
 
@@ -117,3 +132,13 @@ def test_a_config_file_nobody_can_look_at_is_the_sdks(path: str) -> None:
         None,
         "https://sqs.eu-west-1.amazonaws.com",
     )
+
+
+def test_a_config_file_that_may_not_be_looked_at_is_the_sdks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be one, so nothing is plain."""
+
+    def forbidden(_path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", forbidden)
+    assert environment.endpoint(PLAIN, "sqs") is None

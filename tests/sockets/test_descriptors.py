@@ -6,12 +6,13 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EACCES, ECONNREFUSED, EMFILE, ENFILE
 from pathlib import Path
 
 import pytest
 from transports import CREDENTIALS, opened, post_all
 
-from async_relay.http.descriptors import MOST_IN_A_LAMBDA, RESERVED, exhausted, sockets_at_most
+from async_relay.http.descriptors import MOST_IN_A_LAMBDA, RESERVED, exhausted, lacks_descriptors, sockets_at_most
 from async_relay.http.direct import DirectTransport
 from async_relay.testing import gateway_process
 
@@ -58,6 +59,28 @@ def test_sockets_leave_a_reserve_for_everything_else() -> None:
     with limited(RESERVED + 100):
         assert sockets_at_most(10_000) == (RESERVED + 100) // 2
         assert sockets_at_most(1) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "most"),
+    [
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), 10_000),
+        ((1_024, 500_000), 900),
+        ((1, 1), 1),
+        ((0, 0), 1),
+    ],
+    ids=["no limit", "the hard limit is larger", "one", "none"],
+)
+def test_the_soft_limit_counts(limits: tuple[int, int], most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a limit as many as are wanted, and never no socket."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: limits)
+    assert sockets_at_most(10_000) == most
+
+
+@pytest.mark.parametrize(("number", "lacks"), [(EMFILE, True), (ENFILE, True), (EACCES, False), (ECONNREFUSED, False)])
+def test_the_process_or_the_machine_may_lack_descriptors(number: int, *, lacks: bool) -> None:
+    """Other errors have other causes."""
+    assert lacks_descriptors(OSError(number, "no")) == lacks
 
 
 def test_a_process_without_descriptors_knows_it() -> None:

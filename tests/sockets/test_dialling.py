@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from transports import CREDENTIALS, opened, post_all
 
+from async_relay.http import dialling
 from async_relay.http.dialling import dial
 from async_relay.testing.gateway import Gateway
 
@@ -96,3 +98,71 @@ async def test_where_no_address_answers_the_reason_is_said(
     with pytest.raises(OSError, match=r"refused|Connect call failed|no address") as caught:
         await dial("both", port_of(gateway))
     assert str(caught.value).count("127.0.0.3") <= 1
+
+
+def address(family: int, name: str) -> dialling._Address:
+    return dialling._Address(family, socket.SOCK_STREAM, 0, "", (name, 80))
+
+
+def test_address_families_take_turns() -> None:
+    """The resolver's first family first, and none of either is left out."""
+    six, four = socket.AF_INET6, socket.AF_INET
+    found = [address(six, "a"), address(six, "b"), address(six, "c"), address(four, "d"), address(four, "e")]
+    assert [each.address[0] for each in dialling._families_in_turn(found)] == ["a", "d", "b", "e", "c"]
+    assert dialling._families_in_turn([]) == []
+
+
+async def test_of_two_that_answer_at_once_one_is_closed(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller has one connection, and the other is not left to the garbage collector."""
+    resolve_to(monkeypatch, ALIVE, ALIVE)
+    monkeypatch.setattr(dialling, "_HEAD_START", 0.0)
+    made: list[socket.socket] = []
+    both = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.02, both.set)
+
+    async def attempt(_address: Any) -> socket.socket:
+        await both.wait()
+        made.append(socket.socket())
+        return made[-1]
+
+    monkeypatch.setattr(dialling, "_attempt", attempt)
+    won = await dial("both", port_of(gateway))
+    assert [each.fileno() for each in made if each is not won] == [-1]
+    won.close()
+
+
+async def test_a_connection_nobody_waits_for_any_more_is_closed(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled while the other attempts are closed: the one that had won is closed as well."""
+    resolve_to(monkeypatch, ALIVE, ALIVE)
+    close, made = dialling._close, [socket.socket()]
+    turns = iter([True])
+
+    async def attempt(_address: Any) -> socket.socket:
+        return made[0]
+
+    async def cancelled(attempts: Any) -> None:
+        if next(turns, False):
+            raise asyncio.CancelledError
+        await close(attempts)
+
+    monkeypatch.setattr(dialling, "_attempt", attempt)
+    monkeypatch.setattr(dialling, "_close", cancelled)
+    with pytest.raises(asyncio.CancelledError):
+        await dial("both", port_of(gateway))
+    assert made[0].fileno() == -1
+
+
+async def test_a_process_without_descriptors_hears_that(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several reasons it is the one that the process can do something about."""
+    resolve_to(monkeypatch, ALSO_ALIVE, ALIVE)
+    reasons = iter([OSError(errno.ECONNREFUSED, "refused"), OSError(errno.EMFILE, "too many open files")])
+
+    async def attempt(_address: Any) -> socket.socket:
+        raise next(reasons)
+
+    monkeypatch.setattr(dialling, "_attempt", attempt)
+    with pytest.raises(OSError, match="too many") as caught:
+        await dial("both", port_of(gateway))
+    assert caught.value.errno == errno.EMFILE

@@ -8,9 +8,11 @@ import shutil
 import ssl
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trustme
 from transports import CREDENTIALS, post_all
 
 from async_relay.aws import Aws
@@ -49,6 +51,23 @@ def test_other_hosts_are_vouched_for_by_the_system_or_the_bundle(
 ) -> None:
     """AWS_CA_BUNDLE goes first; a host that is not AWS's own has the system's CAs."""
     assert certificate_authorities(url, bundle) == expected
+
+
+def test_http_1_is_all_that_is_offered() -> None:
+    """A server that prefers HTTP/2 is told that it cannot be."""
+    authority = trustme.CA()
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.set_alpn_protocols(["h2", "http/1.1"])
+    authority.issue_cert("localhost").configure_cert(theirs)
+    with authority.cert_pem.tempfile() as file:
+        ours = trust(file)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ours.wrap_bio(back, there, server_hostname="localhost")
+    server = theirs.wrap_bio(there, back, server_side=True)
+    for side in (client, server, client, server):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    assert client.selected_alpn_protocol() == server.selected_alpn_protocol() == "http/1.1"
 
 
 async def test_one_context_serves_all_sockets_to_aws() -> None:

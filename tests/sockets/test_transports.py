@@ -25,9 +25,9 @@ from async_relay.http.direct import DirectTransport
 from async_relay.http.sigv4 import Credentials
 from async_relay.http.tls import trust
 from async_relay.testing.gateway import Gateway
-from async_relay.testing.scripts import Answer, Cut, Hang
+from async_relay.testing.scripts import Answer, Choice, Cut, Garbage, Half, Hang
 
-HOSTILE = ["Zx1abc=", "a/b+c==", "100%", "a b", "ü€𐍈", "..", "~._-", "@connections", "%3D", "a?b#c&d"]
+HOSTILE = ["Zx1abc=", "a/b=", "a/b+c==", "100%", "a b", "ü€𐍈", "..", "~._-", "@connections", "%3D", "a?b#c&d"]
 
 
 @pytest.fixture
@@ -147,6 +147,29 @@ async def test_after_stop_no_answer_comes(gateway: Gateway, transport: Transport
     assert called == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_stop_alone_cuts_every_post(gateway: Gateway, kind: str) -> None:
+    """No answer comes, not even that it took too long."""
+    async with opened(kind, gateway.endpoint, gateway.ca_file, timeout=0.2) as transport:
+        gateway.play(Hang())
+        called: list[object] = []
+        for _ in range(3):
+            transport.send(To("slow="), raw_message(b"{}"), lambda _to, error: called.append(error))
+        await asyncio.sleep(0.05)
+        transport.stop()
+        await asyncio.sleep(0.4)
+        assert called == []
+
+
+async def test_the_pool_is_as_large_and_as_patient_as_it_was_asked_to_be() -> None:
+    async def credentials() -> Credentials:
+        return CREDENTIALS
+
+    options = {"region": "us-east-1", "credentials": credentials, "tls": None}
+    pool = DirectTransport("http://localhost:9/prod", max_sockets=7, timeout=1.25, **options).pool  # type: ignore[arg-type]
+    assert (pool._max_sockets, pool._timeout) == (7, 1.25)
+
+
 @pytest.mark.parametrize("ending", ["close_idle", "reset_idle"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_sockets_that_died_between_invocations_lose_nothing(gateway: Gateway, kind: str, ending: str) -> None:
@@ -173,6 +196,57 @@ async def test_a_socket_that_dies_under_the_first_post_of_an_invocation_costs_no
         assert await post(transport, "a=") is None
         assert gateway.sockets_opened == 2
         assert isinstance(await post(transport, "a="), Disconnected), "once used, a socket is not called stale"
+
+
+@pytest.mark.parametrize(("script", "kind"), [(Half(), Disconnected), (Hang(), TimedOut), (Garbage(), ServerError)])
+async def test_a_post_that_may_have_arrived_is_not_sent_again(
+    gateway: Gateway, script: Choice, kind: type[PostError]
+) -> None:
+    """The first post of an invocation, on a socket of the last one: half an answer, or none in time, is its end.
+
+    There is another idle socket, on which it could go at once.
+    """
+    async with opened("direct", gateway.endpoint, gateway.ca_file, max_sockets=2, timeout=0.3) as transport:
+        gateway.play([200, script, 200], "a=")
+        assert await post_all(transport, [("a=", b"{}"), ("b=", b"{}")]) == [None, None]
+        await transport.end()
+        await transport.begin()
+        assert isinstance(await post(transport, "a="), kind)
+        assert gateway.posts["a="] == 2
+
+
+@pytest.mark.parametrize("posts", [1, 2], ids=["a new socket", "one that has carried a post"])
+async def test_only_a_socket_of_an_earlier_invocation_is_ever_stale(gateway: Gateway, posts: int) -> None:
+    """A socket that was opened or used in this one did not lie idle: what it loses is lost, and its caller hears so."""
+    async with opened("direct", gateway.endpoint, gateway.ca_file, max_sockets=1) as transport:
+        if posts > 1:
+            assert await post(transport, "a=") is None
+            await transport.end()
+            await transport.begin()
+            assert await post(transport, "a=") is None
+        gateway.play([Cut(), 200], "a=")
+        gateway.clear()
+        assert isinstance(await post(transport, "a="), Disconnected)
+        assert gateway.posts["a="] == 1
+
+
+async def test_each_message_is_sent_as_it_is(gateway: Gateway, transport: Transport) -> None:
+    """Messages of different lengths, in turn and at once: nobody gets another one's."""
+    bodies = [("x" * length).encode() for length in (1, 300, 20)]
+    posts = [(f"{number}=", body) for body in bodies for number in range(4)]
+    assert await post_all(transport, posts) == [None] * len(posts)
+    assert await post(transport, "0=", "ünï".encode()) is None
+    for number in range(4):
+        assert sorted(gateway.received[f"{number}="][:3]) == sorted(bodies)
+
+
+async def test_an_error_quotes_the_start_of_an_answer(gateway: Gateway) -> None:
+    """A sentence is kept, whatever its encoding; a page of HTML is cut."""
+    async with opened("direct", gateway.endpoint, gateway.ca_file) as transport:
+        gateway.play([Answer(400, body=b"\xff is no text"), Answer(400, body=b"x" * 20_000), 200], "a=")
+        assert "is no text" in str(await post(transport, "a="))
+        assert 200 <= len(str(await post(transport, "a="))) < 400
+        assert await post(transport, "a=") is None
 
 
 async def test_a_second_invocation_opens_no_sockets(gateway: Gateway, transport: Transport) -> None:
