@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from .errors import SettingsError
 from .http.descriptors import MOST_IN_A_LAMBDA
@@ -27,6 +27,13 @@ _ENDPOINT = (
     "domain, like https://ws.example.com; http:// only on this machine"
 )
 _ENDPOINT_URLS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS")
+# A name of DNS labels, or an IPv6 address without its brackets.
+_LABEL = "[a-z0-9]([a-z0-9_-]*[a-z0-9])?"
+_HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*|[0-9a-f.]*:[0-9a-f:.]*", re.ASCII)
+# An address, and AWS's own hosts.
+_NOBODYS_OWN = re.compile(r"[\d.]+|.*:.*|.*\.amazonaws\.com(\.cn)?")
+# The stage or a mapping, behind what a local AWS has before it ("Map API stages to a custom domain name").
+_ENDPOINT_PATH = re.compile(r"(/+(?!\.{1,2}(/|$)|@connections)[A-Za-z0-9$_.+!*'()~-]+)*", re.ASCII | re.IGNORECASE)
 _TABLE = re.compile(r"(arn:[\w-]+:dynamodb:[\w-]+:\d+:table/)?[A-Za-z0-9_.-]{3,255}")
 _INDEX = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _BUILT_IN: Formatter = format_item
@@ -130,18 +137,25 @@ class _Variables:
 
 def _endpoint(text: str) -> str:
     # The console shows the address of the posts, which ends in this; the transports add it again.
-    text = re.sub(r"/+(@|%40)connections/*$", "", text).rstrip("/")
-    try:
-        url = urlsplit(text)
-        host = url.hostname or ""
-        usable = url.scheme == "https" or (url.scheme == "http" and _is_this_machine(host))
-        usable = usable and bool(host) and url.port != 0 and not (url.query or url.fragment or url.username)
-        usable = usable and bool(url.path or _is_own_domain(host))
-    except ValueError:
-        usable = False
-    if not usable or re.search(r"[\s\x00-\x1f]", text):
+    text = re.sub(r"/+(@|%40)connections(/+(\{connection_?id\})?)?$", "", text, flags=re.IGNORECASE).rstrip("/")
+    url = _parts(text)
+    if url is None or not _ENDPOINT_PATH.fullmatch(url.path):
+        raise ValueError(_ENDPOINT)
+    host = url.hostname or ""
+    if not (url.scheme == "https" or _is_this_machine(host)) or not (url.path or _is_own(host)):
         raise ValueError(_ENDPOINT)
     return text
+
+
+def _parts(text: str) -> SplitResult | None:
+    """The parts of an http(s) URL that names a host and maybe a port and a path, and nothing else; None: it is none."""
+    try:
+        url = urlsplit(text)
+        named = url.scheme in ("http", "https") and _HOST.fullmatch(url.hostname or "") and url.port != 0
+    except ValueError:
+        return None
+    plain = not re.search(r"[\s\x00-\x20?#]", text) and "@" not in url.netloc
+    return url if named and plain else None
 
 
 def _is_this_machine(host: str) -> bool:
@@ -152,13 +166,13 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")  # RFC 6761, section 6.3
 
 
-def _is_own_domain(host: str) -> bool:
-    """Whether API Gateway maps the host to a stage, so that the URL may have no path."""
-    return ".execute-api." not in host and not _is_this_machine(host)
+def _is_own(host: str) -> bool:
+    """Whether the host may be a domain of the owner's, which API Gateway maps to a stage: the URL may have no path."""
+    return "." in host and not _is_this_machine(host) and not re.fullmatch(_NOBODYS_OWN, host)
 
 
 def _url(text: str) -> str:
-    if not re.fullmatch(r"https?://[^/?#\s]+(/\S*)?", text):
+    if _parts(text) is None:
         raise ValueError("an http:// or https:// URL")
     return text
 

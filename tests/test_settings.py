@@ -68,6 +68,11 @@ GOOD: list[tuple[str, str, Any]] = [
     ("WS_ENDPOINT", "https://ws.example.com/@connections", "https://ws.example.com"),
     ("WS_ENDPOINT", f"{ENDPOINT}/@connections", ENDPOINT),
     ("WS_ENDPOINT", f"{ENDPOINT}/%40connections/", ENDPOINT),
+    ("WS_ENDPOINT", f"{ENDPOINT}/@connections/{{connection_id}}", ENDPOINT),
+    ("WS_ENDPOINT", f"{ENDPOINT}/@Connections/{{connectionId}}", ENDPOINT),
+    ("WS_ENDPOINT", "https://ws.example.com/a/b-c_d.~$+!*'()", "https://ws.example.com/a/b-c_d.~$+!*'()"),
+    ("WS_ENDPOINT", "https://localhost:8443/prod", "https://localhost:8443/prod"),
+    ("WS_ENDPOINT", "https://192.0.2.1/prod", "https://192.0.2.1/prod"),
     ("WS_ENDPOINT", "http://127.0.0.9:80/prod", "http://127.0.0.9:80/prod"),
     ("WS_ENDPOINT", "http://[::1]/prod", "http://[::1]/prod"),
     ("WS_ENDPOINT", "http://aws.localhost/prod", "http://aws.localhost/prod"),
@@ -122,6 +127,12 @@ BAD = [
     *refused("WS_ENDPOINT", AN_ENDPOINT, "https:///prod", "https://", "prod", "https:///", "https://:443"),
     *refused("WS_ENDPOINT", AN_ENDPOINT, ENDPOINT.removesuffix("/prod"), "https://localhost:8443", "http://[::1]"),
     *refused("WS_ENDPOINT", AN_ENDPOINT, ENDPOINT.replace("https", "http"), "http://ws.example.com/prod"),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, f"{ENDPOINT}/@connections/abc=", f"{ENDPOINT}/@connections/@connections"),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, "https://:pw@host/prod", "https://@host/prod", "https://ws.example.com?"),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, f"{ENDPOINT}#", "https://..", "https://-.example", "https://ws,a.example"),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, "https://192.0.2.1", "https://[2001:db8::1]", "https://w\xdf.example"),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, "https://dynamodb.eu-west-1.amazonaws.com", "https://ws.example.com/prod/.."),
+    *refused("WS_ENDPOINT", AN_ENDPOINT, "https://abc.execute-api-fips.us-east-1.amazonaws.com", "https://host"),
     *refused("WS_ENDPOINT", AN_ENDPOINT, "http://10.0.0.1/prod", "http://localhost.example/prod", "http://[::2]/prod"),
     *refused("WS_ENDPOINT", AN_ENDPOINT, f"{ENDPOINT}?x=1", f"{ENDPOINT}#top", "https://user:word@abc.com/prod"),
     *refused("WS_ENDPOINT", AN_ENDPOINT, "https://abc.com:0/prod", "https://abc.com:99999/p", "https://abc.com:x/p"),
@@ -171,7 +182,18 @@ NEEDED = {
 }
 #: Variables that are checked here and read by others.
 CHECKED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS")
-BAD += [each for name in CHECKED for each in refused(name, AN_AWS, "nonsense", "https://", "ftp://a", "http://a b")]
+NO_URLS: tuple[str, ...] = (
+    "nonsense",
+    "https://",
+    "ftp://a",
+    "http://a b",
+    "http://a:99999",
+    "http://a:b",
+    "http://:80",
+    "http://@",
+)
+NO_URLS += ("http://[::1", "http://]", "http://a/?b", "http://a#b")
+BAD += [each for name in CHECKED for each in refused(name, AN_AWS, *NO_URLS)]
 
 
 def value_of(name: str, environ: dict[str, str]) -> Any:
@@ -244,7 +266,12 @@ def test_a_value_that_means_nothing_alone_is_refused(name: str, value: str) -> N
 @pytest.mark.parametrize("name", CHECKED)
 def test_an_address_of_aws_is_checked_where_the_others_are(name: str) -> None:
     """A good one changes nothing here: the SDK's rules say who reads it."""
-    for url in ("http://localhost:4566", "https://dynamodb.eu-west-1.amazonaws.com/", "http://minis:1/a"):
+    for url in (
+        "http://localhost:4566",
+        "HTTP://[::1]:80",
+        "https://dynamodb.eu-west-1.amazonaws.com/",
+        "http://a_b:1/a",
+    ):
         assert Settings.from_env(LEAST | {name: url}) == Settings.from_env(LEAST)
 
 

@@ -35,7 +35,7 @@ class Aws:
         """``own_sockets`` False leaves every call to the SDK; a proxy does too, since our sockets would go past it."""
         self._environ = environ
         self._own_sockets = own_sockets and not environment.proxied(environ)
-        self._tls: dict[str | None, ssl.SSLContext] = {}
+        self._tls: dict[tuple[str | None, bool], ssl.SSLContext] = {}
         self._sdk: Sdk | None = None
         self._sdk_opens = asyncio.Lock()
         self._services: dict[str, Service] = {}
@@ -88,14 +88,16 @@ class Aws:
         """
         if not url.startswith("https:"):
             return None
-        ca_file = certificate_authorities(url, self._environ.get("AWS_CA_BUNDLE"))
-        if ca_file not in self._tls:
+        bundle = self._environ.get("AWS_CA_BUNDLE")
+        ca_file = certificate_authorities(url, bundle)
+        key = (ca_file, not bundle and ca_file is not None)
+        if key not in self._tls:
             try:
-                self._tls[ca_file] = await asyncio.to_thread(trust, ca_file)
+                self._tls[key] = await asyncio.to_thread(trust, ca_file, falls_back=key[1])
             except OSError as error:
                 source = f"the certificates of {ca_file}" if ca_file else "the system's certificates"
                 raise Unavailable(f"{source} cannot be read: {error}") from error
-        return self._tls[ca_file]
+        return self._tls[key]
 
     async def close(self) -> None:
         """Close every socket."""

@@ -13,14 +13,14 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
 from .descriptors import exhausted, lacks_descriptors
 from .dialling import TcpSocket, dial
-from .tls import is_pinned, trust_system_too
+from .tls import context_for, fallback, replace_for
 
 _log = logging.getLogger("async_relay")
 
@@ -74,14 +74,19 @@ async def open_socket(endpoint: Endpoint, make: Callable[[], P], timeout: float,
     The caller bounds the time. ``timeout`` (s) ends a TLS handshake that was cancelled, which otherwise holds its
     300 KB for asyncio's default of a minute.
     """
-    pinned = is_pinned(endpoint.tls)
+    context = context_for(endpoint.tls, endpoint.host)
     try:
-        return await _open(endpoint, make(), timeout, holder)
+        return await _open(replace(endpoint, tls=context), make(), timeout, holder)
     except ssl.SSLCertVerificationError as error:
-        if not (pinned and endpoint.tls and await asyncio.to_thread(trust_system_too, endpoint.tls, error)):
+        wider = await asyncio.to_thread(fallback, context, error)
+        if wider is None:
             raise
-        _log.error("Amazon's roots do not vouch for %s, so the system's CAs are trusted too: %s", endpoint.host, error)
-    return await _open(endpoint, make(), timeout, holder)
+        opened = await _open(replace(endpoint, tls=wider), make(), timeout, holder)
+        if replace_for(endpoint.host, context, wider):
+            _log.error(
+                "Amazon's roots do not vouch for %s; the system's CAs do, and are trusted: %s", endpoint.host, error
+            )
+        return opened
 
 
 async def _open(endpoint: Endpoint, protocol: P, timeout: float, holder: Holder) -> P:

@@ -141,7 +141,8 @@ async def test_the_cas_of_a_host_are_read_once(monkeypatch: pytest.MonkeyPatch) 
     """AWS's for its own hosts, the system's for others: a context each, and both are kept."""
     read: list[str | None] = []
 
-    def trust(ca_file: str | None) -> ssl.SSLContext:
+    def trust(ca_file: str | None, *, falls_back: bool) -> ssl.SSLContext:
+        assert falls_back == (ca_file is not None)
         read.append(ca_file)
         return ssl.create_default_context()
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import shutil
 import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import trustme
 from transports import CREDENTIALS, post_all
 
 from async_relay.aws import Aws
-from async_relay.errors import Unreachable
+from async_relay.errors import PostError, Unreachable
 from async_relay.http.direct import DirectTransport
-from async_relay.http.tls import certificate_authorities, is_pinned, trust, trust_system_too
+from async_relay.http.tls import certificate_authorities, context_for, fallback, trust
 from async_relay.testing.gateway import Gateway
 
 API = "https://abc.execute-api.eu-west-1.amazonaws.com/prod"
@@ -96,54 +93,67 @@ def direct(gateway: Gateway, context: ssl.SSLContext) -> DirectTransport:
     return DirectTransport(gateway.endpoint, region="us-east-1", credentials=credentials, tls=context)  # type: ignore[arg-type]
 
 
+def pinned() -> ssl.SSLContext:
+    return trust(certificate_authorities(API, None), falls_back=True)
+
+
+async def posted(gateway: Gateway, context: ssl.SSLContext, count: int = 1) -> list[PostError | None]:
+    transport = direct(gateway, context)
+    await transport.begin()
+    answers = await post_all(transport, [(f"client-{n}=", b"{}") for n in range(count)])
+    await transport.close()
+    return answers
+
+
 async def test_a_new_root_of_amazons_is_no_outage(elsewhere: Gateway, caplog: pytest.LogCaptureFixture) -> None:
     """What the five do not vouch for, the system's CAs may; one error says so, and no post fails for it."""
-    context = trust(certificate_authorities(API, None))
-    transport = direct(elsewhere, context)
-    await transport.begin()
-    answers = await post_all(transport, [(f"client-{n}=", b"{}") for n in range(30)])
-    await transport.close()
-    assert answers == [None] * 30
-    assert not is_pinned(context)
-    errors = {record.getMessage() for record in caplog.records if record.levelno == logging.ERROR}
-    assert len(errors) == 1
-    assert "Amazon's roots do not vouch for localhost, so the system's CAs are trusted too" in errors.pop()
-
-
-async def test_what_nobody_vouches_for_stays_refused(
-    elsewhere: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The system's CAs are asked, and where they do not know the issuer either there is no connection."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate_authorities(API, None)))
-    transport = direct(elsewhere, trust(certificate_authorities(API, None)))
-    await transport.begin()
-    (answer,) = await post_all(transport, [("client=", b"{}")])
-    await transport.close()
-    assert isinstance(answer, Unreachable)
-    assert elsewhere.posts.total() == 0
-    assert "trusted too" in caplog.text
-
-
-@pytest.mark.parametrize("code", [9, 10, 62, 64])
-def test_only_an_unknown_issuer_widens_the_trust(code: int) -> None:
-    """A certificate that is too young, too old, or of another name is refused, whoever issued it."""
-    context = trust(certificate_authorities(API, None))
-    error = ssl.SSLCertVerificationError("refused")
-    error.verify_code = code
-    assert not trust_system_too(context, error)
-    assert is_pinned(context)
+    context = pinned()
+    assert await posted(elsewhere, context, 30) == [None] * 30
+    assert await posted(elsewhere, context) == [None]
+    (error,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert "Amazon's roots do not vouch for localhost; the system's CAs do" in error
+    assert context_for(context, "dynamodb.eu-west-1.amazonaws.com") is context
     assert len(context.get_ca_certs()) == 5
 
 
-async def test_a_bundle_of_the_owners_is_never_widened(
-    elsewhere: Gateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_what_nobody_vouches_for_stays_refused_and_widens_nothing(
+    elsewhere: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """AWS_CA_BUNDLE decides alone, although the system's CAs would vouch."""
-    others = tmp_path / "bundle.pem"
-    await asyncio.to_thread(shutil.copy, str(certificate_authorities(API, None)), others)
-    transport = direct(elsewhere, trust(str(others)))
-    await transport.begin()
-    (answer,) = await post_all(transport, [("client=", b"{}")])
-    await transport.close()
+    """A forged certificate is asked about and refused; the next one that only the system knows is a first again."""
+    context = pinned()
+    with monkeypatch.context() as nobody:
+        nobody.setenv("SSL_CERT_FILE", str(certificate_authorities(API, None)))
+        (answer,) = await posted(elsewhere, context)
     assert isinstance(answer, Unreachable)
-    assert "trusted too" not in caplog.text
+    assert elsewhere.posts.total() == 0
+    assert caplog.records == []
+    assert context_for(context, "localhost") is context
+
+
+@pytest.mark.parametrize("code", [9, 10, 62, 64])
+def test_only_an_unknown_issuer_is_asked_about(code: int) -> None:
+    """A certificate that is too young, too old, or of another name is refused, whoever issued it."""
+    error = ssl.SSLCertVerificationError("refused")
+    error.verify_code = code
+    assert fallback(pinned(), error) is None
+    error.verify_code = 20
+    assert fallback(pinned(), error) is not None
+
+
+async def test_a_bundle_of_the_owners_is_never_widened(elsewhere: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """AWS_CA_BUNDLE decides alone, although the system's CAs would vouch; also where it is Amazon's own file."""
+    aws = Aws({"AWS_CA_BUNDLE": str(certificate_authorities(API, None))})
+    context = await aws.tls(elsewhere.endpoint)
+    assert context is not None
+    (answer,) = await posted(elsewhere, context)
+    assert isinstance(answer, Unreachable)
+    assert caplog.records == []
+
+
+async def test_only_awss_own_hosts_fall_back() -> None:
+    """Every other host is checked against the system's CAs as it is."""
+    error = ssl.SSLCertVerificationError("refused")
+    error.verify_code = 20
+    assert fallback(await Aws({}).tls(API), error) is not None
+    assert fallback(await Aws({}).tls("https://ws.example.com"), error) is None
+    assert fallback(None, error) is None
