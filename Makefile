@@ -10,7 +10,7 @@ FAILED_INSTALL := echo "The installation failed: see the lines above, then run m
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help test lint types unit fuzz demo build bench load cold clean
+.PHONY: FORCE help test lint types unit fuzz mistakes demo build bench load cold clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ unit: $(VENV)/.installed $(VENV)/.installed-node ## The tests, with coverage
 
 fuzz: $(VENV)/.installed ## Foreign input at random for SECONDS=60; TARGETS='records jobs dead-letters answers'
 	@exec $(BIN)/python -m benchmarks.fuzz $(or $(SECONDS),60) $(TARGETS)
+
+mistakes: $(VENV)/.installed $(VENV)/.installed-node ## Break the code on purpose, one mistake at a time, and see the tests fail; LISTS='lanes pool'
+	@exec $(BIN)/python tests/mistakes/run.py $(LISTS)
 
 demo: $(VENV)/.installed-demo ## The whole relay on this machine, until Ctrl-C; ONCE=1 for one checked round, PORT=8081, CLIENTS=50
 	@exec $(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port '$(PORT)') $(if $(CLIENTS),--clients '$(CLIENTS)') $(DEMO)

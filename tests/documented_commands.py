@@ -83,6 +83,7 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
     (r"make fuzz( SECONDS=600)?( TARGETS='jobs answers')?", _make("fuzz", "SECONDS=1", "TARGETS=jobs answers")),
     (r"make load", _make("load", "LOAD=--transport memory --clients 20 --messages 1")),
     (r"make load LOAD='--help'", _make("load", "LOAD=--help")),
+    (r"make mistakes( LISTS='lanes pool')?", InTest("tests/test_mistakes.py", "test_a_mistake_is_caught_or_named")),
     (r"make load LOAD='--chaos.*'", InTest("tests/test_load.py", "test_a_chaotic_run_stands_beside_a_clean_one")),
     (
         r"make bench( BENCH=--quick)?",
@@ -134,7 +135,7 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
         r"PYTHONPATH=\. MESSAGE_FORMATTER=\S+ async-relay dead-letters redrive …",
         InTest("tests/cli/test_dead_letters.py", "test_with_the_relays_own_formatter"),
     ),
-    (r"async-relay backfill", _relay("backfill", "--table", "{table}", "--shards", "8")),
+    (r"async-relay backfill( --table TABLE --shards N)?", _relay("backfill", "--table", "{table}", "--shards", "8")),
     (
         r"async-relay backfill --table connections --shards 8 --dry-run",
         _relay("backfill", "--table", "{table}", "--shards", "8", "--dry-run"),
