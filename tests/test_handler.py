@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from deployment import Deployed, incident, incidents, order, remediation, sequen
 from records import event as stream_event
 
 from async_relay.errors import RelayError, SettingsError
+from async_relay.logs import SERVICE
 from async_relay.testing import Answer, Cut, Gateway, Hang, RateLimit, Until
 from async_relay.testing.memory import MemoryServices, MemoryStore
 
@@ -26,6 +28,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.setenv("WS_ENDPOINT", "https://ws.example.com/prod")
     monkeypatch.setenv("CONNECTIONS_TABLE", "connections")
     sys.modules.pop("handler", None)
+    # Powertools keeps the stdout of the first test that logged.
+    logging.getLogger(SERVICE).handlers.clear()
+    vars(logging.getLogger(SERVICE)).pop("init", None)
     module = importlib.import_module("handler")
     module._sandbox._services = MemoryServices(MemoryStore(["a=", "b="]))
     yield module

@@ -230,8 +230,11 @@ async def test_a_region_nobody_names_is_the_oldest(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("transport", ["direct", "sdk"])
-async def test_a_post_times_out_after_what_the_setting_says(transport: str, gateway: Gateway) -> None:
+async def test_a_post_times_out_after_what_the_setting_says(
+    transport: str, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """POST_TIMEOUT_SECONDS is for either transport."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(gateway.ca_file))  # the SDK reads the process's own environment
     gateway.play(Hang())
     secrets = {"AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key, "AWS_SESSION_TOKEN": CREDENTIALS.token or ""}
     environ = ENVIRON | secrets | {"AWS_CA_BUNDLE": gateway.ca_file}
