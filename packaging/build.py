@@ -236,7 +236,7 @@ def build(target: Target, output: Path, modules: Sequence[Path] = ()) -> int:
         add_package(tree)
         add_modules(tree, modules)
         if others:
-            check_names(tree, *target.architectures)
+            check_names_of_all(tree, target.architectures)
         if target.interpreter:
             add_bytecode(tree, target.interpreter)
         write_zip(tree, output)
@@ -273,13 +273,15 @@ def clean(tree: Path) -> None:
         library.write_bytes(stripped(library.read_bytes()))
 
 
-def check_names(tree: Path, *architectures: str) -> None:
-    """``BuildError`` for a shared object that Python on another processor would take for its own.
+def check_names(tree: Path) -> None:
+    """``BuildError`` for a shared object that Python on another processor would take for its own."""
+    check_names_of_all(tree, (tree.name,))
 
-    In a tree for several ``architectures`` it may name any of them; by default the tree's name is the only one.
-    """
+
+def check_names_of_all(tree: Path, architectures: Sequence[str]) -> None:
+    """The same for a tree that holds those of several processors, and the owner's modules."""
     for path in sorted(path for path in tree.rglob("*") if path.is_file()):
-        if _is_shared_object(path) and not _names_one_of(path, architectures or (tree.name,)):
+        if _is_shared_object(path) and not _names_one_of(path, architectures):
             raise BuildError(f"{path.relative_to(tree)} does not name its processor. {_ONE_EACH}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import fcntl
 import importlib.util
 import json
@@ -12,7 +13,6 @@ import struct
 import subprocess
 import sys
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -464,7 +464,7 @@ def test_makes_at_once_make_one_zip(checkout: Path) -> None:
         (checkout / name).mkdir()
         return make(checkout, f"build-{name}Function", PYTHON=sys.executable, ARTIFACTS_DIR=str(checkout / name))
 
-    with ThreadPoolExecutor(len(functions)) as threads:
+    with concurrent.futures.ThreadPoolExecutor(len(functions)) as threads:
         done = list(threads.map(build_one, functions))
     assert [each.returncode for each in done] == [0] * 5, [each.stderr for each in done]
     assert builds(checkout) == 1

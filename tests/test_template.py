@@ -434,8 +434,8 @@ def allows(name: str, value: str) -> bool:
     if "AllowedValues" in parameter:
         return value in map(str, parameter["AllowedValues"])
     if parameter["Type"] == "Number":
-        number = float(value)
-        return parameter.get("MinValue", number) <= number <= parameter.get("MaxValue", number)
+        low, high = (float(parameter.get(limit, value)) for limit in ("MinValue", "MaxValue"))
+        return low <= float(value) <= high
     return bool(re.fullmatch(parameter.get("AllowedPattern", ".*"), value))
 
 
