@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODULES ?=
-SHIPPED := pyproject.toml handler.py packaging/build.py $(shell find async_relay -name '*.py' -o -name '*.pem')
 TOO_OLD := Python 3.11 or newer is needed. Name one with: make PYTHON=python3.13
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(TOO_OLD)"; exit 1; }
 FAILED_INSTALL := echo "The installation failed: see the lines above, then run make again."
@@ -72,17 +71,10 @@ cold: $(VENV)/.installed ## From the start of a process to its first post, step 
 
 build: build/async-relay.zip ## The Lambda zip, for arm64 and x86_64; MODULES='orders.py' puts modules of your own in
 
-OWN_FILES := $(if $(wildcard $(MODULES)),$(shell find $(wildcard $(MODULES)) -type f -not -path '*/__pycache__/*'))
-
-build/async-relay.zip: $(SHIPPED) $(OWN_FILES) build/.contents
-	@$(PYTHON) packaging/build.py --output $@ $(addprefix --module ,$(MODULES))
-
-# Other MODULES, or a Python that can compile where there was none, make another zip.
-build/.contents: FORCE
+# The script knows whether it is made of the same already: make sees times alone, and no file that is gone.
+build/async-relay.zip: FORCE
 	@$(CHECK_PYTHON)
-	@mkdir -p build
-	@$(PYTHON) packaging/build.py --contents $(addprefix --module ,$(MODULES)) > $@.new
-	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+	@$(PYTHON) packaging/build.py --record build/.contents --output $@ $(addprefix --module ,$(MODULES))
 
 # What `sam build` calls for each function, whatever its Architecture.
 build-RelayFunction build-DeliverFunction build-FanoutFunction build-ConnectFunction build-DisconnectFunction: build/async-relay.zip

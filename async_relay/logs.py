@@ -10,8 +10,12 @@ import logging
 import os
 import sys
 
-SERVICE = "async-relay"
 _OURS = "async_relay"
+
+
+def service() -> str:
+    """What log lines and metrics are said to be of: POWERTOOLS_SERVICE_NAME, which the template sets to its stack."""
+    return os.environ.get("POWERTOOLS_SERVICE_NAME", "").strip() or "async-relay"
 
 
 class PowertoolsHandler(logging.Handler):
@@ -27,7 +31,7 @@ class PowertoolsHandler(logging.Handler):
             return
         logger = logging.getLogger(_OURS)
         logger.removeHandler(self)
-        copy_config_to_registered_loggers(Logger(service=SERVICE, use_rfc3339=True), include={_OURS})
+        copy_config_to_registered_loggers(Logger(service=service(), use_rfc3339=True), include={_OURS})
         logger.handle(record)
 
 

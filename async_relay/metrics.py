@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from .logs import SERVICE
+from .logs import service
 
 _log = logging.getLogger("async_relay")
 
@@ -22,7 +22,7 @@ def emit(figures: Mapping[str, float]) -> None:
         _log.exception("no metrics: Powertools cannot be loaded")
         return
 
-    metrics = EphemeralMetrics(namespace=NAMESPACE, service=SERVICE)
+    metrics = EphemeralMetrics(namespace=NAMESPACE, service=service())
     for name, value in figures.items():
         metrics.add_metric(name.title().replace("_", ""), unit=_UNITS.get(name, "Count"), value=value)
     metrics.flush_metrics()

@@ -19,6 +19,8 @@ Rules
   over half of them. Done here and not by strip(1), which may not know the target's processor.
 - The same downloads give the same bytes: names sorted, times and hash seed fixed.
 - A zip is there complete or not at all. An error is one sentence.
+- With ``--record FILE`` a zip is made only where that file does not say that it is there already, made of the same:
+  it holds the hash of whatever goes in, and the zip's. Of several at once, one makes it and the others wait for it.
 
 Needs Python 3.11 and pip, nothing else: `make build` and `sam build` run it with the machine's own Python, before
 anything is installed. So its options are argparse's and not typer's, unlike those of all other commands.
@@ -27,6 +29,7 @@ anything is installed. So its options are argparse's and not typer's, unlike tho
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shutil
 import struct
@@ -36,8 +39,14 @@ import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where builds at once each make the zip
+    fcntl = None  # type: ignore[assignment]
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = {"arm64": "aarch64", "x86_64": "x86_64"}
@@ -82,20 +91,90 @@ class Target:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build what the command line asks for; the exit status."""
     options = _options(arguments)
-    if options.contents:
-        compiled = "bytecode" if find_interpreter(options.python_version or RUNTIME) else "no bytecode"
-        print(", ".join([compiled, *map(str, options.module)]))
-        return 0
     try:
         check_modules(options.module)
-        target = _target(tuple(options.arch), options.python_version)
-        unpacked = build(target, options.output, options.module)
-        size, bytecode = options.output.stat().st_size, "" if target.interpreter else ", without bytecode"
-        print(f"{options.output.name}: {size / 1e6:.1f} MB, unpacked {unpacked / 1e6:.1f} MB{bytecode}")
+        if options.record:
+            with alone(options.record):
+                build_once(options)
+        else:
+            build_and_say(options)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def build_and_say(options: argparse.Namespace) -> None:
+    """Make the zip, and print what it weighs."""
+    target = _target(tuple(options.arch), options.python_version)
+    unpacked = build(target, options.output, options.module)
+    size, bytecode = options.output.stat().st_size, "" if target.interpreter else ", without bytecode"
+    print(f"{options.output.name}: {size / 1e6:.1f} MB, unpacked {unpacked / 1e6:.1f} MB{bytecode}")
+
+
+def build_once(options: argparse.Namespace) -> None:
+    """Make the zip unless the record says that this very file was made of the same."""
+    wanted = "".join(f"{line}\n" for line in contents(options))
+    if options.output.is_file() and _read(options.record) == wanted + _made(options.output):
+        return
+    build_and_say(options)
+    unfinished = options.record.with_name(f".{options.record.name}.{os.getpid()}")
+    unfinished.write_text(wanted + _made(options.output))
+    unfinished.replace(options.record)
+
+
+@contextmanager
+def alone(record: Path) -> Iterator[None]:
+    """Wait until no other build keeps this record."""
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        lock = record.with_name(f"{record.name}.lock").open("w")
+    except OSError as error:
+        raise BuildError(f"{record} could not be written: {error.strerror}.") from error
+    with lock:
+        if fcntl:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def contents(options: argparse.Namespace) -> Iterator[str]:
+    """Everything a zip depends on but the downloads, line by line; a file by its hash, whatever its times are."""
+    version = options.python_version or (RUNNING if options.arch == ["native"] else RUNTIME)
+    compiled = "bytecode" if find_interpreter(version) else "no bytecode"
+    yield f"{', '.join(options.arch)}, Python {version}, {compiled}"
+    for source in (ROOT / "pyproject.toml", Path(__file__).resolve(), ROOT / "handler.py", *shipped()):
+        yield f"{_hash(source)} {source.relative_to(ROOT).as_posix()}"
+    for module in options.module:
+        try:
+            for source in sorted(_files(module)):
+                yield f"{_hash(source)} {source.relative_to(module.parent).as_posix()}"
+        except OSError as error:
+            raise BuildError(f"The module {module} cannot be read: {error.strerror}.") from error
+
+
+def _files(module: Path) -> Iterator[Path]:
+    """What ``add_modules`` puts in of it."""
+    if module.is_dir():
+        for directory, inner, names in os.walk(module, followlinks=True):
+            inner[:] = [name for name in inner if name != "__pycache__"]
+            yield from (Path(directory) / name for name in names)
+    else:
+        yield module
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _made(output: Path) -> str:
+    return f"{_hash(output)} {output.name}, made of these\n"
+
+
+def _read(record: Path) -> str:
+    try:
+        return record.read_text()
+    except (OSError, ValueError):
+        return ""
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -109,7 +188,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, metavar="ZIP", help="default: build/async-relay.zip")
     parser.add_argument(
-        "--contents", action="store_true", help="only say what the zip would hold besides the relay, for make"
+        "--record", type=Path, metavar="FILE", help="make it only if it is not what FILE says, and say there what it is"
     )
     options = parser.parse_args(arguments)
     options.arch = list(dict.fromkeys(options.arch or ARCHITECTURES))
@@ -156,6 +235,8 @@ def build(target: Target, output: Path, modules: Sequence[Path] = ()) -> int:
             merge(other, tree)
         add_package(tree)
         add_modules(tree, modules)
+        if others:
+            check_names_of_all(tree, target.architectures)
         if target.interpreter:
             add_bytecode(tree, target.interpreter)
         write_zip(tree, output)
@@ -194,23 +275,38 @@ def clean(tree: Path) -> None:
 
 def check_names(tree: Path) -> None:
     """``BuildError`` for a shared object that Python on another processor would take for its own."""
-    tag = f"-{ARCHITECTURES[tree.name]}-"
+    check_names_of_all(tree, (tree.name,))
+
+
+def check_names_of_all(tree: Path, architectures: Sequence[str]) -> None:
+    """The same for a tree that holds those of several processors, and the owner's modules."""
     for path in sorted(path for path in tree.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            if file.read(4) == b"\x7fELF" and tag not in path.name:
-                raise BuildError(f"{path.relative_to(tree)} does not name its processor. {_ONE_EACH}")
+        if _is_shared_object(path) and not _names_one_of(path, architectures):
+            raise BuildError(f"{path.relative_to(tree)} does not name its processor. {_ONE_EACH}")
+
+
+def _is_shared_object(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+def _names_one_of(path: Path, architectures: Sequence[str]) -> bool:
+    return any(f"-{ARCHITECTURES[architecture]}-" in path.name for architecture in architectures)
 
 
 def merge(other: Path, tree: Path) -> None:
     """Put into ``tree`` what it lacks of ``other``, the same dependencies for another processor."""
-    for source in sorted(path for path in other.rglob("*") if path.is_file()):
-        relative = source.relative_to(other)
-        target = tree / relative
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
-        elif target.read_bytes() != source.read_bytes():
-            raise BuildError(f"{relative} is not the same for {tree.name} and {other.name}. {_ONE_EACH}")
+    ours, theirs = ({path.relative_to(each) for path in each.rglob("*") if path.is_file()} for each in (tree, other))
+    for relative in sorted(ours | theirs):
+        has, lacks = (tree, other) if relative in ours else (other, tree)
+        if relative in ours & theirs:
+            if (tree / relative).read_bytes() != (other / relative).read_bytes():
+                raise BuildError(f"{relative} is not the same for {tree.name} and {other.name}. {_ONE_EACH}")
+        elif not (_is_shared_object(has / relative) and _names_one_of(relative, (has.name,))):
+            raise BuildError(f"{relative} is there for {has.name} and not for {lacks.name}. {_ONE_EACH}")
+        elif has is other:
+            (tree / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(other / relative, tree / relative)
 
 
 def superfluous(tree: Path) -> Iterator[Path]:
@@ -260,12 +356,19 @@ def stripped(library: bytes) -> bytes:
 def add_package(tree: Path) -> None:
     """Put the package and ``handler.py`` into ``tree``."""
     shutil.copy(ROOT / "handler.py", tree)
+    for source in shipped():
+        target = tree / source.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+
+
+def shipped() -> list[Path]:
+    """The files of the package that functions need."""
     package = ROOT / "async_relay"
-    for source in (*package.rglob("*.py"), *package.rglob("*.pem")):
-        relative = source.relative_to(package)
-        if relative.parts[0].removesuffix(".py") not in NOT_AT_RUN_TIME:
-            (tree / "async_relay" / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, tree / "async_relay" / relative)
+    files = [*package.rglob("*.py"), *package.rglob("*.pem")]
+    return sorted(
+        path for path in files if path.relative_to(package).parts[0].removesuffix(".py") not in NOT_AT_RUN_TIME
+    )
 
 
 def check_modules(modules: Sequence[Path]) -> None:

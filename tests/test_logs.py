@@ -49,6 +49,12 @@ logging.getLogger("async_relay").debug("unheard")
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d)", json.loads(line)["timestamp"])
 
 
+def test_a_log_line_bears_the_stacks_name() -> None:
+    """Which the template gives as POWERTOOLS_SERVICE_NAME."""
+    said = run('logging.getLogger("async_relay").error("lost")', POWERTOOLS_SERVICE_NAME="relay-of-two")
+    assert json.loads(said)["service"] == "relay-of-two"
+
+
 def test_a_cold_start_loads_neither_the_sdk_nor_what_writes_logs() -> None:
     """The settings are checked first; what takes long is loaded when it is needed."""
     loaded = run('print([name for name in ("aioboto3", "botocore", "aws_lambda_powertools") if name in sys.modules])')

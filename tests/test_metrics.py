@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+
+import pytest
 
 from async_relay.metrics import NAMESPACE, emit
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_a_broadcast_is_one_line_of_embedded_metrics(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,11 +27,18 @@ def test_a_broadcast_is_one_line_of_embedded_metrics(capsys: pytest.CaptureFixtu
         assert fields["Posts"] == [posts]
 
 
-def test_the_figures_bear_the_services_name(capsys: pytest.CaptureFixture[str]) -> None:
-    """Not POWERTOOLS_SERVICE_NAME's default, under which every function's would be one."""
+@pytest.mark.parametrize(
+    ("name", "service"), [(None, "async-relay"), (" ", "async-relay"), ("relay-of-two", "relay-of-two")]
+)
+def test_the_figures_bear_the_services_name(
+    name: str | None, service: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stack's, so that two of them do not mix; ours where none is given, not Powertools' default."""
+    if name is not None:
+        monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", name)
     emit({"posts": 1})
     fields = json.loads(capsys.readouterr().out)
-    assert (fields["service"], NAMESPACE) == ("async-relay", "AsyncRelay")
+    assert (fields["service"], NAMESPACE) == (service, "AsyncRelay")
     assert fields["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"]]
 
 

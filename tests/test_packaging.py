@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import fcntl
 import importlib.util
 import json
@@ -250,6 +251,41 @@ def test_what_one_zip_cannot_hold_is_refused(tmp_path: Path) -> None:
         (intel / name).unlink()
 
 
+@pytest.mark.parametrize(("only", "lacks"), [("arm64", "x86_64"), ("x86_64", "arm64")])
+def test_a_file_for_one_processor_alone_is_refused(only: str, lacks: str, tmp_path: Path) -> None:
+    """Unless it is a shared object that bears that processor's name."""
+    for name in (only, lacks):
+        (tmp_path / name).mkdir()
+    other = {"arm64": "x86_64", "x86_64": "aarch64"}[only]
+    for name, content in (
+        ("fast.py", b"fast = True"),
+        (f"fast-{build.ARCHITECTURES[only]}-.py", b"fast = True"),
+        (f"fast.cpython-313-{other}-linux-gnu.so", b"\x7fELF"),
+    ):
+        (tmp_path / only / name).write_bytes(content)
+        with pytest.raises(build.BuildError, match=rf"{name} is there for {only} and not for {lacks}\. So one zip"):
+            build.merge(tmp_path / "x86_64", tmp_path / "arm64")
+        (tmp_path / only / name).unlink()
+
+
+def test_a_module_that_does_not_name_its_processor_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the zip is for both; one that does may come along, and in a zip for one processor each may."""
+    monkeypatch.setattr(build, "download", lambda tree, *_: tree.mkdir())
+    both = build.Target(("arm64", "x86_64"), "3.13", None)
+    for name in ("fast.so", "fast.cpython-313-arm-linux-gnueabihf.so"):
+        (tmp_path / name).write_bytes(b"\x7fELF")
+        with pytest.raises(build.BuildError, match=rf"{name} does not name its processor\. So one zip"):
+            build.build(both, tmp_path / "relay.zip", [tmp_path / name])
+        assert not (tmp_path / "relay.zip").exists()
+    named = [f"fast.cpython-313-{processor}-linux-gnu.so" for processor in PROCESSORS]
+    for name in named:
+        (tmp_path / name).write_bytes(b"\x7fELF")
+    build.build(both, tmp_path / "relay.zip", [tmp_path / name for name in named])
+    assert set(named) <= set(zipfile.ZipFile(tmp_path / "relay.zip").namelist())
+    build.build(build.Target(("arm64",), "3.13", None), tmp_path / "arm.zip", [tmp_path / "fast.so"])
+    assert "fast.so" in zipfile.ZipFile(tmp_path / "arm.zip").namelist()
+
+
 def test_a_failed_download_is_one_sentence(tmp_path: Path) -> None:
     """Where nothing can be downloaded, it says so in one sentence, and leaves an earlier zip as it was."""
     output = tmp_path / "relay.zip"
@@ -327,46 +363,138 @@ def make(directory: Path, *words: str, **variables: str) -> subprocess.Completed
     )
 
 
+# The script itself, but its dependencies are one small file for each processor; each download is a line in a file.
+SCRIPT_WITHOUT_DOWNLOADS = """
+import pathlib, sys, time
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import script
+
+def download(tree, target, architecture):
+    with open("downloads", "a") as file:
+        file.write(f"{architecture}\\n")
+    time.sleep(0.2)
+    tree.mkdir()
+    processor = script.ARCHITECTURES[architecture]
+    (tree / f"core.cpython-313-{processor}-linux-gnu.so").write_bytes(b"\\x7fELF")
+
+script.download = download
+script.find_interpreter = lambda version: sys.executable if pathlib.Path("compiler").exists() else None
+sys.exit(script.main())
+"""
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The Makefile beside a build script that only notes that it ran, and whether it could compile."""
+    """The Makefile and the build script, which downloads nothing."""
     for name in ("packaging", "async_relay"):
         (tmp_path / name).mkdir()
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in ("pyproject.toml", "handler.py", "orders.py"):
-        (tmp_path / name).touch()
-    (tmp_path / "packaging" / "build.py").write_text(
-        "import pathlib, sys\n"
-        "if '--contents' in sys.argv:\n"
-        "    print(pathlib.Path('compiler').exists(), *sys.argv[2:])\n"
-        "else:\n"
-        "    pathlib.Path(sys.argv[2]).touch()\n"
-        "    print('made', *sys.argv[3:])\n"
-    )
+    for name in ("pyproject.toml", "handler.py", "orders.py", "async_relay/a.py", "async_relay/b.py"):
+        (tmp_path / name).write_text(f"# {name}\n")
+    shutil.copy(SCRIPT, tmp_path / "packaging" / "script.py")
+    (tmp_path / "packaging" / "build.py").write_text(SCRIPT_WITHOUT_DOWNLOADS)
     return tmp_path
+
+
+def builds(checkout: Path) -> int:
+    """How often the zip was made until now."""
+    downloads = checkout / "downloads"
+    return downloads.read_text().splitlines().count("arm64") if downloads.exists() else 0
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
 def test_make_makes_a_zip_once(checkout: Path) -> None:
-    """Until its modules change, what is in them, or whether there is a Python that can compile."""
+    """Until what goes in changes, by its content and whatever its time is, or whether a Python here can compile."""
 
-    def made(*words: str, **variables: str) -> str:
-        done = make(checkout, "build", *words, PYTHON=sys.executable, **variables)
-        assert (done.returncode, done.stderr) == (0, "")
-        return "" if "Nothing to be done" in done.stdout else done.stdout.strip()
+    def made(**variables: str) -> bool:
+        before = builds(checkout)
+        done = make(checkout, "build", PYTHON=sys.executable, **variables)
+        assert done.returncode == 0, done.stderr
+        assert ("async-relay.zip: " in done.stdout) == (builds(checkout) > before)
+        return builds(checkout) > before
 
-    assert made() == "made"
-    assert made() == ""
-    (checkout / "compiler").touch()
-    assert made() == "made"
-    assert made() == ""
-    assert made(MODULES="orders.py") == "made --module orders.py"
-    assert made(MODULES="orders.py") == ""
-    for path in checkout.rglob("*"):
+    def names() -> set[str]:
+        return set(zipfile.ZipFile(checkout / "build" / "async-relay.zip").namelist())
+
+    def replace(path: Path, content: str) -> None:
+        """As an older file that is moved there."""
+        path.write_text(content)
         os.utime(path, (1e9, 1e9))
-    assert made(MODULES="orders.py") == ""
+
+    shop = checkout / "shop"
+    shop.mkdir()
+    for name in ("__init__", "kept", "gone"):
+        (shop / f"{name}.py").touch()
+    assert [made(), made()] == [True, False]
+    (checkout / "compiler").touch()
+    assert [made(), made()] == [True, False]
+    assert [made(MODULES="orders.py shop"), made(MODULES="orders.py shop")] == [True, False]
     (checkout / "orders.py").touch()
-    assert made(MODULES="orders.py") == "made --module orders.py"
+    assert not made(MODULES="orders.py shop")
+    replace(checkout / "orders.py", "other = 1")
+    assert [made(MODULES="orders.py shop"), made(MODULES="orders.py shop")] == [True, False]
+    assert "shop/gone.py" in names()
+    (shop / "gone.py").unlink()
+    assert [made(MODULES="orders.py shop"), made(MODULES="orders.py shop")] == [True, False]
+    assert "shop/gone.py" not in names()
+    (shop / "__pycache__").mkdir()
+    (shop / "__pycache__" / "kept.cpython-313.pyc").touch()
+    assert not made(MODULES="orders.py shop")
+    assert made()
+    (checkout / "async_relay" / "a.py").unlink()
+    assert [made(), made()] == [True, False]
+    assert "async_relay/a.py" not in names()
+    replace(checkout / "async_relay" / "b.py", "other = 1")
+    assert [made(), made()] == [True, False]
+    (checkout / "build" / "async-relay.zip").write_bytes(b"of another hand")
+    assert [made(), made()] == [True, False]
+    (checkout / "build" / "async-relay.zip").unlink()
+    assert [made(), made()] == [True, False]
+    assert sorted(path.name for path in (checkout / "build").iterdir()) == [
+        ".contents",
+        ".contents.lock",
+        "async-relay.zip",
+    ]
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
+def test_makes_at_once_make_one_zip(checkout: Path) -> None:
+    """As ``sam build --parallel`` runs them in the sources: one makes it, and all unpack it whole."""
+    functions = ("Relay", "Deliver", "Fanout", "Connect", "Disconnect")
+
+    def build_one(name: str) -> subprocess.CompletedProcess[str]:
+        (checkout / name).mkdir()
+        return make(checkout, f"build-{name}Function", PYTHON=sys.executable, ARTIFACTS_DIR=str(checkout / name))
+
+    with concurrent.futures.ThreadPoolExecutor(len(functions)) as threads:
+        done = list(threads.map(build_one, functions))
+    assert [each.returncode for each in done] == [0] * 5, [each.stderr for each in done]
+    assert builds(checkout) == 1
+    for name in functions:
+        assert (checkout / name / "handler.py").read_text() == "# handler.py\n"
+        assert len(list((checkout / name).glob("core.*.so"))) == 2
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
+def test_a_build_that_failed_is_tried_again(checkout: Path) -> None:
+    """A record is kept only of a zip that is there."""
+    script = checkout / "packaging" / "build.py"
+    script.write_text(SCRIPT_WITHOUT_DOWNLOADS.replace("tree.mkdir()", "raise script.BuildError('No network.')"))
+    for _ in range(2):
+        done = make(checkout, "build", PYTHON=sys.executable)
+        assert done.returncode
+        assert done.stderr.splitlines()[-2] == "No network."
+    script.write_text(SCRIPT_WITHOUT_DOWNLOADS)
+    assert make(checkout, "build", PYTHON=sys.executable).returncode == 0
+    assert (checkout / "build" / "async-relay.zip").exists()
+
+
+def test_a_record_that_cannot_be_kept_is_one_sentence(tmp_path: Path) -> None:
+    """A file where its directory should be ends the build before anything is downloaded."""
+    (tmp_path / "build").touch()
+    done = run("--record", tmp_path / "build" / ".contents", "--output", tmp_path / "relay.zip")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{tmp_path / 'build' / '.contents'} could not be written: File exists.\n"
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")

@@ -286,7 +286,7 @@ def test_the_index_of_the_connections_table() -> None:
 )
 def test_the_settings_of_every_function_are_accepted(parameters: dict[str, str]) -> None:
     """Every variable is a setting by name, and every function would start with what it is given."""
-    known = {field.name.upper() for field in fields(Settings)} | {"AWS_ENDPOINT_URL"}
+    known = {field.name.upper() for field in fields(Settings)} | {"AWS_ENDPOINT_URL", "POWERTOOLS_SERVICE_NAME"}
     for name, function in Stack(**parameters).functions().items():
         assert function["Environment"].keys() <= known, name
         settings = Settings.from_env(function["Environment"])
@@ -404,12 +404,106 @@ def test_the_endpoint_beside_a_domain_of_ones_own_can_be_closed() -> None:
         ("https://ws.example.com/live?x=1", False),
         ("https://a@ws.example.com", False),
         ("https://ws.example.com:8443", False),
+        ("https://ws.example.com/$a-b_c.d+e!f*g'(h)/2", True),
+        ("https://ws.example.com/a..b", False),
+        ("https://ws.example.com/..", False),
+        ("https://ws.example.com/./live", False),
+        ("https://ws.example.com/.", False),
+        ("https://ws.example.com/a.b", True),
+        ("https://ws.example.com/live~", False),
+        ("https://ws.example.com/@connections", False),
+        ("https://execute-api.example.com", True),
+        ("https://kote8jrryb.execute-api.eu-west-1.amazonaws.com", False),
+        ("https://kote8jrryb.execute-api.eu-west-1.amazonaws.com/prod", False),
+        ("https://KOTE8JRRYB.Execute-API.eu-west-1.amazonaws.com/prod", False),
+        ("https://ws.example.com/.execute-api.", True),
+        ("https://relay.localhost", False),
+        ("https://relay.localhost/live", False),
+        ("https://relay.localhost.example.com", True),
+        ("https://10.0.0.1", False),
     ],
 )
 def test_what_is_a_domain_of_ones_own(endpoint: str, taken: bool) -> None:
     """An https URL, with the path of the mapping or without, that has nothing behind it."""
-    pattern = template()["Parameters"]["WebSocketEndpoint"]["AllowedPattern"]
-    assert bool(re.fullmatch(pattern, endpoint)) == taken
+    assert allows("WebSocketEndpoint", endpoint) == taken
+
+
+def allows(name: str, value: str) -> bool:
+    """Whether CloudFormation would take this value of a parameter."""
+    parameter = template()["Parameters"][name]
+    if "AllowedValues" in parameter:
+        return value in map(str, parameter["AllowedValues"])
+    if parameter["Type"] == "Number":
+        low, high = (float(parameter.get(limit, value)) for limit in ("MinValue", "MaxValue"))
+        return low <= float(value) <= high
+    return bool(re.fullmatch(parameter.get("AllowedPattern", ".*"), value))
+
+
+#: Of each parameter that reaches a function: the values at the edges of what it allows, and some beyond them.
+EDGES: dict[str, tuple[list[str], list[str]]] = {
+    "ConnectionsTableName": (["a-b", "_" * 255], ["ab", "a" * 256, "arn:aws:dynamodb:eu-west-1:123456789012:table/a"]),
+    "ConnectionsIndex": (["a-b", "_" * 255], ["ab", "a" * 256]),
+    "WebSocketApiId": (["", "kote8jrryb"], ["KOTE8JRRYB", "a/b", "a.b"]),
+    "StageName": (["a", "-_" * 64], ["", "a" * 129, "a/b"]),
+    "WebSocketEndpoint": (
+        ["https://a.b", "https://1.2.3.4.com", "https://ws.example.com/$-_.+!*'()/x", "https://-.a/-"],
+        ["https://a", "https://1.2.3.4", "https://a.execute-api.eu-west-1.amazonaws.com", "https://a.localhost"],
+    ),
+    "TtlHours": (["3", "3.5", "8760"], ["2", "8761"]),
+    "MaxConcurrency": (["1", "99", "100", "900"], ["0", "-1", "2.5", "901", "1000", "007", "1e2", ""]),
+    "PostTimeoutSeconds": (["0.05", "1.5", "60"], ["0", "0.04", "61", "-1"]),
+    "RetryBackoffSeconds": (["0", "0.5", "900"], ["-1", "901"]),
+    "MaxDeliveryAttempts": (["1", "999", "1000"], ["0", "2.5", "1001", ""]),
+    "FanoutAutoClients": (["1", "999999", "1000000"], ["0", "2.5", "1000001", ""]),
+    "FanoutShards": (["1", "999", "1000"], ["0", "2.5", "1001", ""]),
+    "MessageFormatter": (
+        ["builtins:pow", "os.path:join"],
+        ["a..b.:c", "a.:c", ".a:c", "a:b.c", "a:", ":c", "a", "1a:c", "a.1b:c"],
+    ),
+    "LocalEndpoint": (
+        ["http://127.0.0.1", "http://localhost:1", "http://localhost:9999", "http://127.0.0.1:65535"],
+        [
+            "http://10.0.0.1:4566",
+            "http://127.0.0.1.example.com",
+            "http://localhost.example.com",
+            "http://localhost:0",
+            "http://localhost:65536",
+            "http://localhost:",
+            "https://localhost",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_whatever_a_parameter_allows_is_a_setting(name: str) -> None:
+    """No function ends at its cold start for a value that CloudFormation took."""
+    taken, refused = EDGES[name]
+    for value in taken:
+        assert allows(name, value), value
+        for parameters in ({}, FANOUT):
+            for function in Stack(**(parameters | {name: value})).functions().values():
+                Settings.from_env(function["Environment"])
+    for value in refused:
+        assert not allows(name, value), value
+
+
+def test_every_parameter_that_reaches_a_function_has_its_edges() -> None:
+    """Or names the values it takes, and then each of them is tried."""
+    functions = [template()["Globals"]["Function"], *template()["Resources"].values()]
+    environments = [each.get("Environment") or each.get("Properties", {}).get("Environment", {}) for each in functions]
+    text, conditions = json.dumps(environments), dict(template()["Conditions"])
+    while named := [name for name in conditions if f'"{name}"' in text]:
+        text += "".join(json.dumps(conditions.pop(name)) for name in named)
+    for name, parameter in template()["Parameters"].items():
+        reaches = re.search(rf'"Ref": "{name}"|\$\{{{name}\}}', text)
+        if reaches and "AllowedValues" in parameter:
+            for value in map(str, parameter["AllowedValues"]):
+                for parameters in (FANOUT, EXISTING | FANOUT):
+                    for function in Stack(**(parameters | {name: value})).functions().values():
+                        Settings.from_env(function["Environment"])
+        elif reaches:
+            assert name in EDGES, name
 
 
 @pytest.mark.parametrize(
@@ -514,8 +608,11 @@ def test_the_alarms() -> None:
         (age, "FanoutQueue"),
         ("IteratorAge", "RelayFunction"),
         ("Errors", "RelayFunction"),
-        ("Unproven", "async-relay"),
+        ("Unproven", "relay"),
     }
+    # Its dimension is what the functions of this stack, and of no other, call themselves.
+    for function in Stack(**FANOUT).functions().values():
+        assert function["Environment"]["POWERTOOLS_SERVICE_NAME"] == "relay"
     unproven = alarms["UnprovenAlarm"]
     assert (unproven["Namespace"], unproven["Threshold"], unproven["ComparisonOperator"]) == (
         NAMESPACE,

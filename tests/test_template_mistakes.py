@@ -250,6 +250,15 @@ def test_how_long_a_function_may_take(parameters: dict[str, str]) -> None:
 
 
 @each_stack
+def test_a_stage_comes_after_the_routes_it_throttles(parameters: dict[str, str]) -> None:
+    """API Gateway refuses settings of a route that is not there yet."""
+    stack = Stack(**parameters)
+    routes = {route["RouteKey"]: name for name, route in stack.of("ApiGatewayV2::Route").items()}
+    for name, stage in stack.of("ApiGatewayV2::Stage").items():
+        assert {routes[key] for key in stage["RouteSettings"]} <= set(stack.resources[name]["DependsOn"])
+
+
+@each_stack
 def test_every_alarm_is_as_the_table_says(parameters: dict[str, str]) -> None:
     """Metric, statistic, time, threshold and direction; no alarm rings for want of data."""
     stack = Stack(**parameters)
@@ -296,7 +305,7 @@ def test_an_alarm_watches_what_its_name_says(parameters: dict[str, str]) -> None
         "RetryAgeAlarm": "RetryQueue.QueueName",
         "FanoutAgeAlarm": "FanoutQueue.QueueName",
         "RelayErrorsAlarm": "RelayFunction",
-        "UnprovenAlarm": "async-relay",
+        "UnprovenAlarm": "relay",
     }
     for name, alarm in Stack(**parameters).of("CloudWatch::Alarm").items():
         assert alarm["Dimensions"][0]["Value"] == watched[name]
