@@ -17,7 +17,7 @@ from deployment import Deployed, incident, incidents, order, remediation, sequen
 from records import event as stream_event
 
 from async_relay.errors import RelayError, SettingsError
-from async_relay.logs import SERVICE
+from async_relay.logs import service
 from async_relay.testing import Answer, Cut, Gateway, Hang, RateLimit, Until
 from async_relay.testing.memory import MemoryServices, MemoryStore
 
@@ -29,8 +29,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.setenv("CONNECTIONS_TABLE", "connections")
     sys.modules.pop("handler", None)
     # Powertools keeps the stdout of the first test that logged.
-    logging.getLogger(SERVICE).handlers.clear()
-    vars(logging.getLogger(SERVICE)).pop("init", None)
+    logging.Logger.manager.loggerDict.pop(service(), None)
     module = importlib.import_module("handler")
     module._sandbox._services = MemoryServices(MemoryStore(["a=", "b="]))
     yield module
