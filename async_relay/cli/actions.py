@@ -135,7 +135,7 @@ def redrive_selected(found: Found, target: SendQueue, formatter: Formatter, *, d
     """Send the selected dead letters to ``target`` after a confirmation, and report each outcome."""
     _note_if_empty(found)
     tally = Tally()
-    resends = _judge(found, formatter, tally, dry_run=dry_run)
+    resends = _judge(found, formatter, tally)
     number = len(found.selected)
     if dry_run:
         for message_id, fate in resends.items():
@@ -145,14 +145,16 @@ def redrive_selected(found: Found, target: SendQueue, formatter: Formatter, *, d
         return Tally()
     _confirm(f"Send {len(resends)} of {number}{_with_the_rest(found)} to {target.url}?", len(resends), yes=yes)
     following: Found | None = found
-    while following is not None:
-        found = following
-        move = partial(_move, found.queue, target, resends)
-        _act(found, tally, list(resends), move, "Sending", partial(_sent, resends))
-        following = found.following()
-        if following is not None:
-            resends = _judge(following, formatter, tally, dry_run=False)
-    screen.say(f"Sent {tally.done}, failed {tally.failed}, not tried {tally.left}, {tally.staying} cannot be sent.")
+    try:
+        while following is not None:
+            found = following
+            move = partial(_move, found.queue, target, resends)
+            _act(found, tally, list(resends), move, "Sending", partial(_sent, resends))
+            following = found.following()
+            if following is not None:
+                resends = _judge(following, formatter, tally)
+    finally:
+        screen.say(f"Sent {tally.done}, failed {tally.failed}, not tried {tally.left}, {tally.staying} cannot be sent.")
     _note_the_rest(found)
     return tally
 
@@ -161,7 +163,7 @@ def discard_selected(found: Found, save: Path | None, *, dry_run: bool, yes: boo
     """Delete the selected dead letters after a confirmation, and report each outcome."""
     _note_if_empty(found)
     selected = [dead_letter.message_id for dead_letter in found.selected]
-    _release(found, selected, dry_run=dry_run)
+    _release(found, selected)
     if dry_run:
         for dead_letter in found.selected:
             screen.say(f"{found.short(dead_letter.message_id)}  would delete {dead_letter.reason}")
@@ -172,35 +174,39 @@ def discard_selected(found: Found, save: Path | None, *, dry_run: bool, yes: boo
     _confirm(f"Delete {len(selected)} for good{_with_the_rest(found)}{counts}?", len(selected), yes=yes)
     tally, mode = Tally(), "x"
     following: Found | None = found
-    while following is not None:
-        found = following
-        selected = [dead_letter.message_id for dead_letter in found.selected]
-        if save is not None and selected:
-            _save(save, found.selected, mode)
-            mode = "a"
-        _act(found, tally, selected, partial(_delete, found.queue), "Deleting", lambda _: "deleted")
-        following = found.following()
-    screen.say(f"Deleted {tally.done}, failed {tally.failed}, not tried {tally.left}.")
+    try:
+        while following is not None:
+            found = following
+            selected = [dead_letter.message_id for dead_letter in found.selected]
+            tally.left += len(selected)
+            if save is not None and selected:
+                _save(save, found.selected, mode)
+                mode = "a"
+            _act(found, tally, selected, partial(_delete, found.queue), "Deleting", lambda _: "deleted")
+            following = found.following()
+    finally:
+        screen.say(f"Deleted {tally.done}, failed {tally.failed}, not tried {tally.left}.")
     _note_the_rest(found)
     return tally
 
 
-def _judge(found: Found, formatter: Formatter, tally: Tally, *, dry_run: bool) -> dict[str, Resend]:
+def _judge(found: Found, formatter: Formatter, tally: Tally) -> dict[str, Resend]:
     """What is to be sent; what stays is named and given back."""
     fates = {dead_letter.message_id: redrive(dead_letter, formatter) for dead_letter in found.selected}
     resends = {message_id: fate for message_id, fate in fates.items() if isinstance(fate, Resend)}
-    _release(found, resends, dry_run=dry_run)
+    _release(found, resends)
     for message_id, fate in fates.items():
         if isinstance(fate, Stay):
             screen.say(f"{found.short(message_id)}  stays: {fate.why}")
+    tally.left += len(resends)
     tally.staying += len(fates) - len(resends)
     return resends
 
 
-def _release(found: Found, kept: Collection[str], *, dry_run: bool) -> None:
+def _release(found: Found, kept: Collection[str]) -> None:
     """Give back what nothing is done with; of a FIFO queue at the end only, or the next reading would begin with it."""
-    if dry_run or not found.queue.fifo:
-        found.queue.release(kept=() if dry_run else kept)
+    if not found.queue.fifo:
+        found.queue.release(kept)
 
 
 def _with_the_rest(found: Found) -> str:
@@ -250,8 +256,10 @@ def _delete(queue: DeadLetterQueue, message_id: str) -> None:
 def _act(
     found: Found, tally: Tally, ids: list[str], act: Callable[[str], None], title: str, words: Callable[[str], str]
 ) -> None:
-    """Call ``act`` for each id, with a bar and a line per outcome; stop when only failures come, or at Ctrl-C."""
-    tally.left += len(ids)
+    """Call ``act`` for each id, all counted as left, with a bar and a line per outcome.
+
+    Stop when only failures come, or at Ctrl-C.
+    """
 
     def interrupted() -> None:
         tally.interrupted = True
@@ -282,7 +290,7 @@ def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def _save(path: Path, dead_letters: Sequence[ParsedDeadLetter], mode: str) -> None:
-    """Write the bodies to the disk before anything is deleted."""
+    """Write the bodies to the disk before any of these is deleted; mode ``a`` for those of a later reading."""
     try:
         with path.open(mode, encoding="utf-8") as file:
             for dead_letter in dead_letters:
@@ -290,4 +298,5 @@ def _save(path: Path, dead_letters: Sequence[ParsedDeadLetter], mode: str) -> No
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise CommandError(f"--save {path} cannot be written ({error.strerror}), so nothing was deleted") from None
+        nothing = "nothing" if mode == "x" else "nothing more"
+        raise CommandError(f"--save {path} cannot be written ({error.strerror}), so {nothing} was deleted") from None

@@ -8,8 +8,8 @@ Rules
   ``with`` block whatever was not deleted is made visible again, after an error, Ctrl-C or SIGTERM too.
 - A FIFO queue shows nothing more of a group while a message of it is held: only the first ten or so of each
   group can be read, and the next ones once those are deleted. So who empties it reads it again and again.
-- Messages of a FIFO group are acted on one after another, and not past one that failed. They are given back
-  from the last to the first: SQS keeps their order in any case, others may not.
+- Messages of a FIFO group are acted on one after another, and never past one that failed. A group that failed is
+  left alone from then on: once what is held of it is visible again, SQS would show what comes after the failed one.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ class DeadLetterQueue:
         self.fifo = is_fifo(url)
         self._seen: set[str] = set()
         self._held: dict[str, _Held] = {}
+        self._failed: set[str] = set()
         self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(_THREADS)
         #: Messages that could not be given back; SQS does it by itself within ``HOLD_SECONDS``.
@@ -145,8 +146,8 @@ class DeadLetterQueue:
         """Every message that can be received now and was not before; each is held."""
         repeats, more = 0, True
         while more and repeats < _REPEATS:
-            # One reader of a FIFO queue: its answers, one after the other, are the order of each group.
-            receiving = [self._pool.submit(self._receive) for _ in range(1 if self.fifo else _READERS)]
+            # In a FIFO queue too: what one reader got of a group locks the group for the others.
+            receiving = [self._pool.submit(self._receive) for _ in range(_READERS)]
             batches = [each.result() for each in receiving]
             more = all(batches)
             fresh = {each.message_id: each for batch in batches for each in batch if each.message_id not in self._seen}
@@ -191,9 +192,9 @@ class DeadLetterQueue:
     def release(self, kept: Iterable[str] = ()) -> None:
         """Make what is held visible again, but for the ids in ``kept``."""
         keep = set(kept)
-        ids = [each for each in reversed(self._held) if each not in keep]
+        ids = [each for each in self._held if each not in keep]
         batches = [ids[at : at + 10] for at in range(0, len(ids), 10)]
-        for _ in map(self._release, batches) if self.fifo else self._pool.map(self._release, batches):
+        for _ in self._pool.map(self._release, batches):
             pass
 
     def _release(self, ids: list[str]) -> None:
@@ -232,32 +233,34 @@ class DeadLetterQueue:
     def each(self, ids: Iterable[str], act: Callable[[str], None]) -> Iterator[tuple[str, CommandError | None]]:
         """Do ``act`` for every id, a few at a time; its error with each id, as they end, until ``stop``.
 
-        Those of one FIFO group in turn, and none after one that failed.
+        Those of one FIFO group in turn, and none after one that failed, in this call or an earlier one.
         """
 
-        def attempt(sequence: Sequence[str]) -> list[tuple[str, CommandError | None]]:
+        def attempt(group: str, sequence: Sequence[str]) -> list[tuple[str, CommandError | None]]:
             outcomes: list[tuple[str, CommandError | None]] = []
             for message_id in sequence:
-                if self._stopped.is_set() or (outcomes and outcomes[-1][1]):
+                if self._stopped.is_set() or group in self._failed:
                     break
                 try:
                     act(message_id)
                 except CommandError as error:
                     outcomes.append((message_id, error))
+                    if self.fifo:
+                        self._failed.add(group)
                 else:
                     outcomes.append((message_id, None))
             return outcomes
 
-        for future in as_completed([self._pool.submit(attempt, each) for each in self._sequences(ids)]):
+        for future in as_completed([self._pool.submit(attempt, *each) for each in self._sequences(ids)]):
             yield from future.result()
 
-    def _sequences(self, ids: Iterable[str]) -> Iterable[Sequence[str]]:
+    def _sequences(self, ids: Iterable[str]) -> Iterable[tuple[str, Sequence[str]]]:
         if not self.fifo:
-            return [[each] for each in ids]
+            return [("", [each]) for each in ids]
         groups: dict[str, list[str]] = {}
         for each in ids:
             groups.setdefault(self.group(each), []).append(each)
-        return groups.values()
+        return groups.items()
 
     @property
     def stopped(self) -> bool:

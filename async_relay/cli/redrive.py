@@ -46,8 +46,6 @@ def redrive(letter: ParsedDeadLetter, formatter: Formatter = format_item) -> Res
         return _resend(_job(letter, formatter))
     except UnreadableJob as problem:
         return Stay(str(problem))
-    except RecursionError:
-        return Stay("it nests too deeply to be read")
 
 
 def _job(letter: ParsedDeadLetter, formatter: Formatter) -> Job:

@@ -1,19 +1,27 @@
-"""The ``dead-letters`` commands on FIFO queues, against two servers that have nothing in common."""
+"""The ``dead-letters`` commands on FIFO queues, against two servers that have nothing in common.
+
+What no server does on demand, such as ten minutes that pass, is done by a queue in memory.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError, ConnectionClosedError
 from deployment import new_queue
 from typer.testing import CliRunner
 
-from async_relay.cli import queues
+from async_relay.cli import actions, dead_letters, queues, screen
 from async_relay.cli.app import app
 from async_relay.cli.failure import CommandError
 from async_relay.wire.jobs import Client, Job, Shard
@@ -282,3 +290,282 @@ def test_where_asking_is_forbidden_more_may_wait(fifo: Fifo, monkeypatch: pytest
     monkeypatch.setattr(queues.DeadLetterQueue, "behind", lambda _: None)
     assert run("list").err.startswith("More messages may wait behind others of their FIFO groups")
     assert run("redrive", "--all", "--yes").code == 0
+
+
+def test_a_lost_answer_is_asked_for_again_by_the_same_name(fifo: Fifo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQS gives the same messages to the same attempt only: under another name they would be hidden for ten minutes."""
+    fifo.put(1, 0)
+    attempts: list[str] = []
+    connect = queues.connect
+
+    def lose_the_first(request: Any, **_: object) -> None:
+        attempts.append(json.loads(request.body)["ReceiveRequestAttemptId"])
+        if len(attempts) == 1:
+            raise ConnectionClosedError(endpoint_url=request.url)
+
+    def connected(url: str) -> Any:
+        client = connect(url)
+        client.meta.events.register("before-send.sqs.ReceiveMessage", lose_the_first)
+        return client
+
+    monkeypatch.setattr(dead_letters, "connect", connected)
+    assert listed() == [("shard 1 of 8", "0")]
+    times = Counter(attempts)
+    assert times.pop(attempts[0]) == 2
+    assert times
+    assert set(times.values()) == {1}
+
+
+@dataclass
+class Letter:
+    """A message of the queue in memory."""
+
+    group: str
+    number: int
+    until: float = 0.0
+    handle: str = ""
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.group:>04}{self.number:04}-id"
+
+
+@dataclass
+class Memory:
+    """A FIFO queue as the SQS guide describes it, with a clock of its own, and what was sent elsewhere."""
+
+    letters: list[Letter] = field(default_factory=list)
+    sent: list[tuple[str, int]] = field(default_factory=list)
+    now: float = 1_000.0
+    #: Called with the operation, the group and the number; may let time pass, or raise.
+    before: Callable[[str, str, int], None] = lambda *_: None
+    receipts: int = 0
+    lock: Any = field(default_factory=threading.RLock)
+
+    def put(self, group: int, *numbers: int) -> None:
+        self.letters += [Letter(str(group), number) for number in numbers]
+
+    def left(self, group: int) -> list[int]:
+        return [each.number for each in self.letters if each.group == str(group)]
+
+    def arrived(self, group: int) -> list[int]:
+        return [number for name, number in self.sent if name == str(group)]
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def receive_message(self, **asked: Any) -> dict[str, Any]:
+        with self.lock:
+            self.before("receive", "", 0)
+            locked = {each.group for each in self.letters if each.until > self.now}
+            taken = [each for each in self.letters if each.group not in locked][:10]
+            for each in taken:
+                self.receipts += 1
+                each.until, each.handle = self.now + asked["VisibilityTimeout"], str(self.receipts)
+            return {"Messages": [_received(each) for each in taken]}
+
+    def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
+        self.before("count", "", 0)
+        visible = sum(each.until <= self.now for each in self.letters)
+        return {"Attributes": {"ApproximateNumberOfMessages": str(visible), "QueueArn": "arn"}}
+
+    def change_message_visibility(self, **asked: Any) -> None:
+        with self.lock:
+            self._held(asked["ReceiptHandle"]).until = self.now + asked["VisibilityTimeout"]
+
+    def change_message_visibility_batch(self, **asked: Any) -> dict[str, Any]:
+        with self.lock:
+            for entry in asked["Entries"]:
+                for each in self.letters:
+                    if each.handle == entry["ReceiptHandle"] and each.until > self.now:
+                        each.until = 0.0
+        return {}
+
+    def send_message(self, **asked: Any) -> None:
+        group, number = asked["MessageGroupId"], number_of(asked["MessageBody"])
+        self.before("send", group, number)
+        self.sent.append((group, number))
+
+    def delete_message(self, **asked: Any) -> None:
+        with self.lock:
+            letter = self._held(asked["ReceiptHandle"])
+            self.before("delete", letter.group, letter.number)
+            self.letters.remove(letter)
+
+    def _held(self, handle: str) -> Letter:
+        for each in self.letters:
+            if each.handle == handle and each.until > self.now:
+                return each
+        raise refusal("ReceiptHandleIsInvalid", "ChangeMessageVisibility")
+
+
+def _received(letter: Letter) -> dict[str, Any]:
+    return {
+        "MessageId": letter.message_id,
+        "Body": job(int(letter.group) % 8, letter.number),
+        "ReceiptHandle": letter.handle,
+        "Attributes": {"SentTimestamp": "1", "MessageGroupId": letter.group},
+    }
+
+
+def refusal(code: str, operation: str = "SendMessage") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
+    queue = Memory()
+    monkeypatch.setenv("DEAD_LETTER_QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/1/dead.fifo")
+    monkeypatch.setenv("FANOUT_QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/1/fanout.fifo")
+    monkeypatch.setattr(dead_letters, "connect", lambda _: queue)
+    monkeypatch.setattr(queues, "time", queue)
+    return queue
+
+
+@pytest.mark.parametrize("failing", ["send", "delete"])
+def test_a_group_that_failed_is_left_alone_when_its_hold_is_over(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Another group takes longer than ten minutes, and SQS shows what comes after the failed letter."""
+    monkeypatch.setattr(queues, "_THREADS", 1)
+    memory.put(1, *range(30))
+    memory.put(2, *range(40))
+
+    def before(operation: str, group: str, number: int) -> None:
+        if (operation, group, number) == (failing, "1", 9):
+            raise refusal("Throttled")
+        if (operation, group) == ("send", "2"):
+            memory.now += 50
+
+    memory.before = before
+    answer = run("redrive", "--all", "--yes")
+    assert answer.code == 1
+    assert memory.arrived(2) == list(range(40))
+    assert memory.left(1) == list(range(9, 30))
+    assert memory.arrived(1) == list(range(9 if failing == "send" else 10))
+    assert max(each.until for each in memory.letters) == 0
+    assert answer.out.endswith("Sent 49, failed 1, not tried 9, 0 cannot be sent.\n")
+
+
+def test_a_discard_leaves_a_group_that_failed_alone_too(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is read again."""
+    monkeypatch.setattr(queues, "_THREADS", 1)
+    memory.put(1, *range(30))
+    memory.put(2, *range(40))
+
+    def before(operation: str, group: str, number: int) -> None:
+        if (operation, group, number) == ("delete", "1", 9):
+            raise refusal("Throttled")
+        if (operation, group) == ("delete", "2"):
+            memory.now += 50
+
+    memory.before = before
+    assert run("discard", "--all", "--yes").out.endswith("Deleted 49, failed 1, not tried 9.\n")
+    assert (memory.left(1), memory.left(2)) == (list(range(9, 30)), [])
+
+
+def test_a_disk_that_fills_up_between_readings(memory: Memory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was deleted is in the file, and neither the sentence nor the last line says otherwise."""
+    memory.put(1, *range(25))
+    path = tmp_path / "letters.jsonl"
+    fsync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if memory.letters[0].number:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    answer = run("discard", "--all", "--yes", "--save", str(path))
+    assert answer.code == 1
+    assert "cannot be written (No space left on device), so nothing more was deleted" in answer.err
+    assert answer.out.endswith("Deleted 10, failed 0, not tried 10.\n")
+    assert memory.left(1) == list(range(10, 25))
+    saved = [number_of(json.loads(line)["body"]) for line in path.read_text().splitlines()]
+    assert saved[:10] == list(range(10))
+
+
+def test_nothing_is_deleted_before_it_is_on_the_disk(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A disk that is full from the start costs nothing."""
+    memory.put(1, *range(3))
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    answer = run("discard", "--all", "--yes", "--save", str(tmp_path / "letters.jsonl"))
+    assert answer.code == 1
+    assert "so nothing was deleted" in answer.err
+    assert memory.left(1) == [0, 1, 2]
+
+
+def test_a_file_that_came_while_the_operator_thought_is_kept(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is not written over, and nothing is deleted."""
+    memory.put(1, 0)
+    path = tmp_path / "letters.jsonl"
+    monkeypatch.setattr(actions, "_confirm", lambda *_, **__: path.write_text("precious"))
+    assert run("discard", "--all", "--save", str(path)).code == 1
+    assert (path.read_text(), memory.left(1)) == ("precious", [0])
+
+
+@pytest.mark.parametrize(
+    ("command", "last"),
+    [
+        ("redrive", "Sent 10, failed 0, not tried 0, 0 cannot be sent.\n"),
+        ("discard", "Deleted 10, failed 0, not tried 0.\n"),
+    ],
+)
+def test_how_far_it_came_is_said_where_a_later_reading_fails(memory: Memory, command: str, last: str) -> None:
+    """The error comes after it, and what is left is visible."""
+    memory.put(1, *range(25))
+
+    def before(operation: str, *_: object) -> None:
+        if operation == "receive" and len(memory.letters) < 25:
+            raise refusal("Throttled", "ReceiveMessage")
+
+    memory.before = before
+    answer = run(command, "--all", "--yes")
+    assert (answer.code, answer.out.endswith(last)) == (1, True)
+    assert answer.err.startswith("Error: ")
+    assert memory.left(1) == list(range(10, 25))
+
+
+def test_after_a_success_failures_do_not_stop_it(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many: they have not all one cause."""
+    for group in range(60):
+        memory.put(group, 0)
+    said = threading.Event()
+    say = screen.say
+
+    def noted(text: str) -> None:
+        say(text)
+        said.set()
+
+    def before(operation: str, group: str, _: int) -> None:
+        if operation == "send" and group != "0":
+            assert said.wait(10)
+            time.sleep(0.01)
+            raise refusal("Throttled")
+
+    monkeypatch.setattr(screen, "say", noted)
+    memory.before = before
+    answer = run("redrive", "--all", "--yes")
+    assert answer.out.endswith("Sent 1, failed 59, not tried 0, 0 cannot be sent.\n")
+
+
+def test_who_may_not_count_may_still_list_and_send(memory: Memory) -> None:
+    """Counting is another permission than receiving."""
+    memory.put(1, *range(12))
+
+    def before(operation: str, *_: object) -> None:
+        if operation == "count":
+            raise refusal("AccessDenied", "GetQueueAttributes")
+
+    memory.before = before
+    assert run("list").err.startswith("More messages may wait behind others")
+    assert run("redrive", "--all", "--yes").code == 0
+    assert memory.arrived(1) == list(range(12))
