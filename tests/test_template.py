@@ -446,8 +446,15 @@ EDGES: dict[str, tuple[list[str], list[str]]] = {
     "WebSocketApiId": (["", "kote8jrryb"], ["KOTE8JRRYB", "a/b", "a.b"]),
     "StageName": (["a", "-_" * 64], ["", "a" * 129, "a/b"]),
     "WebSocketEndpoint": (
-        ["https://a.b", "https://1.2.3.4.com", "https://ws.example.com/$-_.+!*'()/x", "https://-.a/-"],
-        ["https://a", "https://1.2.3.4", "https://a.execute-api.eu-west-1.amazonaws.com", "https://a.localhost"],
+        ["https://a.b", "https://1.2.3.4.com", "https://ws.example.com/$-_.+!*'()/x"],
+        [
+            "https://a",
+            "https://1.2.3.4",
+            "https://-.a/-",
+            "https://dynamodb.eu-west-1.amazonaws.com",
+            "https://a.execute-api.eu-west-1.amazonaws.com",
+            "https://a.localhost",
+        ],
     ),
     "TtlHours": (["3", "3.5", "8760"], ["2", "8761"]),
     "MaxConcurrency": (["1", "99", "100", "900"], ["0", "-1", "2.5", "901", "1000", "007", "1e2", ""]),
