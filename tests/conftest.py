@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
 from deployment import Deployed, new_queue, new_table
 from servers import ministack, node_server
@@ -21,6 +22,11 @@ _OURS = {
     "AWS_DEFAULT_REGION": "eu-west-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+
+
+# No test is about how fast it is drawn or run: a busy machine is no mistake.
+hypothesis.settings.register_profile("relay", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("relay")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -146,8 +146,9 @@ class DeadLetterQueue:
         """Every message that can be received now and was not before; each is held."""
         repeats, more = 0, True
         while more and repeats < _REPEATS:
-            # In a FIFO queue too: what one reader got of a group locks the group for the others.
-            receiving = [self._pool.submit(self._receive) for _ in range(_READERS)]
+            # One reader of a FIFO queue: its answers, one after the other, are the order of each group. SQS locks a
+            # group for the reader that has its front; others may hand the next messages to another one.
+            receiving = [self._pool.submit(self._receive) for _ in range(1 if self.fifo else _READERS)]
             batches = [each.result() for each in receiving]
             more = all(batches)
             fresh = {each.message_id: each for batch in batches for each in batch if each.message_id not in self._seen}
@@ -192,9 +193,10 @@ class DeadLetterQueue:
     def release(self, kept: Iterable[str] = ()) -> None:
         """Make what is held visible again, but for the ids in ``kept``."""
         keep = set(kept)
-        ids = [each for each in self._held if each not in keep]
+        # The last first, and in a FIFO queue in turn: SQS keeps a group's order in any case, others may not.
+        ids = [each for each in reversed(self._held) if each not in keep]
         batches = [ids[at : at + 10] for at in range(0, len(ids), 10)]
-        for _ in self._pool.map(self._release, batches):
+        for _ in map(self._release, batches) if self.fifo else self._pool.map(self._release, batches):
             pass
 
     def _release(self, ids: list[str]) -> None:
