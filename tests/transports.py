@@ -36,7 +36,7 @@ async def opened(
     ca_file: str,
     *,
     max_sockets: int = 10,
-    timeout: float = 1.0,
+    timeout: float = 2.0,
     credentials: Callable[[], Awaitable[Credentials]] | None = None,
 ) -> AsyncIterator[Transport]:
     aws = Aws()
