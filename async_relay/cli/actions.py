@@ -1,4 +1,4 @@
-"""Redrive and discard: read the queue, ask, act on the selected dead letters, and report each outcome."""
+"""Redrive and discard: ask, act on the selected dead letters, and report each outcome."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,97 +19,14 @@ from async_relay.wire.formatter import Formatter
 
 from . import screen
 from .failure import FAILED, CommandError
-from .parsing import ParsedDeadLetter, parse_dead_letter
-from .queues import DeadLetterQueue, SendQueue, interrupt, on_ending
+from .parsing import ParsedDeadLetter
+from .queues import DeadLetterQueue, SendQueue, on_ending
+from .reading import Found
 from .redrive import Resend, Stay, redrive
-from .selection import Selection, id_length
 
 #: Stop a redrive or discard after this many failures and no success: one cause, such as a missing
 #: permission, then fails them all.
 _FAILURES_BEFORE_STOP = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The result of reading a queue: the selected dead letters, and the queue that holds them."""
-
-    queue: DeadLetterQueue
-    selection: Selection
-    selected: Sequence[ParsedDeadLetter]
-    known: Sequence[str]
-    #: About how many wait behind those in their FIFO groups; None: nobody may ask.
-    behind: int | None
-
-    @property
-    def total(self) -> int:
-        """How many messages were read, in all."""
-        return len(self.known)
-
-    @property
-    def id_length(self) -> int:
-        """How many characters tell their ids apart."""
-        return id_length(self.known)
-
-    @property
-    def where(self) -> str:
-        """The place of the messages that were read."""
-        return "at the front of the queue's groups" if self.behind != 0 else "in the queue"
-
-    def short(self, message_id: str) -> str:
-        """Enough of an id to tell it from the others."""
-        return message_id[: self.id_length]
-
-    def note_what_waits(self) -> None:
-        """Say on stderr that messages wait behind those that were read, and how to come to them."""
-        if self.behind != 0:
-            number = "More messages may" if self.behind is None else f"About {self.behind} more messages"
-            screen.complain(
-                f"{number} wait behind others of their FIFO groups: SQS shows them once those are sent or discarded."
-            )
-
-    def following(self) -> Found | None:
-        """What has come to the front of the FIFO groups since; None where nothing has, or no more is wanted."""
-        if not self.queue.fifo or self.selection.ids or self.queue.stopped:
-            return None
-        limit = self.selection.limit
-        if limit is not None:
-            limit -= len(self.selected)
-            if limit <= 0:
-                return None
-        found = _read(self.queue, replace(self.selection, limit=limit), self.known)
-        return found if found.total > self.total else None
-
-
-@contextmanager
-def reading(sqs: Any, url: str, selection: Selection) -> Iterator[Found]:
-    """Read all of the queue that can be; on the way out all that is left is visible again."""
-    queue = DeadLetterQueue(sqs, url)
-    try:
-        with on_ending(interrupt), queue:
-            found = _read(queue, selection)
-            selection.check(found.known)
-            yield found
-    finally:
-        if queue.stranded:
-            screen.complain(f"{queue.stranded} messages could not be made visible again: SQS does so in ten minutes.")
-
-
-def _read(queue: DeadLetterQueue, selection: Selection, before: Sequence[str] = ()) -> Found:
-    known = list(before)
-    dead_letters: list[ParsedDeadLetter] = []
-    with screen.stderr().status("Reading the queue") as status:
-        for message_id, body, sent_at, _ in queue.read():
-            known.append(message_id)
-            dead_letter = parse_dead_letter(message_id, body, sent_at)
-            if selection.matches(dead_letter):
-                dead_letters.append(dead_letter)
-            status.update(f"Reading the queue: {len(known)} messages")
-        return Found(queue, selection, selection.pick(dead_letters, in_order=queue.fifo), known, queue.behind())
-
-
-def _note_if_empty(found: Found) -> None:
-    if not found.selected:
-        screen.complain(f"Nothing matches among the {found.total} messages {found.where}.")
 
 
 @dataclass(slots=True)
@@ -133,7 +49,7 @@ class Tally:
 
 def redrive_selected(found: Found, target: SendQueue, formatter: Formatter, *, dry_run: bool, yes: bool) -> Tally:
     """Send the selected dead letters to ``target`` after a confirmation, and report each outcome."""
-    _note_if_empty(found)
+    found.note_if_empty()
     tally = Tally()
     resends = _judge(found, formatter, tally)
     number = len(found.selected)
@@ -161,7 +77,7 @@ def redrive_selected(found: Found, target: SendQueue, formatter: Formatter, *, d
 
 def discard_selected(found: Found, save: Path | None, *, dry_run: bool, yes: bool) -> Tally:
     """Delete the selected dead letters after a confirmation, and report each outcome."""
-    _note_if_empty(found)
+    found.note_if_empty()
     selected = [dead_letter.message_id for dead_letter in found.selected]
     _release(found, selected)
     if dry_run:

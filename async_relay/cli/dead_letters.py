@@ -18,9 +18,10 @@ from async_relay.wire.formatter import Formatter, load_formatter
 from async_relay.wire.incidents import format_item
 
 from . import screen
-from .actions import discard_selected, reading, redrive_selected
+from .actions import discard_selected, redrive_selected
 from .failure import USAGE, CommandError
 from .queues import SendQueue, check_url, connect, is_fifo
+from .reading import reading
 from .redrive import Resend, redrive
 from .selection import Selection, check_ids, parse_age, parse_time
 

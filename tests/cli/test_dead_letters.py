@@ -24,7 +24,7 @@ from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
 from async_relay import cli
-from async_relay.cli import actions, aws_errors, queues, screen
+from async_relay.cli import actions, aws_errors, queues, reading, screen
 from async_relay.cli.app import app
 from async_relay.cli.failure import CommandError
 from async_relay.cli.parsing import Form, ParsedDeadLetter, parse_dead_letter, parse_json
@@ -549,7 +549,7 @@ class TestList:
             assert shop.held()[1] > 0
             raise CommandError("half way")
 
-        monkeypatch.setattr(actions, "parse_dead_letter", broken)
+        monkeypatch.setattr(reading, "parse_dead_letter", broken)
         assert run("list").err == "Error: half way\n"
         assert shop.held() == (10, 0)
 
@@ -805,7 +805,7 @@ class TestEnding:
             signal.raise_signal(ending)
             raise AssertionError("the signal came too late")
 
-        monkeypatch.setattr(actions, "parse_dead_letter", pressed)
+        monkeypatch.setattr(reading, "parse_dead_letter", pressed)
         answer = run("list")
         assert (answer.code, answer.out, answer.err) == (130, "", "Interrupted.\n")
         assert shop.held() == (10, 0)
