@@ -4,6 +4,7 @@
     ├── SettingsError          an environment variable is missing or wrong
     ├── UndecodableRecord      a stream record that can never become a message
     ├── UnreadableJob          a queue message that is not one of our jobs
+    ├── ConditionFailed        a row is not, or no longer, what a write asked it to be
     ├── Unavailable            nobody can be served now (systemic)
     │   ├── StoreUnavailable   the connections table cannot be read
     │   └── QueueUnavailable   a queue did not take some entries
@@ -40,6 +41,10 @@ class UndecodableRecord(RelayError):
 
 class UnreadableJob(RelayError):
     """A queue message whose body is not a job of ours."""
+
+
+class ConditionFailed(RelayError):
+    """A row is not there any more, or is another principal's: nothing was written."""
 
 
 class Unavailable(RelayError):

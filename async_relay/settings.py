@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
 
 from .errors import SettingsError
 from .http.descriptors import MOST_IN_A_LAMBDA
-from .wire.formatter import Formatter, load_formatter
+from .http.urls import is_private, is_this_machine, parts
+from .wire.formatter import Formatter, load_formatter, with_tenant
 from .wire.incidents import format_item
 from .wire.jobs import ShardKind
 
@@ -26,10 +25,8 @@ _ENDPOINT = (
     "an https:// URL, with the stage, like https://abc.execute-api.eu-west-1.amazonaws.com/prod, or of the API's own "
     "domain, like https://ws.example.com; http:// only on this machine"
 )
+_ISSUER = "an https:// URL, http:// only on this machine"
 _ENDPOINT_URLS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS")
-# A name of DNS labels, or an IPv6 address without its brackets.
-_LABEL = "[a-z0-9]([a-z0-9_-]*[a-z0-9])?"
-_HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*|[0-9a-f.]*:[0-9a-f:.]*", re.ASCII)
 # An address, and AWS's own hosts.
 _NOBODYS_OWN = re.compile(r"[\d.]+|.*:.*|.*\.amazonaws\.com(\.cn)?")
 # The stage or a mapping, behind what a local AWS has before it ("Map API stages to a custom domain name").
@@ -37,6 +34,12 @@ _ENDPOINT_PATH = re.compile(r"(/+(?!\.{1,2}(/|$)|@connections)[A-Za-z0-9$_.+!*'(
 _TABLE = re.compile(r"(arn:[\w-]+:dynamodb:[\w-]+:\d+:table/)?[A-Za-z0-9_.-]{3,255}")
 _INDEX = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _BUILT_IN: Formatter = format_item
+#: What a public key can verify (RFC 7518, section 3.1; RFC 8037): a shared secret would let whoever verifies tokens
+#: make them too.
+_ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+_AUTHORIZER = re.compile(r"arn:[\w-]+:lambda:[\w-]+:\d{12}:function:[A-Za-z0-9_-]+(:[A-Za-z0-9$_-]+)?", re.ASCII)
+# DynamoDB's longest attribute name in a projection is 255 characters; a claim's name is often a URL.
+_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,32 @@ class Settings:
     transport: str = "direct"
     incident_table: str | None = None
     ttl_hours: float = 24.0
+    auth_mode: str = "none"
+    auth_issuer: str = ""
+    auth_audience: tuple[str, ...] = ()
+    auth_jwks_url: str | None = None
+    auth_algorithms: tuple[str, ...] = ("RS256", "ES256")
+    auth_scope: str | None = None
+    auth_origins: tuple[str, ...] = ()
+    auth_query_token: bool = False
+    authorizer_arn: str | None = None
+    tenant_attribute: str | None = None
+    tenant_claim: str | None = None
+
+    @property
+    def formatter(self) -> Formatter:
+        """The formatter of the messages, with their tenant where tenants are on."""
+        return with_tenant(self.message_formatter, self.tenant_attribute)
+
+    @property
+    def by_tenant(self) -> bool:
+        """Whether tenants are on."""
+        return self.tenant_attribute is not None
+
+    @property
+    def needs_row(self) -> bool:
+        """Whether a client without a row may have nothing, since only its row says what it may have."""
+        return self.auth_mode == "jwt" or self.by_tenant
 
     @property
     def shard_kind(self) -> ShardKind:
@@ -79,6 +108,7 @@ class Settings:
             read(name, _url, "")
         variables.needed("FANOUT_QUEUE_URL", "FANOUT_MODE", "fanout", "auto")
         variables.needed("CONNECTIONS_INDEX", "CONNECTIONS_INDEX_SWEEP", "off")
+        _check_door(variables)
         return cls(
             ws_endpoint=required("WS_ENDPOINT", _endpoint, _ENDPOINT),
             connections_table=required("CONNECTIONS_TABLE", _table, "a DynamoDB table's name"),
@@ -100,6 +130,34 @@ class Settings:
             transport=read("TRANSPORT", _one_of("direct", "sdk"), "direct"),
             incident_table=read("INCIDENT_TABLE", _table, None),
             ttl_hours=read("TTL_HOURS", _number(0.01, 8_760), 24.0),
+            auth_mode=read("AUTH_MODE", _one_of("none", "jwt"), "none"),
+            auth_issuer=read("AUTH_ISSUER", _issuer, ""),
+            auth_audience=read("AUTH_AUDIENCE", _list_of("audiences", _text), ()),
+            auth_jwks_url=read("AUTH_JWKS_URL", _issuer, None),
+            auth_algorithms=read("AUTH_ALGORITHMS", _list_of("asymmetric algorithms", _algorithm), ("RS256", "ES256")),
+            auth_scope=read("AUTH_SCOPE", _scope, None),
+            auth_origins=read("AUTH_ORIGINS", _list_of("origins", _origin), ()),
+            auth_query_token=read("AUTH_QUERY_TOKEN", _one_of("on", "off"), "off") == "on",
+            authorizer_arn=read("AUTHORIZER_ARN", _authorizer, None),
+            tenant_attribute=read("TENANT_ATTRIBUTE", _name, None),
+            tenant_claim=read("TENANT_CLAIM", _name, None),
+        )
+
+
+def _check_door(variables: _Variables) -> None:
+    """Refuse settings of the door that contradict each other: nobody may think it closed while it is open."""
+    jwt = variables.text("AUTH_MODE") == "jwt"
+    for name in ("AUTH_ISSUER", "AUTH_AUDIENCE", "AUTH_JWKS_URL", "AUTH_ALGORITHMS", "AUTH_SCOPE", "AUTHORIZER_ARN"):
+        if variables.text(name) and not jwt:
+            raise SettingsError(f"{name} is set, which means nothing without AUTH_MODE=jwt: nobody would check a token")
+    if variables.text("AUTH_QUERY_TOKEN") == "on" and not jwt:
+        raise SettingsError("AUTH_QUERY_TOKEN is 'on', which needs AUTH_MODE to be jwt")
+    if jwt and not variables.text("AUTHORIZER_ARN"):
+        variables.required("AUTH_ISSUER", _issuer, f"{_ISSUER}, since AUTH_MODE is jwt")
+        variables.required("AUTH_AUDIENCE", _text, "who tokens must be made for, since AUTH_MODE is jwt")
+    if variables.text("TENANT_CLAIM") and not variables.text("TENANT_ATTRIBUTE"):
+        raise SettingsError(
+            f"TENANT_CLAIM is {variables.text('TENANT_CLAIM')!r}, which needs TENANT_ATTRIBUTE to be set too"
         )
 
 
@@ -138,43 +196,83 @@ class _Variables:
 def _endpoint(text: str) -> str:
     # The console shows the address of the posts, which ends in this; the transports add it again.
     text = re.sub(r"/+(@|%40)connections(/+(\{connection_?id\})?)?$", "", text, flags=re.IGNORECASE).rstrip("/")
-    url = _parts(text)
+    url = parts(text)
     if url is None or not _ENDPOINT_PATH.fullmatch(url.path):
         raise ValueError(_ENDPOINT)
     host = url.hostname or ""
-    if not (url.scheme == "https" or _is_this_machine(host)) or not (url.path or _is_own(host)):
+    if not (url.scheme == "https" or is_this_machine(host)) or not (url.path or _is_own(host)):
         raise ValueError(_ENDPOINT)
     return text
-
-
-def _parts(text: str) -> SplitResult | None:
-    """The parts of an http(s) URL that names a host and maybe a port and a path, and nothing else; None: it is none."""
-    try:
-        url = urlsplit(text)
-        named = url.scheme in ("http", "https") and _HOST.fullmatch(url.hostname or "") and url.port != 0
-    except ValueError:
-        return None
-    plain = not re.search(r"[\s\x00-\x20?#]", text) and "@" not in url.netloc
-    return url if named and plain else None
-
-
-def _is_this_machine(host: str) -> bool:
-    """Whether nobody on a network can read what is sent there."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")  # RFC 6761, section 6.3
 
 
 def _is_own(host: str) -> bool:
     """Whether the host may be a domain of the owner's, which API Gateway maps to a stage: the URL may have no path."""
-    return "." in host and not _is_this_machine(host) and not re.fullmatch(_NOBODYS_OWN, host)
+    return "." in host and not is_this_machine(host) and not re.fullmatch(_NOBODYS_OWN, host)
 
 
 def _url(text: str) -> str:
-    if _parts(text) is None:
+    if parts(text) is None:
         raise ValueError("an http:// or https:// URL")
     return text
+
+
+def _issuer(text: str) -> str:
+    if not is_private(text):
+        raise ValueError(_ISSUER)
+    return text
+
+
+def _algorithm(text: str) -> str:
+    if text not in _ASYMMETRIC:
+        raise ValueError
+    return text
+
+
+def _origin(text: str) -> str:
+    # What a browser sends, letter by letter (RFC 6454, section 6.2).
+    url = parts(text)
+    if url is None or text != f"{url.scheme}://{url.netloc}":
+        raise ValueError
+    return text
+
+
+def _scope(text: str) -> str:
+    if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", text):
+        raise ValueError("one scope, without spaces or quotes")  # RFC 6749, section 3.3
+    return text
+
+
+def _authorizer(text: str) -> str:
+    if not _AUTHORIZER.fullmatch(text):
+        raise ValueError("the ARN of a Lambda function")
+    return text
+
+
+def _name(text: str) -> str:
+    if len(text) > _LONGEST_NAME:
+        raise ValueError(f"a name of at most {_LONGEST_NAME} characters")
+    return text
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _list_of(what: str, parse: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
+    """Parse each part of a comma list."""
+    examples = {"asymmetric algorithms": ", ".join(_ASYMMETRIC), "origins": "https://app.example.com"}
+    expected = f"a comma list of {what}{f', like {examples[what]}' if what in examples else ''}"
+
+    def parse_all(text: str) -> tuple[str, ...]:
+        try:
+            found = tuple(parse(part.strip()) for part in text.split(","))
+        except ValueError:
+            found = ()
+        if not found or "" in found:
+            raise ValueError(expected)
+        return found
+
+    return parse_all
 
 
 def _table(text: str) -> str:

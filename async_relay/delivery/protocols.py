@@ -7,12 +7,13 @@ Rules every implementation keeps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import PostError
 from ..wire.jobs import Client, Cursor, Shard
 from ..wire.messages import Message
+from ..wire.rows import Row
 
 
 class Addressed(Protocol):
@@ -36,8 +37,14 @@ class Transport(Protocol):
     def send(self, lane: A, message: Message, done: Callable[[A, PostError | None], None]) -> None:
         """Post ``message``; ``done(lane, error)`` follows exactly once, later, never from within."""
 
+    def disconnect(self, lane: A, done: Callable[[A, PostError | None], None]) -> None:
+        """Close the connection, ``DELETE @connections/{connectionId}``; ``done(lane, error)`` follows as for a post.
+
+        The error is None where API Gateway closed it, and ``Gone`` where it knew of no such connection.
+        """
+
     def stop(self) -> None:
-        """Cut every post in flight; no ``done`` follows for them."""
+        """Cut every post in flight, and every closing; no ``done`` follows for them."""
 
     async def end(self) -> None:
         """Stop, and wait until nothing is left running; what can serve the next invocation stays open."""
@@ -65,8 +72,14 @@ class ConnectionStore(Protocol):
     async def count(self, enough: int) -> int:
         """How many rows there are; any number from ``enough`` up means that many or more."""
 
-    async def put(self, connection_id: str, client_id: str, created_at: int, ttl: int) -> None:
-        """Write a row: ``created_at`` in milliseconds, ``ttl`` in seconds since 1970."""
+    async def look_up(self, connection_ids: Sequence[str]) -> Mapping[str, Client]:
+        """The clients of these rows, each named once, as they are now; those without a row are missing."""
+
+    async def put(self, row: Row) -> None:
+        """Write a row."""
+
+    async def refresh(self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str]) -> None:
+        """Give a row a new end and new tenants; raises ``ConditionFailed`` if it is not there, or another principal's."""
 
     async def delete(self, connection_ids: Sequence[str]) -> None:
         """Delete rows, each named once; one that is not there counts as deleted."""

@@ -63,6 +63,7 @@ class Signer:
         *,
         service: str = SERVICE,
         target: str = "",
+        method: str = "POST",
     ) -> None:
         """``host`` as in the Host header; ``prefix`` is the part of the path that all posts share, as on the wire.
 
@@ -70,7 +71,7 @@ class Signer:
         """
         self._region = region
         self._credentials = credentials
-        self._head = f"POST\n{quote(prefix, safe='/-._~')}"
+        self._head = f"{method}\n{quote(prefix, safe='/-._~')}"
         self._token = "" if not credentials.token else f"x-amz-security-token:{credentials.token}\n"
         self._target = f"x-amz-target:{target}\n" if target else ""
         names = ("host", "x-amz-date", "x-amz-security-token" * bool(self._token), "x-amz-target" * bool(target))

@@ -15,9 +15,19 @@ from hashlib import blake2b
 from typing import Any, NamedTuple, Self
 
 from ..delivery.protocols import ConnectionStore, Entry, Page, Queue, Transport
-from ..errors import Disconnected, PostError, QueueUnavailable, StoreUnavailable, TimedOut, Unreachable, post_error
+from ..errors import (
+    ConditionFailed,
+    Disconnected,
+    PostError,
+    QueueUnavailable,
+    StoreUnavailable,
+    TimedOut,
+    Unreachable,
+    post_error,
+)
 from ..wire.jobs import Client, Cursor, Shard, ShardKind, is_in_partition, shard_of
 from ..wire.messages import Message
+from ..wire.rows import Row, client_of
 
 NEVER = float("inf")
 _PLACES = 2**64
@@ -37,10 +47,14 @@ class Reply(NamedTuple):
 
 Script = Callable[[str, Message], Reply]
 OK = Reply()
+_CLOSED = Reply(204)
 
 
 class MemoryTransport:
-    """Posts into lists: ``received[connection_id]`` holds the messages in order of arrival."""
+    """Posts into lists: ``received[connection_id]`` holds the messages in order of arrival.
+
+    ``closings`` says what becomes of a DELETE, ``closes`` counts them, and who is ``disconnected`` answers 410.
+    """
 
     def __init__(self, script: Script = lambda _id, _message: OK, *, timeout: float = 3.0, keep: bool = True) -> None:
         """``keep`` False counts what arrives and does not hold it."""
@@ -50,6 +64,9 @@ class MemoryTransport:
         self.received: dict[str, list[Message]] = defaultdict(list)
         self.arrivals: Counter[str] = Counter()
         self.posts: Counter[str] = Counter()
+        self.closings: Callable[[str], Reply] = lambda _id: _CLOSED
+        self.closes: Counter[str] = Counter()
+        self.disconnected: set[str] = set()
         self.most_in_flight = 0
         self._timers: dict[Any, asyncio.TimerHandle] = {}
 
@@ -65,11 +82,25 @@ class MemoryTransport:
         """Post as the script says; a lane is in flight once at most."""
         assert lane not in self._timers, f"{lane.connection_id} is in flight already"
         self.posts[lane.connection_id] += 1
-        reply = self.script(lane.connection_id, message)
+        gone = lane.connection_id in self.disconnected
+        reply = Reply(410) if gone else self.script(lane.connection_id, message)
         if reply.arrives if reply.arrives is not None else reply.status == 200:
             self.arrivals[lane.connection_id] += 1
             if self.keep:
                 self.received[lane.connection_id].append(message)
+        self._answer_later(lane, reply, done)
+
+    def disconnect(self, lane: Any, done: Callable[[Any, PostError | None], None]) -> None:
+        """Close a connection as ``closings`` says; from then on its client answers 410."""
+        assert lane not in self._timers, f"{lane.connection_id} is in flight already"
+        self.closes[lane.connection_id] += 1
+        gone = lane.connection_id in self.disconnected
+        reply = Reply(410) if gone else self.closings(lane.connection_id)
+        if reply.arrives if reply.arrives is not None else reply.status == _CLOSED.status:
+            self.disconnected.add(lane.connection_id)
+        self._answer_later(lane, reply, done)
+
+    def _answer_later(self, lane: Any, reply: Reply, done: Callable[[Any, PostError | None], None]) -> None:
         late = reply.delay >= self.timeout
         error = TimedOut(f"no answer within {self.timeout:g} s") if late else _error(reply.status)
         delay = min(reply.delay, self.timeout)
@@ -97,7 +128,7 @@ class MemoryTransport:
 
 def _error(status: int) -> PostError | None:
     match status:
-        case 200:
+        case 200 | 204:
             return None
         case 0:
             return Disconnected("the socket was cut")
@@ -143,6 +174,7 @@ class MemoryStore:
         self.throttles = throttles
         self.down = False
         self.reads = 0
+        self.looked_up = 0
         self.deleted: list[str] = []
         self._order: list[str] = []
         self._indexed: dict[str, Mapping[str, Any]] = {}
@@ -183,7 +215,7 @@ class MemoryStore:
         rows = self._indexed if queried else self.rows
         whole = queried or shard.kind is ShardKind.SEGMENT
         wanted = [each for each in found if each in rows and (whole or is_in_partition(each, shard))]
-        return Page([Client(each, rows[each].get("createdAt")) for each in wanted], key)
+        return Page([client_of(each, rows[each]) for each in wanted], key)
 
     def has(self, shard: Shard, connection_id: str) -> bool:
         """Whether a job for the shard is also for this client, as far as its id tells."""
@@ -237,13 +269,31 @@ class MemoryStore:
         await self._work()
         return min(enough, len(self.rows))
 
-    async def put(self, connection_id: str, client_id: str, created_at: int, ttl: int) -> None:
+    async def look_up(self, connection_ids: Sequence[str]) -> Mapping[str, Client]:
+        """The clients of these rows, as the table has them now."""
+        await self._work()
+        if len(set(connection_ids)) < len(connection_ids):
+            raise StoreUnavailable("the table cannot be read: the list of keys contains duplicates")
+        self.looked_up += len(connection_ids)
+        return {each: client_of(each, self.rows[each]) for each in connection_ids if each in self.rows}
+
+    async def put(self, row: Row) -> None:
         """Write a row."""
         await self._work()
-        row: dict[str, Any] = {"createdAt": created_at, "clientId": client_id, "ttl": ttl}
+        attributes = row.attributes()
+        connection_id = attributes.pop("connectionId")
         if self.index:
-            row["shard"] = shard_of(connection_id, self.shards)
-        self.write(connection_id, row)
+            attributes["shard"] = shard_of(connection_id, self.shards)
+        self.write(connection_id, attributes)
+
+    async def refresh(self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str]) -> None:
+        """Give a row of this principal a new end and new tenants."""
+        await self._work()
+        row = self.rows.get(connection_id)
+        if row is None or row.get("principal") != principal:
+            raise ConditionFailed("the row is not there, or another principal's")
+        kept = {name: value for name, value in row.items() if name != "tenants"}
+        self.write(connection_id, kept | {"expiresAt": expires_at} | ({"tenants": tenants} if tenants else {}))
 
     async def delete(self, connection_ids: Sequence[str]) -> None:
         """Delete rows."""

@@ -20,6 +20,7 @@ from pathlib import PurePath
 from typing import Any, cast
 
 from ..errors import UndecodableRecord
+from .audience import tenant_of
 from .messages import MAX_DEPTH, Message, is_shallow
 
 #: (plain item, event_id, sequence) -> payload, or None where there is nothing to send.
@@ -70,6 +71,26 @@ def _unfit(function: Any) -> str:
 
 def _answers_later(function: Any) -> bool:
     return iscoroutinefunction(function) or isgeneratorfunction(function) or isasyncgenfunction(function)
+
+
+def with_tenant(formatter: Formatter, attribute: str | None) -> Formatter:
+    """The same formatter, whose payloads carry this attribute of their item as ``tenant``; None: no tenants.
+
+    The item alone says whose it is: a ``tenant`` the formatter wrote is replaced, or removed where the item has none.
+    """
+    if attribute is None:
+        return formatter
+
+    def format_with_tenant(item: dict[str, Any], event_id: str, sequence: str) -> dict[str, Any] | None:
+        # Before the formatter, which may change the item.
+        tenant = item.get(attribute)
+        payload = formatter(item, event_id, sequence)
+        if not isinstance(payload, dict):
+            return payload
+        rest = {key: value for key, value in payload.items() if key != "tenant"}
+        return rest | {"tenant": tenant} if tenant_of({"tenant": tenant}) is not None else rest
+
+    return format_with_tenant
 
 
 def format_message(formatter: Formatter, item: dict[str, Any], event_id: str, sequence: str) -> Message | None:

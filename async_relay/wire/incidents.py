@@ -5,8 +5,9 @@ Rules
   remediation log; else there is no message.
 - A key without a value is left out, never sent as null: the dashboard merges, and a null would
   wipe a good value. An incident never carries ``action`` nor ``type``.
-- A message whose kind is ``incident_update`` is the state of its ``incident_id``, whoever formatted
-  it. Nothing else is a state of anything, so nothing else is ever coalesced.
+- A message whose kind is ``incident_update`` is the state of its ``incident_id`` for its ``tenant``, whoever
+  formatted it. Nothing else is a state of anything, so nothing else is ever coalesced. An incident that moves
+  to another tenant keeps its last state for the tenant it leaves.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ def latest(messages: Sequence[Message]) -> list[int]:
 
 
 def _incident_of(message: Message) -> bytes | None:
-    """The id of the incident it gives the state of, as JSON, so that 1 and "1" are two; None if it gives none."""
+    """The incident and the tenant it gives the state of, as JSON, so that 1 and "1" are two; None if it gives none."""
     if message.kind != _INCIDENT:
         return None
-    incident_id = message.payload.get("incident_id")
-    return None if _empty(incident_id) else compact_json(incident_id)
+    payload = message.payload
+    incident_id = payload.get("incident_id")
+    return None if _empty(incident_id) else compact_json([incident_id, payload.get("tenant")])
 
 
 def _incident(item: Mapping[str, Any]) -> dict[str, Any]:

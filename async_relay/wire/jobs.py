@@ -11,6 +11,8 @@
      "deadLetter": {"reason": …, "detail": …, "eventID": …, "sequence": …, "lastAt": …}
 
 Rules
+- A job names its clients and says nothing else about them: what they may have is decided by their rows, as they are
+  when the job is served, so that what was taken from a client meanwhile is taken.
 - A body is at most 256 KiB. A job that is larger is split, messages in order; a dead letter that is
   larger keeps its keys, reason and first 100 KB, and says ``"truncated": true``.
 - A payload read back from a body is the payload, byte for byte.
@@ -33,6 +35,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from ..errors import UnreadableJob
+from .audience import Access
 from .messages import MAX_DEPTH, Message, is_shallow
 
 #: One queue message, in bytes: every SQS queue takes as much, unless its MaximumMessageSize was lowered.
@@ -81,11 +84,17 @@ def is_in_partition(connection_id: str, shard: Shard) -> bool:
 
 
 class Client(NamedTuple):
-    """One connection: its id, when it was made (ms, None if unknown), and how many messages it has already."""
+    """One connection: its id, when it was made (ms, None if unknown), and how many messages it has already.
+
+    ``expires_at`` (s, None: never) and ``access`` (None: the row says nothing) are its row's, and are in no job:
+    whoever serves a job asks the table.
+    """
 
     connection_id: str
     created_at: int | None = None
     skip: int = 0
+    expires_at: int | None = None
+    access: Access | None = None
 
 
 @dataclass(frozen=True, slots=True)
