@@ -21,6 +21,7 @@ from random import Random
 from typing import Any
 
 from .clients.connect import Answer, connect, disconnect
+from .delivery.admission import Admission
 from .delivery.broadcaster import Broadcaster, Limits
 from .delivery.outbox import Queues
 from .delivery.pacing import Pacing
@@ -163,8 +164,9 @@ class Sandbox:
             fanout=self._queue(settings.fanout_queue_url if settings.fanout_mode != "direct" else None),
         )
         limits = Limits(sockets_at_most(settings.max_concurrency), settings.post_timeout_seconds)
+        admission = Admission(settings.by_tenant, settings.needs_row)
         return Relay(
-            Broadcaster(transport, store, limits, rate, Random(), self._wall_clock),
+            Broadcaster(transport, store, limits, rate, Random(), self._wall_clock, admission),
             queues,
             RequeuePolicy(settings.retry_backoff_seconds, settings.max_delivery_attempts),
             wall_clock=self._wall_clock,
@@ -172,7 +174,7 @@ class Sandbox:
             shard_kind=settings.shard_kind,
             auto_clients=settings.fanout_auto_clients if settings.fanout_mode == "auto" else None,
             coalesce=settings.coalesce,
-            formatter=settings.message_formatter,
+            formatter=settings.formatter,
             emit_metrics=self._emit_metrics,
             pacing=self._pacing,
         )

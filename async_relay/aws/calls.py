@@ -23,6 +23,8 @@ from ..http.pool import SignedPool
 from ..http.sigv4 import Credentials, Signer
 from ..wire.messages import compact_json
 
+#: DynamoDB's answer where a row is not as a write asked it to be: a 400 (API Reference, UpdateItem, "Errors").
+CONDITION_FAILED = "ConditionalCheckFailedException"
 _SERVICES = {"dynamodb": "DynamoDB_20120810", "sqs": "AmazonSQS"}
 
 

@@ -15,14 +15,22 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..delivery.protocols import Page
-from ..errors import SettingsError, StoreUnavailable, Unavailable
+from ..errors import ConditionFailed, SettingsError, StoreUnavailable, Unavailable
 from ..wire.jobs import Client, Cursor, Shard, ShardKind, is_in_partition, shard_of
+from ..wire.rows import Row, typed_client
 from .session import Service
 
 _log = logging.getLogger("async_relay")
 
 # Rows in one BatchWriteItem (DynamoDB quotas).
 _BATCH = 25
+# Rows in one BatchGetItem (DynamoDB quotas).
+_READ_BATCH = 100
+# Calls for the rows a BatchGetItem left out: a table that leaves out three times is too busy.
+_LOOKS = 3
+# What decides about a client, which an index must hold beside its keys.
+_PROJECTED = ("createdAt", "expiresAt", "tenants", "interest", "frames")
+_PROJECTION = "connectionId, createdAt, expiresAt, tenants, interest"
 # Without it a row written a moment ago may be missing: DynamoDB Developer Guide, "Read consistency".
 _CONSISTENT: dict[str, Any] = {"ConsistentRead": True}
 
@@ -74,12 +82,27 @@ class DynamoStore:
 
     async def _page(self, operation: str, start: Cursor | None, options: Mapping[str, Any]) -> Page:
         with self._only_unavailable("read"):
-            answer = await self._read(operation, {"ProjectionExpression": "connectionId, createdAt", **options}, start)
-            items = answer["Items"]
-            clients = [Client(item["connectionId"]["S"], _created_at(item.get("createdAt"))) for item in items]
-            # One call for all of them: every id is text, and text that can be sent.
-            "".join([client.connection_id for client in clients]).encode()
-            return Page(clients, _last_key(answer))
+            answer = await self._read(operation, {"ProjectionExpression": _PROJECTION, **options}, start)
+            return Page(_clients(answer["Items"]), _last_key(answer))
+
+    async def look_up(self, connection_ids: Sequence[str]) -> Mapping[str, Client]:
+        """Read these rows consistently, a hundred at a time side by side, and again those DynamoDB left out."""
+        found: dict[str, Client] = {}
+        rows = list(connection_ids)
+        for _ in range(_LOOKS):
+            keys = [_key(row) for row in rows]
+            batches = [keys[at : at + _READ_BATCH] for at in range(0, len(keys), _READ_BATCH)]
+            answers = await self._each("read", "BatchGetItem", [self._looks_up(batch) for batch in batches])
+            with self._only_unavailable("read"):
+                items = [item for answer in answers for each in answer["Responses"].values() for item in each]
+                found |= {client.connection_id: client for client in _clients(items)}
+                rows = [row for answer in answers for row in _unread(answer)]
+            if not rows:
+                return found
+        raise StoreUnavailable(f"the table {self._table} is too busy to read rows")
+
+    def _looks_up(self, keys: Sequence[Any]) -> dict[str, Any]:
+        return {"RequestItems": {self._table: {"Keys": keys, "ProjectionExpression": _PROJECTION, **_CONSISTENT}}}
 
     async def count(self, enough: int) -> int:
         """Count rows page by page, and stop at ``enough``: it never reads much more than that."""
@@ -103,7 +126,7 @@ class DynamoStore:
         """Turn every exception into ``StoreUnavailable``: the table cannot be read, written or described (``done``)."""
         try:
             yield
-        except (StoreUnavailable, SettingsError):
+        except (StoreUnavailable, SettingsError, ConditionFailed):
             raise
         except Unavailable as error:
             raise StoreUnavailable(f"the table {self._table} cannot be {done}: {error}") from error
@@ -112,38 +135,48 @@ class DynamoStore:
             reason = f"an answer nobody can read ({type(error).__name__}: {error})"
             raise StoreUnavailable(f"the table {self._table} cannot be {done}: {reason}") from error
 
-    async def put(self, connection_id: str, client_id: str, created_at: int, ttl: int) -> None:
+    async def put(self, row: Row) -> None:
         """Write a row, with its shard where there is an index."""
-        item = {
-            "connectionId": {"S": connection_id},
-            "clientId": {"S": client_id},
-            "createdAt": {"N": str(created_at)},
-            "ttl": {"N": str(ttl)},
-        }
+        item = {name: _typed(value) for name, value in row.attributes().items()}
         if self._index:
-            item["shard"] = {"N": str(shard_of(connection_id, self._shards))}
-        await self._write("PutItem", [{"TableName": self._table, "Item": item}])
+            item["shard"] = {"N": str(shard_of(row.connection_id, self._shards))}
+        await self._each("written", "PutItem", [{"TableName": self._table, "Item": item}])
+
+    async def refresh(self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str]) -> None:
+        """Update a row, on the condition that it is there and this principal's."""
+        change = "SET expiresAt = :expiresAt" + (", tenants = :tenants" if tenants else " REMOVE tenants")
+        values = {":expiresAt": _typed(expires_at), ":principal": _typed(principal)}
+        request = {
+            "TableName": self._table,
+            "Key": _key(connection_id),
+            "UpdateExpression": change,
+            "ConditionExpression": "principal = :principal",
+            "ExpressionAttributeValues": values | ({":tenants": _typed(tenants)} if tenants else {}),
+        }
+        await self._each("written", "UpdateItem", [request])
 
     async def delete(self, connection_ids: Sequence[str]) -> None:
         """Delete one row by DeleteItem, several by BatchWriteItem, which is called again for rows it left undone."""
         rows = list(dict.fromkeys(connection_ids))
         if len(rows) == 1:
-            await self._write("DeleteItem", [{"TableName": self._table, "Key": _key(rows[0])}])
+            await self._each("written", "DeleteItem", [{"TableName": self._table, "Key": _key(rows[0])}])
             return
         for _ in range(2):
-            requests = [{"DeleteRequest": {"Key": _key(row)}} for row in rows]
-            batches = [requests[at : at + _BATCH] for at in range(0, len(requests), _BATCH)]
-            answers = await self._write("BatchWriteItem", [{"RequestItems": {self._table: batch}} for batch in batches])
+            deletes = [{"DeleteRequest": {"Key": _key(row)}} for row in rows]
+            batches = [deletes[at : at + _BATCH] for at in range(0, len(deletes), _BATCH)]
+            requests = [{"RequestItems": {self._table: batch}} for batch in batches]
+            answers = await self._each("written", "BatchWriteItem", requests)
             with self._only_unavailable("written"):
                 rows = list(dict.fromkeys(row for answer in answers for row in _unprocessed(answer)))
         if rows:
             raise StoreUnavailable(f"the table {self._table} is too busy to delete rows")
 
-    async def _write(self, operation: str, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
-        with self._only_unavailable("written"):
+    async def _each(self, done: str, operation: str, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Call once per request; raises ``StoreUnavailable`` or ``ConditionFailed`` where one of them failed."""
+        with self._only_unavailable(done):
             answers = await self._dynamodb.call_each(operation, requests)
             for answer in answers:
-                if isinstance(answer, Unavailable):
+                if isinstance(answer, Unavailable | ConditionFailed):
                     raise answer
         return answers
 
@@ -160,10 +193,31 @@ async def _check_index(dynamodb: Service, table: str, index: str) -> None:
                 f"CONNECTIONS_INDEX is {index!r}; its partition key must be the number shard, not {', '.join(keys)}"
             )
         projection = each["Projection"]
-        if projection["ProjectionType"] != "ALL" and "createdAt" not in projection.get("NonKeyAttributes", ()):
-            raise SettingsError(f"CONNECTIONS_INDEX is {index!r}; it must project createdAt")
+        lacks = [name for name in _PROJECTED if name not in projection.get("NonKeyAttributes", ())]
+        if projection["ProjectionType"] != "ALL" and lacks:
+            raise SettingsError(
+                f"CONNECTIONS_INDEX is {index!r}; it must project {', '.join(lacks)}; make another index that does, "
+                "since a projection cannot be changed"
+            )
         return
     raise SettingsError(f"CONNECTIONS_INDEX is {index!r}; the table {table} has no such index")
+
+
+def _clients(items: Sequence[Any]) -> list[Client]:
+    clients = [typed_client(item) for item in items]
+    # One call for all of them: every id is text, and text that can be sent.
+    "".join([client.connection_id for client in clients]).encode()
+    return clients
+
+
+def _typed(value: Any) -> dict[str, Any]:
+    """A value as DynamoDB takes it: text, a number or a set of text."""
+    match value:
+        case str():
+            return {"S": value}
+        case frozenset():
+            return {"SS": sorted(value)}
+    return {"N": str(value)}
 
 
 def _segment(shard: Shard) -> dict[str, Any]:
@@ -186,6 +240,12 @@ def _after(cursor: Cursor | None, *, indexed: bool) -> Cursor | None:
 
 def _key(connection_id: str) -> dict[str, dict[str, str]]:
     return {"connectionId": {"S": connection_id}}
+
+
+def _unread(answer: Any) -> list[str]:
+    """The rows that a BatchGetItem left out."""
+    left = answer.get("UnprocessedKeys", {}).values()
+    return [str(key["connectionId"]["S"]) for request in left for key in request["Keys"]]
 
 
 def _unprocessed(answer: Any) -> list[str]:
@@ -211,11 +271,3 @@ def _counted(answer: Any) -> int:
     if not isinstance(count, int) or count < 0:
         raise TypeError("Count is not a number of rows")
     return count
-
-
-def _created_at(typed: Any) -> int | None:
-    """The row's time in ms; None, which counts as old, where it is no number."""
-    try:
-        return int(typed["N"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from aiobotocore.config import AioConfig
@@ -44,6 +45,8 @@ _POST_FAILURES: tuple[tuple[type[Exception], type[PostError]], ...] = (
     (BotoCoreError, Disconnected),
     (OSError, Disconnected),
 )
+_POSTED = frozenset({200})
+_CLOSED = frozenset({200, 204})
 
 
 class SdkTransport:
@@ -86,17 +89,32 @@ class SdkTransport:
 
     def send(self, recipient: Any, message: Message, done: Callable[[Any, PostError | None], None]) -> None:
         """Post to ``recipient.connection_id`` in a task of its own; ``done(recipient, error)`` follows."""
-        task = asyncio.get_running_loop().create_task(self._post(recipient, message, done))
+        post = partial(self._client.post_to_connection, ConnectionId=recipient.connection_id, Data=message.body)
+        self._begin(self._call(post, _POSTED, recipient, done))
+
+    def disconnect(self, recipient: Any, done: Callable[[Any, PostError | None], None]) -> None:
+        """Close the connection ``recipient.connection_id`` in a task of its own; ``done(recipient, error)`` follows."""
+        close = partial(self._client.delete_connection, ConnectionId=recipient.connection_id)
+        self._begin(self._call(close, _CLOSED, recipient, done))
+
+    def _begin(self, call: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(call)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _post(self, recipient: Any, message: Message, done: Callable[[Any, PostError | None], None]) -> None:
+    async def _call(
+        self,
+        call: Callable[[], Awaitable[Any]],
+        good: frozenset[int],
+        recipient: Any,
+        done: Callable[[Any, PostError | None], None],
+    ) -> None:
         error: PostError | None = None
         try:
             async with asyncio.timeout(self._timeout):
-                answer = await self._client.post_to_connection(ConnectionId=recipient.connection_id, Data=message.body)
+                answer = await call()
             status = answer["ResponseMetadata"]["HTTPStatusCode"]
-            if status != 200:
+            if status not in good:
                 error = post_error(status)
         except ClientError as refusal:
             answer = refusal.response

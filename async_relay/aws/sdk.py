@@ -4,8 +4,9 @@ Rules
 - The host name in a certificate counts. botocore makes its TLS contexts for urllib3, which checks
   names by itself; aiohttp leaves that to the context, so aiobotocore alone would take any host's
   certificate of a trusted CA for the right one.
-- Every exception of the SDK leaves this module as ``Unavailable``. botocore's own errors are expected; an
-  answer of a shape that botocore does not know makes it raise AttributeError, KeyError, RecursionError and others.
+- Every exception of the SDK leaves this module as ``Unavailable``, or as ``ConditionFailed`` where it says so.
+  botocore's own errors are expected; an answer of a shape that botocore does not know makes it raise
+  AttributeError, KeyError, RecursionError and others.
 - A Lambda process may end without anybody closing the clients; then they are closed here, since aiohttp would
   print "Unclosed client session" for each.
 """
@@ -26,8 +27,9 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ..errors import Unavailable
+from ..errors import ConditionFailed, Unavailable
 from ..http.sigv4 import Credentials
+from .calls import CONDITION_FAILED
 
 _log = logging.getLogger("async_relay")
 
@@ -60,7 +62,11 @@ def _only_unavailable(doing: str = "") -> Iterator[None]:
         yield
     except Unavailable:
         raise
-    except (BotoCoreError, ClientError, ValueError) as error:
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") == CONDITION_FAILED:
+            raise ConditionFailed(str(error)) from error
+        raise Unavailable(f"{doing}{error}") from error
+    except (BotoCoreError, ValueError) as error:
         # ValueError: an endpoint that is no URL, among others.
         raise Unavailable(f"{doing}{error}") from error
     except Exception as error:

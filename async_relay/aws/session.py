@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PostError, Unavailable
+from ..errors import ConditionFailed, PostError, Refused, Unavailable
 from ..http.sigv4 import Credentials
 from ..http.tls import certificate_authorities, trust
 from . import environment
-from .calls import SignedCalls
+from .calls import CONDITION_FAILED, SignedCalls
 
 if TYPE_CHECKING:
     from .sdk import Sdk
@@ -118,24 +118,26 @@ class Service:
         self._opens = asyncio.Lock()
 
     async def call(self, operation: str, request: Mapping[str, Any]) -> Any:
-        """Call once; returns the content of the answer, or raises ``Unavailable``."""
+        """Call once; returns the content of the answer, or raises ``Unavailable`` or ``ConditionFailed``."""
         (answer,) = await self.call_each(operation, [request])
-        if isinstance(answer, Unavailable):
+        if isinstance(answer, Unavailable | ConditionFailed):
             raise answer
         return answer
 
     async def call_each(self, operation: str, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Call once per request, side by side.
 
-        Returns for each request the content of its answer or the ``Unavailable`` that it failed with; raises
-        ``Unavailable`` where no call could be made at all.
+        Returns for each request the content of its answer, or the ``Unavailable`` or ``ConditionFailed`` that it
+        failed with; raises ``Unavailable`` where no call could be made at all.
         """
         own = await self._own_calls()
         if own is None:
             return [await self._call_sdk(operation, request) for request in requests]
         answers = await own.call(operation, requests)
         for at, request in enumerate(requests):
-            if isinstance(answers[at], PostError):
+            if isinstance(answers[at], Refused) and CONDITION_FAILED in str(answers[at]):
+                answers[at] = ConditionFailed(str(answers[at]))
+            elif isinstance(answers[at], PostError):
                 _log.warning("%s %s is left to the SDK: %s", self._name, operation, answers[at])
                 answers[at] = await self._call_sdk(operation, request)
         return answers
@@ -143,7 +145,7 @@ class Service:
     async def _call_sdk(self, operation: str, request: Mapping[str, Any]) -> Any:
         try:
             return await (await self._aws.sdk()).call(self._name, operation, request)
-        except Unavailable as error:
+        except (Unavailable, ConditionFailed) as error:
             return error
 
     async def _own_calls(self) -> SignedCalls | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..delivery.protocols import ConnectionStore
 from ..errors import RelayError
+from ..wire.rows import Row
 
 Answer = dict[str, int]
 
@@ -26,7 +27,7 @@ async def connect(event: Any, store: ConnectionStore, now: float, ttl_hours: flo
     """Write the client's row, as of ``now`` (seconds since 1970); raises ``StoreUnavailable``."""
     query = event.get("queryStringParameters") or {}
     client_id = str(query.get("clientId") or "unknown")[:_CLIENT_ID_LENGTH]
-    await store.put(_connection_id(event), client_id, int(now * 1000), int(now + ttl_hours * 3600))
+    await store.put(Row(_connection_id(event), client_id, int(now * 1000), int(now + ttl_hours * 3600)))
     return {"statusCode": _ACCEPTED}
 
 

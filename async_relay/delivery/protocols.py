@@ -79,7 +79,7 @@ class ConnectionStore(Protocol):
         """Write a row."""
 
     async def refresh(self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str]) -> None:
-        """Give a row a new end and new tenants; raises ``ConditionFailed`` if it is not there, or another principal's."""
+        """Give a row a new end and new tenants; raises ``ConditionFailed`` where it is not this principal's."""
 
     async def delete(self, connection_ids: Sequence[str]) -> None:
         """Delete rows, each named once; one that is not there counts as deleted."""

@@ -13,10 +13,11 @@ A position is a message's index in its job.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import NamedTuple
 
 from ..errors import PostError, StoreUnavailable, Unavailable
+from ..wire.audience import Audience
 from ..wire.jobs import Client, Cursor, Job
 
 #: So many clients with one answer, and nobody with a better one, stand for everybody. One client may be odd, and ten
@@ -49,8 +50,8 @@ class Outcome:
 
     ``delivered`` counts the 200s of each message. ``rejected`` has the clients that refused a message, by
     position and reason, and ``blocked`` the reason of a message that is skipped, by position. ``unread`` says
-    that the table was read only as far as ``cursor``, after ``pages`` pages in this broadcast, and ``failure``
-    why, unless it was the deadline.
+    that the table was read only as far as ``cursor``, after ``pages`` answers of the table in this broadcast, and
+    ``failure`` why, unless it was the deadline. ``expired`` connections were closed, and ``unclosed`` ones not.
     """
 
     job: Job
@@ -63,6 +64,14 @@ class Outcome:
     cursor: Cursor | None = None
     pages: int = 0
     failure: StoreUnavailable | None = None
+    expired: int = 0
+    unclosed: int = 0
+    by_tenant: InitVar[bool] = False
+    audience: Audience = field(init=False)
+
+    def __post_init__(self, by_tenant: bool) -> None:
+        """Get ready to say who gets which of the messages; ``by_tenant``: tenants are on."""
+        self.audience = Audience(self.job.messages, by_tenant=by_tenant)
 
     def reject(self, connection_id: str, created_at: int | None, position: int, error: PostError) -> None:
         """Note that a client will never take this message."""
@@ -125,6 +134,8 @@ class Report:
         figures: dict[str, float] = {
             "delivered": sum(sum(outcome.delivered) for outcome in self.outcomes),
             "gone": sum(outcome.gone for outcome in self.outcomes),
+            "expired": sum(outcome.expired for outcome in self.outcomes),
+            "unclosed": sum(outcome.unclosed for outcome in self.outcomes),
             "left_over": sum(len(outcome.undelivered) for outcome in self.outcomes),
             "rejected": sum(outcome.rejections for outcome in self.outcomes),
             "posts": self.posts,

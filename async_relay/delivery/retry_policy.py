@@ -14,6 +14,8 @@ Rules (API Gateway Management API, PostToConnection, "Errors")
   included. A client whose retry job says it was forbidden while others were served is not counted.
 - A 403 that exhausts the tries before anybody was served leaves the lane undecided: the first 200
   clears it, and the end of the broadcast makes it systemic.
+- A DELETE is done with by 204, and by 410 unless the handshake may still be finishing. Any other answer leaves the
+  row for the next broadcast to find: nothing is sent to its client meanwhile, so nothing is lost by waiting.
 - No connection was ever opened: systemic after ten such posts, or after two for one client.
 """
 
@@ -91,6 +93,10 @@ class RetryPolicy:
             case PostError(temporary=False):
                 return Step.REJECT, 0.0
         return self._retry(lane, full_jitter)
+
+    def is_closed(self, lane: Lane, error: PostError | None) -> bool:
+        """Whether a DELETE answered like this has ended the connection, or found it ended."""
+        return error is None or (isinstance(error, Gone) and not self._young(lane))
 
     def recovered(self, lane: Lane) -> None:
         """Reset a troubled lane: its message is delivered, or never will be, and the next one starts afresh."""

@@ -4,8 +4,9 @@ Rules
 - Systemic: all goes back, and nothing is settled here.
 - A client that was tried and failed is requeued with the next attempt and a delay that doubles; one
   that was never tried, and the unread part of the table, without delay and with the same attempt.
-- The unread part of a table that stopped answering waits the base delay, and counts no attempt either.
-  Where not one page came, the job goes back: it would be requeued as it is, again and again.
+- The unread part of a table that stopped answering waits the base delay, and counts no attempt either; so do
+  clients whose rows could not be looked up. Where the table answered nothing at all, the job goes back: it would
+  be requeued as it is, again and again.
 - After ``max_attempts`` in the queue a client's job is a dead letter.
 - 400 and 413 are dead letters, one for all clients that gave a message the same answer. Where the
   message is refused by all (``report``) the letter names everybody it was for.
@@ -62,30 +63,29 @@ class Settlement:
 
 def settle(outcome: Outcome, policy: RequeuePolicy, now: int) -> Settlement:
     """Decide about everything in ``outcome`` that was not delivered."""
+    if outcome.failure is not None and not outcome.pages:
+        return Settlement(back=frozenset(range(len(outcome.job.messages))))
     requeued: list[Requeued] = []
     dead_lettered: list[DeadLettered] = []
-    back: frozenset[int] = frozenset()
     for clients, error in _groups(outcome.undelivered):
-        settled = _settle_group(outcome.job, clients, error, policy, now)
+        settled = _settle_group(outcome, clients, error, policy, now)
         requeued += [settled] if isinstance(settled, Requeued) else []
         dead_lettered += [settled] if isinstance(settled, DeadLettered) else []
-    if outcome.unread and not outcome.pages and outcome.failure is not None:
-        back = frozenset(range(len(outcome.job.messages)))
-    elif outcome.unread:
+    if outcome.unread:
         requeued.append(_unread(outcome, policy, now))
     dead_lettered += _rejections(outcome, now)
-    return Settlement(tuple(requeued), tuple(dead_lettered), back)
+    return Settlement(tuple(requeued), tuple(dead_lettered))
 
 
 def _settle_group(
-    job: Job, clients: list[Client], error: PostError | None, policy: RequeuePolicy, now: int
+    outcome: Outcome, clients: list[Client], error: PostError | None, policy: RequeuePolicy, now: int
 ) -> Requeued | DeadLettered:
     """Requeue the messages these clients lack, or make them a dead letter if this was the last attempt."""
-    lacking, positions = _lacking(job, clients, error, now)
+    lacking, positions = _lacking(outcome.job, clients, error, now)
     if error is None:
-        return Requeued(lacking, 0, positions)
+        return Requeued(lacking, _delay_of_the_table(outcome, policy), positions)
     if lacking.attempt > policy.max_attempts:
-        return DeadLettered(_exhausted(lacking, job.attempt, error, now), positions)
+        return DeadLettered(_exhausted(lacking, outcome.job.attempt, error, now), positions)
     return Requeued(lacking, queue_delay(lacking.attempt, policy.backoff_seconds), positions)
 
 
@@ -104,7 +104,7 @@ def _lacking(job: Job, clients: list[Client], error: PostError | None, now: int)
     lacking = replace(
         job,
         messages=job.messages[start:],
-        clients=tuple(client._replace(skip=client.skip - start) for client in clients),
+        clients=tuple(Client(client.connection_id, client.created_at, client.skip - start) for client in clients),
         shard=None,
         cursor=None,
         continuation=0,
@@ -118,9 +118,13 @@ def _lacking(job: Job, clients: list[Client], error: PostError | None, now: int)
 def _unread(outcome: Outcome, policy: RequeuePolicy, now: int) -> Requeued:
     """The same job from the page on that was not read."""
     job = outcome.job
-    delay = queue_delay(1, policy.backoff_seconds) if outcome.failure is not None else 0
     rest = replace(job, cursor=outcome.cursor, continuation=job.continuation + 1, first_at=job.first_at or now)
-    return Requeued(rest, delay, range(len(job.messages)))
+    return Requeued(rest, _delay_of_the_table(outcome, policy), range(len(job.messages)))
+
+
+def _delay_of_the_table(outcome: Outcome, policy: RequeuePolicy) -> int:
+    """How long to leave a table alone that stopped answering."""
+    return queue_delay(1, policy.backoff_seconds) if outcome.failure is not None else 0
 
 
 def _exhausted(job: Job, attempt: int, error: PostError, now: int) -> DeadLetter:

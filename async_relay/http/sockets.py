@@ -5,6 +5,7 @@ Rules
 - A post that was the first of its invocation on this socket goes again, on another, if the socket fails before
   a byte of the answer: the server closed it while it lay idle, and has not seen the post. The pool does that;
   the socket says so by ``stale``.
+- 200 is a good answer, and to a request without a body 204 as well (RFC 9110, section 15.3.5).
 - 1xx answers are skipped. An answer that is not HTTP/1.1, or does not end, is a ``ServerError`` and ends the
   socket. So does a second answer to one post, after the first was taken.
 """
@@ -25,6 +26,7 @@ Done = Callable[[Any, PostError | None], None]
 
 # Characters of an answer that go into an error: API Gateway's own sentences are shorter.
 _MAX_DETAIL = 200
+_NO_CONTENT = 204
 
 
 class Post(NamedTuple):
@@ -153,6 +155,8 @@ class Socket(asyncio.Protocol):
     def _read(self, status: int) -> PostError | None:
         body = bytes(self._body)
         self._body.clear()
+        if status == _NO_CONTENT and self.post is not None and not self.post.body:
+            return None
         if status != 200:
             return post_error(status, body[:_MAX_DETAIL].decode(errors="replace"))
         return self.requests.accept(self.post.recipient, body) if self.post else None

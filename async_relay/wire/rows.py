@@ -64,27 +64,26 @@ def client_of(connection_id: str, row: Mapping[str, Any]) -> Client:
 
 def typed_client(item: Mapping[str, Any]) -> Client:
     """The same for an item as DynamoDB returns it; raises ``KeyError`` or ``TypeError`` where its key is no text."""
-    expires_at = _expiry(_whole_of(item["expiresAt"])) if "expiresAt" in item else None
+    expires_at = _expiry(_second(item["expiresAt"])) if "expiresAt" in item else None
     access = None
     if "tenants" in item or "interest" in item:
         access = _access({name: _plain(item[name]) for name in ("tenants", "interest") if name in item})
-    return Client(item["connectionId"]["S"], _whole_of(item.get("createdAt")), 0, expires_at, access)
+    return Client(item["connectionId"]["S"], _time(item.get("createdAt")), 0, expires_at, access)
 
 
-def _whole_of(typed: Any) -> int | None:
-    """The whole number of an attribute, without its fraction; None where it is no number."""
+def _time(typed: Any) -> int | None:
+    """The whole number of an attribute; None where it is none."""
     try:
         return int(typed["N"])
-    except (KeyError, TypeError, OverflowError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    except ValueError:
-        return _whole_of_decimal(typed["N"])
 
 
-def _whole_of_decimal(text: Any) -> int | None:
+def _second(typed: Any) -> int | None:
+    """The number of an attribute without its fraction; None where it is no number."""
     try:
-        return int(Decimal(text))
-    except (ArithmeticError, TypeError, ValueError):
+        return int(Decimal(typed["N"]))
+    except (ArithmeticError, KeyError, TypeError, ValueError):
         return None
 
 

@@ -16,6 +16,7 @@ from async_relay.delivery.protocols import Entry
 from async_relay.errors import QueueUnavailable, SettingsError, StoreUnavailable, Unavailable
 from async_relay.testing import Answer
 from async_relay.wire.jobs import Client, Shard
+from async_relay.wire.rows import Row
 
 QUEUE_URL = "https://sqs.eu-west-1.amazonaws.com/1/retry"
 ENTRIES = [Entry(f"body {at}") for at in range(3)]
@@ -119,7 +120,7 @@ def test_an_odd_answer_to_a_write_is_a_success_or_an_unavailable_table(answer: A
 
     async def write() -> None:
         store = DynamoStore(Answering(lambda _request: answer), "connections")
-        for call in (store.put("a=", "b", 1, 2), store.delete(["a="]), store.delete(["a=", "b="])):
+        for call in (store.put(Row("a=", "b", 1, 2)), store.delete(["a="]), store.delete(["a=", "b="])):
             assert isinstance(await outcome(call), StoreUnavailable | None)
 
     asyncio.run(write())
@@ -146,7 +147,7 @@ async def test_whatever_a_service_raises_the_table_is_unavailable_and_the_log_sa
         raise error
 
     store = DynamoStore(Answering(raising), "connections")
-    for call in (store.read(Shard(), None), store.count(1), store.put("a", "b", 1, 2), store.delete(["a", "b"])):
+    for call in (store.read(Shard(), None), store.count(1), store.put(Row("a", "b", 1, 2)), store.delete(["a", "b"])):
         with pytest.raises(StoreUnavailable, match=r"table connections cannot be (read|written)") as caught:
             await call
         assert caught.value.__cause__ is error

@@ -31,6 +31,7 @@ from async_relay.testing import Answer, Cut, Garbage, Gateway, Half, Hang, Tls
 from async_relay.testing.memory import MemoryStore
 from async_relay.testing.scripts import Script
 from async_relay.wire.jobs import Client, Shard, ShardKind, shard_of
+from async_relay.wire.rows import Row
 
 MakeStore = Callable[[], Awaitable[ConnectionStore]]
 
@@ -81,7 +82,7 @@ async def test_every_row_is_read_once_with_its_time(make_store: MakeStore) -> No
     """What was put is read, page after page, and a cursor survives JSON."""
     store = await make_store()
     for number in range(20):
-        await store.put(f"id-{number}=", "someone", 1_700_000_000_000 + number, 1_700_086_400)
+        await store.put(Row(f"id-{number}=", "someone", 1_700_000_000_000 + number, 1_700_086_400))
     clients = await read_all(store)
     assert sorted(clients) == sorted(Client(f"id-{n}=", 1_700_000_000_000 + n) for n in range(20))
 
@@ -91,7 +92,7 @@ async def test_shards_are_disjoint_and_complete(make_store: MakeStore) -> None:
     store = await make_store()
     names = {f"id-{number}=" for number in range(60)}
     for name in names:
-        await store.put(name, "unknown", 1, 2)
+        await store.put(Row(name, "unknown", 1, 2))
     shards = [await read_all(store, Shard(index, 4)) for index in range(4)]
     found = [client.connection_id for shard in shards for client in shard]
     assert sorted(found) == sorted(names)
@@ -102,7 +103,7 @@ async def test_deleted_rows_are_gone_and_others_stay(make_store: MakeStore, coun
     """One row or many are deleted, twice over without harm."""
     store = await make_store()
     for number in range(62):
-        await store.put(f"id-{number}", "unknown", 1, 2)
+        await store.put(Row(f"id-{number}", "unknown", 1, 2))
     doomed = [f"id-{number}" for number in range(count)]
     await store.delete(doomed)
     await store.delete(doomed)
@@ -214,7 +215,7 @@ async def test_a_missing_table_is_one_sentence(aws: Aws) -> None:
     with pytest.raises(StoreUnavailable, match="table nowhere cannot be read"):
         await store.read(Shard(), None)
     with pytest.raises(StoreUnavailable, match="table nowhere cannot be written"):
-        await store.put("a", "b", 1, 2)
+        await store.put(Row("a", "b", 1, 2))
     with pytest.raises(StoreUnavailable, match="table nowhere cannot be written"):
         await store.delete(["a", "b"])
 
@@ -322,7 +323,7 @@ async def test_what_goes_well_needs_no_sdk(own_sockets: Aws, moto_url: str) -> N
     """Rows are put, read, counted and deleted, and entries sent, before anything loads the SDK."""
     store = await DynamoStore.open(own_sockets.service("dynamodb"), new_table(moto_url))
     for number in range(3):
-        await store.put(f"{number}=", "someone", 1, 2)
+        await store.put(Row(f"{number}=", "someone", 1, 2))
     assert await store.count(10) == 3
     await store.delete(["0="])
     await store.delete(["1=", "2="])
@@ -437,11 +438,11 @@ async def test_calls_at_the_same_time_do_not_disturb_each_other(own_sockets: Aws
     """Forty readers and writers at once, half of them cancelled under way: the others get what they asked for."""
     store = await DynamoStore.open(own_sockets.service("dynamodb"), new_table(moto_url))
     for number in range(20):
-        await store.put(f"{number}", "someone", 1, 2)
+        await store.put(Row(f"{number}", "someone", 1, 2))
 
     async def use(number: int) -> int:
         if number % 4 == 0:
-            await store.put(f"{number % 20}", "someone else", 1, 2)
+            await store.put(Row(f"{number % 20}", "someone else", 1, 2))
             return 20
         return len(await read_all(store))
 

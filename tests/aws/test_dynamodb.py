@@ -10,9 +10,12 @@ import pytest
 from async_relay.aws import DynamoStore
 from async_relay.errors import SettingsError, StoreUnavailable, Unavailable
 from async_relay.wire.jobs import Client, Shard, ShardKind, shard_of
+from async_relay.wire.rows import Row
 
 KEY = {"connectionId": {"S": "b="}}
 INDEX_KEY = {**KEY, "shard": {"N": "3"}}
+#: What decides about a client.
+DECIDES = "connectionId, createdAt, expiresAt, tenants, interest"
 PARTITION = Shard(3, 8, ShardKind.PARTITION)
 
 
@@ -79,7 +82,7 @@ async def test_a_shard_is_asked_for_in_one_way(
     """A Query where every row of the table is in the index as the shard counts them; else a consistent Scan."""
     table = Table()
     await store(table, **options).read(shard, None)
-    always = {"TableName": "connections", "ProjectionExpression": "connectionId, createdAt"}
+    always = {"TableName": "connections", "ProjectionExpression": DECIDES}
     assert table.asked == [(operation, always | expected)]
 
 
@@ -115,7 +118,7 @@ async def test_a_count_goes_on_page_by_page() -> None:
 async def test_a_row_has_its_shard_where_there_is_an_index(options: dict[str, Any]) -> None:
     """Milliseconds, the ttl in seconds, the client, and the partition of as many as are set."""
     table = Table({})
-    await store(table, **options).put("a=", "someone", 1_700_000_000_000, 1_700_086_400)
+    await store(table, **options).put(Row("a=", "someone", 1_700_000_000_000, 1_700_086_400))
     ((operation, request),) = table.asked
     assert (operation, request["TableName"]) == ("PutItem", "connections")
     shard = {"shard": {"N": str(shard_of("a=", options.get("shards", 8)))}} if options else {}
@@ -179,7 +182,8 @@ def described(key: str = "shard", kind: str = "N", **projection: Any) -> dict[st
     ("answer", "problem"),
     [
         (described(), ""),
-        (described(ProjectionType="INCLUDE", NonKeyAttributes=["createdAt"]), ""),
+        (described(ProjectionType="INCLUDE", NonKeyAttributes=["createdAt", "expiresAt", "tenants", "interest", "frames"]), ""),
+        (described(ProjectionType="INCLUDE", NonKeyAttributes=["createdAt"]), "expiresAt, tenants, interest, frames;"),
         (described(ProjectionType="INCLUDE", NonKeyAttributes=["ttl"]), "must project createdAt"),
         (described(ProjectionType="KEYS_ONLY"), "must project createdAt"),
         (described(kind="S"), "must be the number shard"),

@@ -25,6 +25,7 @@ from async_relay.delivery.protocols import ConnectionStore, Page
 from async_relay.errors import StoreUnavailable
 from async_relay.testing.memory import MemoryStore
 from async_relay.wire.jobs import Client, Cursor, Shard, ShardKind, shard_of
+from async_relay.wire.rows import Row
 
 PAGE = 7
 STORES = ["memory", "moto", "dynalite", "dynalite through the SDK", "ministack"]
@@ -113,7 +114,7 @@ async def ids_of(store: ConnectionStore, shard: Shard | None = None) -> list[str
 
 
 async def put_all(store: ConnectionStore, ids: Sequence[str]) -> None:
-    await asyncio.gather(*(store.put(each, "someone", 1_700_000_000_000, 1_700_086_400) for each in ids))
+    await asyncio.gather(*(store.put(Row(each, "someone", 1_700_000_000_000, 1_700_086_400)) for each in ids))
 
 
 def names_of(count: int) -> list[str]:
@@ -130,8 +131,8 @@ async def test_an_empty_table_has_nobody(stores: Stores) -> None:
 async def test_a_row_is_read_with_the_time_it_was_written_with(stores: Stores) -> None:
     """Milliseconds stay a whole number, and a second put replaces the first."""
     store = await stores.new()
-    await store.put("a=", "someone", 1, 1_700_086_400)
-    await store.put("a=", "someone", 1_700_000_000_123, 1_700_086_400)
+    await store.put(Row("a=", "someone", 1, 1_700_086_400))
+    await store.put(Row("a=", "someone", 1_700_000_000_123, 1_700_086_400))
     assert await clients_of(store) == [Client("a=", 1_700_000_000_123)]
 
 
@@ -289,7 +290,7 @@ async def test_a_table_that_does_not_exist_is_one_sentence_that_names_it(tables:
     with pytest.raises(StoreUnavailable, match=r"table nowhere cannot be read: .*ResourceNotFound"):
         await store.count(1)
     with pytest.raises(StoreUnavailable, match=r"table nowhere cannot be written: .*ResourceNotFound"):
-        await store.put("a=", "someone", 1, 2)
+        await store.put(Row("a=", "someone", 1, 2))
     for doomed in (["a="], ["a=", "b="]):
         with pytest.raises(StoreUnavailable, match=r"table nowhere cannot be written: .*ResourceNotFound"):
             await store.delete(doomed)
@@ -310,7 +311,7 @@ async def behaves_like_a_dictionary(store: ConnectionStore, steps: Sequence[tupl
     for step in itertools.chain(steps, [("read", 1), ("read", 3)]):
         match step:
             case ("put", connection_id, created_at):
-                await store.put(connection_id, "someone", created_at, 1_700_086_400)
+                await store.put(Row(connection_id, "someone", created_at, 1_700_086_400))
                 model[connection_id] = created_at
             case ("delete", connection_ids):
                 await store.delete(connection_ids)

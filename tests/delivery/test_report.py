@@ -61,6 +61,8 @@ def test_the_figures_add_up_the_jobs() -> None:
     report = Report((left, Outcome(JOB, [1, 1], gone=1)), posts=20, throttled=3, most_in_flight=7, undeleted=1)
     assert report.figures() == {
         "delivered": 11,
+        "expired": 0,
+        "unclosed": 0,
         "gone": 3,
         "left_over": 1,
         "rejected": 1,

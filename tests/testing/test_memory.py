@@ -22,6 +22,7 @@ from async_relay.errors import (
 from async_relay.testing.memory import NEVER, MemoryQueue, MemoryServices, MemoryStore, MemoryTransport, Reply
 from async_relay.wire.jobs import Shard, ShardKind, shard_of
 from async_relay.wire.messages import Message
+from async_relay.wire.rows import Row
 
 pytestmark = pytest.mark.looptime
 
@@ -139,7 +140,7 @@ def part_of(name: str, shards: int = 8) -> Shard:
 async def test_an_index_is_brought_up_to_date_later() -> None:
     """A row that was written, and one that was deleted: the table shows it now, its partition after the lag."""
     store = MemoryStore(lag=1.0)
-    await store.put("a=", "someone", 1, 2)
+    await store.put(Row("a=", "someone", 1, 2))
     assert (await ids(store, Shard()), await ids(store, part_of("a="))) == (["a="], [])
     await asyncio.sleep(1)
     assert await ids(store, part_of("a=")) == ["a="]
@@ -164,7 +165,7 @@ async def test_a_cursor_means_nothing_to_the_other_kind_of_read() -> None:
     store = MemoryStore(page_size=1)
     names = [name for at in range(200) if shard_of(name := f"{at}=", 8) == 3][:3]
     for name in names:
-        await store.put(name, "someone", 1, 2)
+        await store.put(Row(name, "someone", 1, 2))
     key = {"connectionId": {"S": max(names)}}
     assert (await store.read(Shard(3, 8, ShardKind.PARTITION), key)).clients[0].connection_id == min(names)
     first = (await store.read(Shard(), None)).clients
@@ -177,7 +178,7 @@ async def test_a_page_has_as_many_rows_as_were_asked_for(shard: Shard, rows: int
     """And a page that ends the table has no cursor."""
     store = MemoryStore(page_size=3)
     for name in [name for at in range(400) if shard_of(name := f"{at}=", 8) == 3][:rows]:
-        await store.put(name, "someone", 1, 2)
+        await store.put(Row(name, "someone", 1, 2))
     sizes, cursor = [], None
     for _ in range(10):
         page = await store.read(shard, cursor)
@@ -190,7 +191,7 @@ async def test_a_page_has_as_many_rows_as_were_asked_for(shard: Shard, rows: int
 CALLS: list[Callable[[MemoryStore], Awaitable[Any]]] = [
     lambda store: store.read(Shard(), None),
     lambda store: store.count(1),
-    lambda store: store.put("a=", "someone", 1, 2),
+    lambda store: store.put(Row("a=", "someone", 1, 2)),
     lambda store: store.delete(["a="]),
 ]
 

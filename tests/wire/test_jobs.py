@@ -46,7 +46,8 @@ def jobs(draw: st.DrawFn) -> Job:
     if draw(st.booleans()):
         return Job(messages, shard=draw(SHARDS), cursor=draw(CURSORS), continuation=draw(COUNTS), **common)
     skips = st.integers(0, len(messages) - 1)
-    clients = st.builds(Client, IDS, st.one_of(st.none(), st.integers(-10, 10**15)), skips)
+    created = st.one_of(st.none(), st.integers(-10, 10**15))
+    clients = st.builds(Client, IDS, created, skips, st.none(), st.none())
     return Job(messages, tuple(draw(st.lists(clients, min_size=1, max_size=4))), **common)
 
 
