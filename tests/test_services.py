@@ -26,6 +26,7 @@ from async_relay.settings import Settings
 from async_relay.testing import Gateway, Hang
 from async_relay.testing.memory import MemoryServices, MemoryStore, Reply
 from async_relay.wire.jobs import Shard, ShardKind, shard_of
+from async_relay.wire.rows import Row
 
 ENVIRON = {
     "WS_ENDPOINT": "https://abc.execute-api.eu-north-1.amazonaws.com/prod",
@@ -315,7 +316,7 @@ async def test_a_partition_is_read_from_the_index_the_settings_describe(
         )
         store = await services.store()
         await store.read(Shard(0, shards, ShardKind.PARTITION), None)
-        await store.put("a=", "", 0, 0)
+        await store.put(Row("a=", "", 0, 0))
         await services.close()
         assert [name for name, _ in server.requests] == ["DescribeTable", operation, "PutItem"]
         assert int(server.requests[-1][1]["Item"]["shard"]["N"]) == shard_of("a=", 3)

@@ -79,6 +79,13 @@ async def post_all(transport: Transport, posts: Sequence[tuple[str, bytes]]) -> 
     return await asyncio.gather(*answers)
 
 
+async def close(transport: Transport, connection_id: str) -> PostError | None:
+    """Close one connection, and what came of it."""
+    answer: asyncio.Future[PostError | None] = asyncio.get_running_loop().create_future()
+    transport.disconnect(To(connection_id), partial(_settle, answer))
+    return await answer
+
+
 def _settle(answer: asyncio.Future[PostError | None], _to: To, error: PostError | None) -> None:
     answer.set_result(error)
 

@@ -11,7 +11,9 @@ Rules
 - It is in flight from its last byte to the last byte of the answer, or to the end of its socket: what a client gave
   up counts until the gateway hears of it.
 - What arrives is recorded when the post came, in the order of coming, whenever the answer goes out.
-- ``DELETE`` disconnects a client: 204, and 410 from then on. ``GET`` says 200 or 410, and takes no turn of a script.
+- ``DELETE`` disconnects a client: 204, and 410 from then on; ``closings`` may have it answered by another status, after
+  which the client is still there. It counts against the account's rate, as a post does. ``GET`` says 200 or 410. Neither
+  takes a turn of a script.
 - ``GET /_counters`` gives the counters as JSON, to anyone.
 - No task outlives ``async with``, and no socket.
 """
@@ -49,6 +51,7 @@ _BACKLOG = 4096
 _RESET = struct.pack("ii", 1, 0)
 _HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"
 _SHUTDOWN = 1.0
+_CLOSED = 204
 # Under the names of the service model, which the SDKs read.
 _CONNECTED = json.dumps(
     {
@@ -108,6 +111,8 @@ class Gateway:
         self.arrivals: Counter[str] = Counter()
         self.posts: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
+        self.closes: Counter[str] = Counter()
+        self.closings: Callable[[str], int] = lambda _id: _CLOSED
         self.bad_signatures = 0
         self.misdirected = 0
         self.in_flight = 0
@@ -200,7 +205,7 @@ class Gateway:
 
     def clear(self) -> None:
         """Forget what was counted and recorded; scripts, and posts in flight, go on."""
-        for each in (self.received, self.arrivals, self.posts, self.statuses):
+        for each in (self.received, self.arrivals, self.posts, self.statuses, self.closes):
             each.clear()
         self.bad_signatures = self.misdirected = self.sockets_opened = self.failed_handshakes = 0
         self.most_in_flight = self.in_flight
@@ -297,12 +302,19 @@ class Gateway:
         """GET and DELETE @connections/{id}."""
         if method not in (b"GET", b"DELETE"):
             return Answer(403).plan()
+        if method == b"DELETE":
+            self.closes[name] += 1
+            if self._bucket is not None and not self._bucket.take(time.monotonic()):
+                return Answer(429).plan()
         if self._casting.peek(name).status == 410:
             return Answer(410).plan()
-        if method == b"DELETE":
+        return self._close(name) if method == b"DELETE" else Answer(body=_CONNECTED).plan()
+
+    def _close(self, name: str) -> Plan:
+        status = self.closings(name)
+        if status == _CLOSED:
             self.play(410, name)
-            return Answer(204).plan()
-        return Answer(body=_CONNECTED).plan()
+        return Answer(status).plan()
 
     def _elsewhere(self, request: Request) -> Plan:
         if request.method == b"GET" and request.target == b"/_counters":

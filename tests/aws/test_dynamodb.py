@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -165,6 +166,43 @@ async def test_one_batch_that_fails_is_enough(at: int) -> None:
         await store(Table(*answers)).delete([f"{each}" for each in range(60)])
 
 
+def looked_up(request: Any) -> list[str]:
+    return [key["connectionId"]["S"] for key in request["RequestItems"]["connections"]["Keys"]]
+
+
+def found(*names: str, left: Sequence[str] = ()) -> dict[str, Any]:
+    keys = [{"connectionId": {"S": name}} for name in left]
+    rows = [{"connectionId": {"S": name}} for name in names]
+    return {"Responses": {"connections": rows}, "UnprocessedKeys": {"connections": {"Keys": keys}} if left else {}}
+
+
+async def test_rows_are_looked_up_consistently_a_hundred_at_a_time() -> None:
+    """As many as DynamoDB takes in a call; those it leaves out are asked for again."""
+    table = Table(found("0", left=["7", "8"]), found("100"), found("7", "8"))
+    assert sorted(await store(table).look_up([f"{at}" for at in range(101)])) == ["0", "100", "7", "8"]
+    assert [len(looked_up(request)) for _, request in table.asked] == [100, 1, 2]
+    assert {operation for operation, _ in table.asked} == {"BatchGetItem"}
+    (asked,) = {json.dumps(dict(request["RequestItems"]["connections"], Keys=None)) for _, request in table.asked}
+    assert json.loads(asked) == {"Keys": None, "ProjectionExpression": DECIDES, "ConsistentRead": True}
+
+
+async def test_a_table_that_leaves_rows_out_again_and_again_is_unavailable() -> None:
+    """Rows that were not read do not count as missing."""
+    table = Table(*[found("0", left=["7"])] * 9)
+    with pytest.raises(StoreUnavailable, match="too busy to read rows"):
+        await store(table).look_up(["0", "7"])
+    assert len(table.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"Responses": 5}, {"Responses": {"connections": [{}]}}, {"Responses": {"c": None}}]
+)
+async def test_a_look_up_answered_in_another_shape_is_no_answer(answer: Any) -> None:
+    """Nobody is taken for a client without a row."""
+    with pytest.raises(StoreUnavailable):
+        await store(Table(answer)).look_up(["0"])
+
+
 # ── the index ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -182,7 +220,12 @@ def described(key: str = "shard", kind: str = "N", **projection: Any) -> dict[st
     ("answer", "problem"),
     [
         (described(), ""),
-        (described(ProjectionType="INCLUDE", NonKeyAttributes=["createdAt", "expiresAt", "tenants", "interest", "frames"]), ""),
+        (
+            described(
+                ProjectionType="INCLUDE", NonKeyAttributes=["createdAt", "expiresAt", "tenants", "interest", "frames"]
+            ),
+            "",
+        ),
         (described(ProjectionType="INCLUDE", NonKeyAttributes=["createdAt"]), "expiresAt, tenants, interest, frames;"),
         (described(ProjectionType="INCLUDE", NonKeyAttributes=["ttl"]), "must project createdAt"),
         (described(ProjectionType="KEYS_ONLY"), "must project createdAt"),

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from async_relay.aws import Aws, DynamoStore
 from async_relay.aws.session import Service
 from async_relay.delivery.protocols import ConnectionStore, Page
-from async_relay.errors import StoreUnavailable
+from async_relay.errors import ConditionFailed, StoreUnavailable
 from async_relay.testing.memory import MemoryStore
+from async_relay.wire.audience import Access
 from async_relay.wire.jobs import Client, Cursor, Shard, ShardKind, shard_of
 from async_relay.wire.rows import Row
 
@@ -337,3 +338,62 @@ async def test_in_memory_any_history_is_a_dictionarys(steps: list[tuple[Any, ...
 async def test_on_a_server_any_history_is_a_dictionarys(tables: Stores, steps: list[tuple[Any, ...]]) -> None:
     """The same, whoever plays DynamoDB."""
     await behaves_like_a_dictionary(await tables.new(), steps)
+
+
+# ── what rows say ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_row_says_what_was_written(stores: Stores) -> None:
+    """By any way of reading it: a segment, a partition, and a look at it alone."""
+    store = await stores.new(shards=4)
+    row = Row(
+        "a=",
+        "me",
+        1_700_000_000_000,
+        1_900_000_000,
+        "sub|7",
+        1_800_000_000,
+        frozenset({"acme", "*"}),
+        '{"kind":["x"]}',
+        "array",
+    )
+    await store.put(row)
+    expected = Client(
+        "a=", 1_700_000_000_000, 0, 1_800_000_000, Access(frozenset({"acme", "*"}), (("kind", frozenset({"x"})),))
+    )
+    assert await clients_of(store) == [expected]
+    assert await clients_of(store, partition(shard_of("a=", 4), 4)) == [expected]
+    assert await store.look_up(["a="]) == {"a=": expected}
+
+
+async def test_a_look_up_finds_the_rows_there_are(stores: Stores) -> None:
+    """More than one call takes, of any id; the others are missing, and nothing is asked for nobody."""
+    store = await stores.new(*IDS, *(f"{at}=" for at in range(120)))
+    asked = [*IDS, *(f"{at}=" for at in range(100, 240))]
+    found = await store.look_up(asked)
+    assert sorted(found) == sorted([*IDS, *(f"{at}=" for at in range(100, 120))])
+    assert all(client == Client(name) for name, client in found.items())
+    assert await store.look_up([]) == {}
+
+
+async def test_a_refresh_moves_the_end_and_the_tenants(stores: Stores) -> None:
+    """And nothing else; the row is seen so at once by whoever looks it up."""
+    store = await stores.new()
+    await store.put(Row("a=", "me", 5, 6, "sub", 100, frozenset({"acme"}), "{}"))
+    await store.refresh("a=", "sub", 200, frozenset({"globex"}))
+    assert await store.look_up(["a="]) == {"a=": Client("a=", 5, 0, 200, Access(frozenset({"globex"})))}
+    await store.refresh("a=", "sub", 300, frozenset())
+    assert await store.look_up(["a="]) == {"a=": Client("a=", 5, 0, 300, Access())}
+
+
+async def test_a_refresh_is_for_the_same_principal_and_makes_no_row(stores: Stores) -> None:
+    """Another's, nobody's, or one that $disconnect deleted meanwhile: nothing is written."""
+    store = await stores.new("nobody=")
+    await store.put(Row("a=", "me", 5, 6, "sub", 100))
+    for connection_id, principal in (("a=", "other"), ("a=", ""), ("nobody=", "sub"), ("gone=", "sub")):
+        with pytest.raises(ConditionFailed):
+            await store.refresh(connection_id, principal, 200, frozenset({"acme"}))
+    assert await store.look_up(["a=", "nobody=", "gone="]) == {
+        "a=": Client("a=", 5, 0, 100),
+        "nobody=": Client("nobody="),
+    }

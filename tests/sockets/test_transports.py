@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 
 import pytest
-from transports import CREDENTIALS, KINDS, To, opened, post, post_all, raw_message
+from transports import CREDENTIALS, KINDS, To, close, opened, post, post_all, raw_message
 
 from async_relay.delivery.protocols import Transport
 from async_relay.errors import (
@@ -72,6 +72,38 @@ async def test_each_status_is_its_error(
     gateway.play([status, 200], "a=")
     assert type(await post(transport, "a=")) is kind
     assert await post(transport, "a=") is None
+
+
+@pytest.mark.parametrize("connection_id", HOSTILE)
+async def test_a_connection_is_closed_by_a_signed_delete(
+    gateway: Gateway, transport: Transport, connection_id: str
+) -> None:
+    """Between two posts, which are signed for another method; whoever is closed is gone."""
+    assert await post(transport, "other=") is None
+    assert await close(transport, connection_id) is None
+    assert await post(transport, "other=") is None
+    assert isinstance(await post(transport, connection_id), Gone)
+    assert isinstance(await close(transport, connection_id), Gone)
+    assert gateway.closes == {connection_id: 2}
+    assert gateway.bad_signatures == 0
+
+
+@pytest.mark.parametrize(("status", "kind"), [(403, Forbidden), (429, Throttled), (500, ServerError), (404, Refused)])
+async def test_a_delete_that_fails_has_the_errors_of_a_post(
+    gateway: Gateway, transport: Transport, status: int, kind: type[PostError]
+) -> None:
+    """The connection is still there, and can be closed later."""
+    gateway.closings = lambda _id: status
+    assert type(await close(transport, "a=")) is kind
+    assert await post(transport, "a=") is None
+    gateway.closings = lambda _id: 204
+    assert await close(transport, "a=") is None
+
+
+async def test_a_post_answered_204_is_not_delivered(gateway: Gateway, transport: Transport) -> None:
+    """Only a DELETE is: API Gateway answers a post that was delivered with 200."""
+    gateway.play(204, "a=")
+    assert isinstance(await post(transport, "a="), ServerError)
 
 
 async def test_a_wrong_key_is_forbidden(gateway: Gateway, transport: Transport) -> None:
