@@ -1,4 +1,4 @@
-"""A stand-in for the connections table: Scan, DeleteItem and BatchWriteItem as DynamoDB answers them, and no more.
+"""A stand-in for the connections table: the calls a relay makes of it as DynamoDB answers them, and no more.
 
 The whole cost of reading a page is the reader's: the shapes, the page key, the checksum header and TLS are DynamoDB's,
 and a page is encoded once however often it is read. No signature is checked.
@@ -38,6 +38,7 @@ class Table:
         self._operations: dict[str, Callable[[Any], bytes]] = {
             "Scan": self._scan,
             "DeleteItem": self._delete_item,
+            "BatchGetItem": self._batch_get_item,
             "BatchWriteItem": self._batch_write_item,
         }
         self.calls: dict[str, int] = dict.fromkeys(self._operations, 0)
@@ -105,11 +106,20 @@ class Table:
         rows = islice(self._order, start, None)
         present = (each for at, each in enumerate(rows, start) if each in self._created and self._positions[each] == at)
         found = list(islice(present, self._page_rows))
-        items = [{"connectionId": {"S": each}, "createdAt": {"N": str(self._created[each])}} for each in found]
+        items = [self._item(each) for each in found]
         page: dict[str, Any] = {"Count": len(items), "Items": items, "ScannedCount": len(items)}
         if len(found) == self._page_rows and self._positions[found[-1]] + 1 < len(self._order):
             page["LastEvaluatedKey"] = {"connectionId": {"S": found[-1]}}
         return json.dumps(page, separators=(",", ":")).encode()
+
+    def _item(self, row: str) -> dict[str, Any]:
+        return {"connectionId": {"S": row}, "createdAt": {"N": str(self._created[row])}}
+
+    def _batch_get_item(self, request: Any) -> bytes:
+        ((name, asked),) = request["RequestItems"].items()
+        rows = [key["connectionId"]["S"] for key in asked["Keys"]]
+        items = [self._item(row) for row in rows if row in self._created]
+        return json.dumps({"Responses": {name: items}, "UnprocessedKeys": {}}, separators=(",", ":")).encode()
 
     def _delete_item(self, request: Any) -> bytes:
         self.remove([request["Key"]["connectionId"]["S"]])

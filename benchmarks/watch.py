@@ -146,6 +146,7 @@ class WatchedTransport:
         self._transport = transport
         self._watch = watch
         self.begin = transport.begin
+        self.disconnect = transport.disconnect
         self.end = transport.end
         self.close = transport.close
 

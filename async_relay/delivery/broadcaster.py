@@ -306,7 +306,9 @@ class _Broadcast:
     def _skipped(self, lane: Lane) -> bool:
         """Step over messages refused by all; True where nothing remains."""
         while lane.position in lane.outcome.blocked:
-            lane.advance()
+            lane.position += 1
+            if lane.wanted is not None:
+                lane.skip_unwanted()
         return lane.done
 
     def _answered(self, lane: Lane, error: PostError | None) -> None:
@@ -341,7 +343,9 @@ class _Broadcast:
                 self._apply(step, each, wait)
 
     def _advance(self, lane: Lane) -> None:
-        lane.advance()
+        lane.position += 1
+        if lane.wanted is not None:
+            lane.skip_unwanted()
         if lane.troubled:
             self._policy.recovered(lane)
         if lane.position < len(lane.messages):

@@ -57,7 +57,7 @@ class Lane:
         self.wanted: int | None = None
         if access is not None or outcome.audience.by_tenant:
             self.wanted = outcome.audience.wanted(access or _SAYS_NOTHING)
-            self._skip_unwanted()
+            self.skip_unwanted()
 
     def __repr__(self) -> str:
         """A sentence for logs."""
@@ -73,13 +73,8 @@ class Lane:
         """Whether no message is left for the client."""
         return self.position >= len(self.messages)
 
-    def advance(self) -> None:
-        """Go on to the next message the client gets."""
-        self.position += 1
-        if self.wanted is not None:
-            self._skip_unwanted()
-
-    def _skip_unwanted(self) -> None:
+    def skip_unwanted(self) -> None:
+        """Go past the messages the client does not get; only where ``wanted`` says which."""
         assert self.wanted is not None
         left = self.wanted >> self.position
         # The lowest bit that is set: x & -x has no other.

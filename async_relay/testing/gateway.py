@@ -11,9 +11,9 @@ Rules
 - It is in flight from its last byte to the last byte of the answer, or to the end of its socket: what a client gave
   up counts until the gateway hears of it.
 - What arrives is recorded when the post came, in the order of coming, whenever the answer goes out.
-- ``DELETE`` disconnects a client: 204, and 410 from then on; ``closings`` may have it answered by another status, after
-  which the client is still there. It counts against the account's rate, as a post does. ``GET`` says 200 or 410. Neither
-  takes a turn of a script.
+- ``DELETE`` disconnects a client: 204, and 410 from then on; ``closings`` may have it answered by another status,
+  after which the client is still there. It counts against the account's rate, as a post does. ``GET`` says 200 or
+  410. Neither takes a turn of a script.
 - ``GET /_counters`` gives the counters as JSON, to anyone.
 - No task outlives ``async with``, and no socket.
 """

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from .audience import Access, read_interest
+from .audience import Access, Interest, read_interest
 from .jobs import Client
 
 #: The second after which no time is taken seriously: the end of the year 9999.
 END_OF_TIME = 253_402_300_799
+_NO_TENANTS: frozenset[str] = frozenset()
+_NO_INTEREST = "{}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +59,26 @@ class Row:
 
 def client_of(connection_id: str, row: Mapping[str, Any]) -> Client:
     """The client of a row of plain values: whole numbers, text, and a frozenset of tenants."""
-    expires_at = _expiry(row["expiresAt"]) if "expiresAt" in row else None
-    access = _access(row) if "tenants" in row or "interest" in row else None
+    expires_at = _end(_whole(row["expiresAt"])) if "expiresAt" in row else None
+    access = None
+    if "tenants" in row or "interest" in row:
+        tenants, interest = row.get("tenants", _NO_TENANTS), row.get("interest", _NO_INTEREST)
+        access = Access(
+            tenants if isinstance(tenants, frozenset) else _NO_TENANTS,
+            read_interest(interest) if isinstance(interest, str) else None,
+        )
     return Client(connection_id, _whole(row.get("createdAt")), 0, expires_at, access)
 
 
 def typed_client(item: Mapping[str, Any]) -> Client:
     """The same for an item as DynamoDB returns it; raises ``KeyError`` or ``TypeError`` where its key is no text."""
-    expires_at = _expiry(_second(item["expiresAt"])) if "expiresAt" in item else None
+    expires_at = _end(_second(item["expiresAt"])) if "expiresAt" in item else None
     access = None
     if "tenants" in item or "interest" in item:
-        access = _access({name: _plain(item[name]) for name in ("tenants", "interest") if name in item})
+        access = Access(
+            _tenants(item["tenants"]) if "tenants" in item else _NO_TENANTS,
+            _interest(item["interest"]) if "interest" in item else (),
+        )
     return Client(item["connectionId"]["S"], _time(item.get("createdAt")), 0, expires_at, access)
 
 
@@ -81,35 +92,36 @@ def _time(typed: Any) -> int | None:
 
 def _second(typed: Any) -> int | None:
     """The number of an attribute without its fraction; None where it is no number."""
+    whole = _time(typed)
+    if whole is not None:
+        return whole
     try:
         return int(Decimal(typed["N"]))
     except (ArithmeticError, KeyError, TypeError, ValueError):
         return None
 
 
-def _plain(typed: Any) -> Any:
-    """The text or the set of text of an attribute; None for anything else."""
-    if isinstance(typed, Mapping) and len(typed) == 1:
-        ((tag, value),) = typed.items()
-        if tag == "S" and isinstance(value, str):
-            return value
-        if tag == "SS" and isinstance(value, list) and all(isinstance(each, str) for each in value):
-            return frozenset(value)
-    return None
+def _tenants(typed: Any) -> frozenset[str]:
+    """The text of a set of text; none for anything else."""
+    try:
+        (names,) = typed.values()
+        "".join(names)  # every one is text
+        return frozenset(typed["SS"]) if isinstance(names, list) else _NO_TENANTS
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return _NO_TENANTS
+
+
+def _interest(typed: Any) -> Interest | None:
+    try:
+        (text,) = typed.values()
+        return read_interest(typed["S"]) if isinstance(text, str) else None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _expiry(value: Any) -> int:
-    whole = _whole(value)
-    return 0 if whole is None else min(whole, END_OF_TIME)
-
-
-def _access(row: Mapping[str, Any]) -> Access:
-    tenants, interest = row.get("tenants"), row.get("interest", "{}")
-    return Access(
-        tenants if isinstance(tenants, frozenset) else frozenset(),
-        read_interest(interest) if isinstance(interest, str) else None,
-    )
+def _end(second: int | None) -> int:
+    return 0 if second is None else min(second, END_OF_TIME)
