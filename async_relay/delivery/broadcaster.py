@@ -477,14 +477,8 @@ class _Broadcast:
     def _unfinished(self) -> int:
         """How many clients the settlement would have to name if the time were over."""
         left = sum(len(outcome.undelivered) + outcome.rejections for outcome in self._outcomes)
-        return (
-            left
-            + len(self._ready)
-            + len(self._in_flight)
-            + len(self._waiting)
-            + len(self._undecided)
-            + len(self._sought)
-        )
+        places = (self._ready, self._in_flight, self._waiting, self._undecided, self._sought)
+        return left + sum(len(place) for place in places)
 
     def _finish_if_idle(self) -> None:
         """Finish when nothing is ready, in flight, waiting or being read: then nothing can clear the undecided."""
