@@ -242,12 +242,10 @@ class _Broadcast:
                 self._ready.append(lane.close())
 
     def _not_found(self, error: StoreUnavailable) -> None:
-        """Give up whom the table did not answer for; a job it answered nothing for at all goes back by itself."""
-        for outcome, client in self._sought:
+        """Give up whom the table did not answer for."""
+        for outcome, _ in self._sought:
             outcome.failure = error
-            if outcome.pages:
-                outcome.undelivered.append(Undelivered(client, None))
-        self._sought.clear()
+        self._give_up_sought()
 
     def _pump(self) -> None:
         """Post while a lane is ready, the bound has a place and the rate allows it."""
@@ -446,6 +444,9 @@ class _Broadcast:
         self._undecided.clear()
         for lane in lanes:
             self._give_up(lane)
+        self._give_up_sought()
+
+    def _give_up_sought(self) -> None:
         for outcome, client in self._sought:
             outcome.undelivered.append(Undelivered(client, None))
         self._sought.clear()

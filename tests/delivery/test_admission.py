@@ -404,6 +404,16 @@ async def test_a_table_that_cannot_say_whether_time_is_over_loses_nobody() -> No
     assert scene.transport.closes == {"b=": 1}
 
 
+async def test_a_connection_that_two_jobs_name_is_closed_once() -> None:
+    """The second DELETE would find nobody, and count one more."""
+    scene = Scene()
+    scene.store.add("late=", expiresAt=PAST)
+    job = Job((message(0),), (Client("late="), Client("late=")))
+    report = await scene.broadcast(job, job, Job((message(1),), shard=Shard()))
+    assert scene.transport.closes == {"late=": 1}
+    assert report.figures()["expired"] == 1
+
+
 async def test_closings_count_in_the_bound() -> None:
     """As many at once as posts may be, and no more."""
     scene = Scene(bound=7)

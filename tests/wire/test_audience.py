@@ -50,6 +50,7 @@ def test_a_message_goes_to_its_tenant_alone(tenant: Any, access: Access, expecte
     """Text and numbers are tenants; without one a message is for those who may have everything."""
     payload = {} if tenant is None else {"tenant": tenant}
     assert wants(access, payload, by_tenant=True) is expected
+    assert Audience([Message.encode(payload)], by_tenant=True).wanted(access) == int(expected)
 
 
 def test_without_tenants_everybody_has_everything() -> None:
@@ -76,7 +77,9 @@ def test_without_tenants_everybody_has_everything() -> None:
 )
 def test_interest_is_a_list_for_each_key(interest: str, payload: dict[str, Any], expected: bool) -> None:
     """All keys must fit, any value of each; a message that lacks a key is not excluded by it."""
-    assert wants(Access(interest=read_interest(interest)), payload, by_tenant=False) is expected
+    access = Access(interest=read_interest(interest))
+    assert wants(access, payload, by_tenant=False) is expected
+    assert Audience([Message.encode(payload)], by_tenant=False).wanted(access) == int(expected)
 
 
 @pytest.mark.parametrize(
