@@ -20,7 +20,7 @@ PSEUDO = {
     "AWS::StackId": "arn:aws:cloudformation:eu-west-1:123456789012:stack/relay/5f3a7c10-0000-11f0-8000-000000000000",
 }
 #: What a parameter without a default is where a test says nothing.
-GIVEN: dict[str, str] = {}
+GIVEN = {"AuthMode": "none"}
 ABSENT = object()
 
 #: What the Rules of a template may use; AWS refuses any other function there, Fn::If among them.

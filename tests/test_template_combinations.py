@@ -9,7 +9,8 @@ There are too many of them to try each, so each claim is proved by what it depen
   No other parameter has a say in it, so this is said of every combination, whether a rule refuses it or not.
 - *cfn-lint has nothing to say.* It takes a second a stack, so it gets a choice of stacks in which every pair of values
   occurs that the rules allow. It looks at one resource or at two that refer to each other; three parameters at once
-  never decide about such a pair. A resource that was looked at already, as it is, is not looked at again.
+  never decide about such a pair. What no condition names decides nothing and is a text in its place, so each of its
+  values occurs. A resource that was looked at already, as it is, is not looked at again.
 """
 
 from __future__ import annotations
@@ -46,6 +47,16 @@ CHOICES = {
     "Alarms": ["true", "false"],
     "AlarmTopicArn": ["", "arn:aws:sns:eu-west-1:123456789012:oncall"],
     "LocalEndpoint": ["", "http://127.0.0.1:4566"],
+    "AuthMode": ["none", "jwt", "iam"],
+    "AuthIssuer": ["", "https://issuer.example.com"],
+    "AuthAudience": ["", "relay"],
+    "AuthScope": ["", "incidents"],
+    "AuthOrigins": ["", "https://app.example.com"],
+    "AuthQueryToken": ["off", "on"],
+    "AuthorizerArn": ["", "arn:aws:lambda:eu-west-1:123456789012:function:door"],
+    "TenantAttribute": ["", "tenant"],
+    "TenantClaim": ["", "tenants"],
+    "DoorConcurrency": ["0", "50"],
 }
 
 Parameters = dict[str, str]
@@ -286,24 +297,34 @@ def bounds() -> list[tuple[list[str], set[tuple[str, ...]]]]:
 
 
 def allowed(parameters: Parameters) -> bool:
-    """Whether no rule refuses these parameters, of those rules about which they say everything."""
+    """Whether each rule by itself can still be kept, whatever the other parameters have to be for it."""
     return all(
-        tuple(parameters[name] for name in names) in values
+        any(
+            all(parameters.get(name, value) == value for name, value in zip(names, kept, strict=True))
+            for kept in values
+        )
         for names, values in bounds()
-        if all(name in parameters for name in names)
+        if not parameters.keys().isdisjoint(names)
     )
+
+
+@cache
+def most_bound_first() -> list[str]:
+    """The parameters, those first of which the most rules speak: what no rule speaks of fits at the end as it is."""
+    return sorted(CHOICES, key=lambda name: -sum(name in names for names, _ in bounds()))
 
 
 def completed(parameters: Parameters, wanted: set[frozenset[tuple[str, str]]]) -> Parameters | None:
     """A stack of these parameters that no rule refuses, with as many of the wanted pairs as each choice brings."""
-    name = next((name for name in CHOICES if name not in parameters), None)
+    name = next((name for name in most_bound_first() if name not in parameters), None)
     if name is None:
         return parameters
 
-    def pairs(value: str) -> int:
-        return sum(frozenset({(name, value), other}) in wanted for other in parameters.items())
+    def brings(value: str) -> int:
+        known = [(name, value), *parameters.items()]
+        return sum(frozenset({(name, value), other}) in wanted for other in known)
 
-    for value in sorted(CHOICES[name], key=pairs, reverse=True):
+    for value in sorted(CHOICES[name], key=brings, reverse=True):
         tried = parameters | {name: value}
         whole = completed(tried, wanted) if allowed(tried) else None
         if whole is not None:
@@ -311,16 +332,25 @@ def completed(parameters: Parameters, wanted: set[frozenset[tuple[str, str]]]) -
     return None
 
 
+@cache
 def pairwise() -> list[Parameters]:
-    """Stacks in which every pair of values of two parameters occurs, but for pairs that a rule forbids."""
+    """Stacks in which every pair of values occurs of two parameters that conditions name, and each value of the others.
+
+    But for those that a rule forbids.
+    """
+    deciding = parameters_of(*template()["Conditions"])
     values = [(name, value) for name, choices in CHOICES.items() for value in choices]
-    wanted = {frozenset({one, other}) for one, other in combinations(values, 2) if one[0] != other[0]}
+    wanted = {
+        frozenset({one, other})
+        for one, other in combinations([each for each in values if each[0] in deciding], 2)
+        if one[0] != other[0]
+    } | {frozenset({each}) for each in values}
     chosen = []
-    for pair in sorted(wanted, key=sorted):
+    for pair in sorted(wanted, key=lambda pair: (-len(pair), sorted(pair))):
         if pair in wanted:
             stack = completed(dict(pair), wanted) if allowed(dict(pair)) else None
             if stack is not None:
-                wanted -= {frozenset(each) for each in combinations(stack.items(), 2)}
+                wanted -= {frozenset(each) for each in product(stack.items(), repeat=2)}
                 chosen.append(stack)
     return chosen
 
@@ -329,6 +359,9 @@ def test_the_chosen_stacks_are_made_and_differ_in_every_condition() -> None:
     """No rule refuses one of them; each condition holds in some and not in others; and none names what it lacks."""
     known = {*template()["Parameters"], *template()["Mappings"], *PSEUDO}
     seen = set()
+    assert {each for parameters in pairwise() for each in parameters.items()} == {
+        (name, value) for name, choices in CHOICES.items() for value in choices
+    }
     for parameters in pairwise():
         assert Stack(**parameters).refused == []
         holds = held(parameters)
