@@ -50,6 +50,7 @@ class Issuer:
         if not isinstance(document, dict) or document.get("issuer") != self.url:
             raise KeysUnavailable(f"{where} does not name the issuer that AUTH_ISSUER names, {self.url}")
         found = document.get("jwks_uri")
-        if not isinstance(found, str) or not is_private(found):
+        # Some issuers have a query there (Azure AD B2C: ?p=policy).
+        if not isinstance(found, str) or not is_private(found.partition("?")[0]):
             raise KeysUnavailable(f"{where} names no https:// URL of keys")
         return found
