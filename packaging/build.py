@@ -56,6 +56,8 @@ RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 #: The services the relay calls, and sts, which web identity credentials come from.
 SERVICES = frozenset({"apigatewaymanagementapi", "dynamodb", "sqs", "sts"})
+#: What only makes bindings, which were made when the wheels were: cryptography needs cffi's shared object alone.
+MAKES_BINDINGS = frozenset({"cffi", "pycparser"})
 #: Parts of the package that no function imports.
 NOT_AT_RUN_TIME = frozenset({"cli", "planning", "testing"})
 _ONE_EACH = "So one zip cannot hold both: name one with --arch, and deploy it to that Architecture alone."
@@ -335,6 +337,8 @@ def superfluous(tree: Path) -> Iterator[Path]:
 
 def _unused_data(relative: tuple[str, ...]) -> bool:
     match relative:
+        case (package,):
+            return package in MAKES_BINDINGS
         case ("botocore", "data", service):
             return service not in SERVICES
         case ("boto3", "data" | "examples", _):

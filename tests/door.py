@@ -28,7 +28,7 @@ def private(name: str) -> Any:
     return {
         "rsa": lambda: rsa.generate_private_key(65_537, 2_048),
         "other": lambda: rsa.generate_private_key(65_537, 2_048),
-        "small": lambda: rsa.generate_private_key(65_537, 1_024),
+        "small": lambda: rsa.generate_private_key(65_537, 1_024),  # noqa: S505 - which no issuer should have
         "ec": lambda: ec.generate_private_key(ec.SECP256R1()),
         "ec384": lambda: ec.generate_private_key(ec.SECP384R1()),
         "ed": ed25519.Ed25519PrivateKey.generate,

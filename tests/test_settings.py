@@ -339,7 +339,7 @@ def test_no_variable_of_tokens_stands_by_an_open_door(name: str) -> None:
 
 
 def test_no_token_is_read_from_a_query_at_an_open_door() -> None:
-    with pytest.raises(SettingsError, match="^AUTH_QUERY_TOKEN is 'on', which needs AUTH_MODE to be jwt$"):
+    with pytest.raises(SettingsError, match=r"^AUTH_QUERY_TOKEN is 'on', which needs AUTH_MODE to be jwt$"):
         Settings.from_env(LEAST | {"AUTH_QUERY_TOKEN": "on"})
 
 
@@ -356,7 +356,7 @@ def test_a_closed_door_needs_an_issuer_and_an_audience(name: str, blank: str | N
 
 
 def test_a_claim_of_tenants_needs_the_attribute() -> None:
-    with pytest.raises(SettingsError, match="^TENANT_CLAIM is 'org', which needs TENANT_ATTRIBUTE to be set too$"):
+    with pytest.raises(SettingsError, match=r"^TENANT_CLAIM is 'org', which needs TENANT_ATTRIBUTE to be set too$"):
         Settings.from_env(LEAST | DOOR | {"TENANT_CLAIM": "org"})
 
 

@@ -255,7 +255,7 @@ async def test_refresh_takes_nobody_else_s_token_and_no_bad_one(issuer: FakeIssu
     row = await stage.connect(stage.token(org=["acme"]))
     others = {"kind": "error", "message": "The token is for somebody else than this connection."}
     assert await stage.ask({"action": "refresh", "access_token": stage.token(sub="mallory", org=["*"])}) == [others]
-    bad = [
+    bad: list[Any] = [
         stage.token(exp=NOW),
         stage.token(aud="x"),
         sign(claims(issuer.url), "other", kid="rsa"),

@@ -51,7 +51,7 @@ async def test_tenants_are_json_in_a_text(issuer: FakeIssuer) -> None:
 @pytest.mark.parametrize("event", [connecting(), connecting("no token"), connecting("a.b.c"), connecting("é" * 9_000)])
 async def test_without_a_good_token_it_raises_the_one_word(issuer: FakeIssuer, event: Any) -> None:
     """API Gateway compares the message, and answers with 401."""
-    with pytest.raises(Exception, match="^Unauthorized$") as error:
+    with pytest.raises(Exception, match=r"^Unauthorized$") as error:
         await authorized(issuer, event)
     assert type(error.value) is Exception
     assert error.value.__suppress_context__

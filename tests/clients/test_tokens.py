@@ -19,7 +19,6 @@ from async_relay.clients.refusals import BadToken
 from async_relay.clients.tokens import LONGEST_TOKEN, Identity, Verifier, find_token
 from async_relay.wire.rows import END_OF_TIME
 
-
 # Newer releases of PyJWT refuse some of it themselves.
 CRITICAL = "it calls critical what nobody here understands|its header cannot be read"
 
