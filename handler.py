@@ -9,7 +9,6 @@ import asyncio
 import os
 from typing import Any
 
-from async_relay.clients.authorize import Policy
 from async_relay.clients.connect import Answer
 from async_relay.delivery.relay import Failures
 from async_relay.logs import configure
@@ -34,7 +33,7 @@ def deliver_handler(event: Any, context: Any = None) -> Failures:
     return _runner.run(_sandbox.on_jobs(event, context))
 
 
-def authorize_handler(event: Any, context: Any = None) -> Policy:
+def authorize_handler(event: Any, context: Any = None) -> Answer:
     """WebSocket $connect, REQUEST authorizer: let in who has a good token."""
     return _runner.run(_sandbox.on_authorize(event, context))
 

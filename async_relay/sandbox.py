@@ -20,13 +20,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .clients.authorize import Policy, authorize
 from .clients.connect import Answer, connect, disconnect
 from .clients.refusals import KeysUnavailable
-from .clients.requests import Doorkeeper, on_request
-from .clients.tokens import Verifier
 from .delivery.broadcaster import Broadcaster, Limits
 from .delivery.evidence import Evidence
 from .delivery.outbox import Queues
@@ -40,6 +37,9 @@ from .http.descriptors import sockets_at_most
 from .services import Services
 from .settings import Settings
 from .wire.streams import read_records
+
+if TYPE_CHECKING:
+    from .clients.requests import Doorkeeper
 
 _log = logging.getLogger("async_relay")
 
@@ -81,7 +81,7 @@ class Sandbox:
         self._rate: Rate | None = None
         self._relay: Relay | None = None
         self._pacing = Pacing()
-        self._keeper = Doorkeeper(settings, Verifier(settings, wall_clock), Evidence(wall_clock), wall_clock)
+        self._doorkeeper: Doorkeeper | None = None
 
     def __repr__(self) -> str:
         """A sentence for logs and tests."""
@@ -113,8 +113,10 @@ class Sandbox:
             return _all_back(record["messageId"] for record in event["Records"])
         return await relay.on_jobs(event, end - asyncio.get_running_loop().time())
 
-    async def on_authorize(self, event: Any, context: Any = None) -> Policy:
+    async def on_authorize(self, event: Any, context: Any = None) -> Answer:
         """Say whether a client may connect; see ``clients.authorize``."""
+        from .clients.authorize import authorize
+
         settings = self._settings
         if settings.auth_mode != "jwt" or settings.authorizer_arn is not None:
             raise SettingsError(
@@ -122,7 +124,7 @@ class Sandbox:
             )
         try:
             async with asyncio.timeout_at(_end(context)):
-                return await authorize(event, self._keeper.verifier, settings, self._wall_clock())
+                return await authorize(event, self._keeper().verifier, settings, self._wall_clock())
         except TimeoutError:
             raise KeysUnavailable(f"the keys of {settings.auth_issuer} did not come in time") from None
 
@@ -139,11 +141,13 @@ class Sandbox:
 
     async def on_request(self, event: Any, context: Any = None) -> Answer:
         """Serve $default; see ``clients.requests``."""
+        from .clients.requests import on_request
+
         end = _end(context)
         try:
             async with asyncio.timeout_at(end):
                 transport = await self._open_transport()
-                await on_request(event, self._open_store, transport, self._keeper, end)
+                await on_request(event, self._open_store, transport, self._keeper(), end)
         except (Unavailable, TimeoutError) as error:
             _log.error("a client could not be answered: %s", str(error) or "there was no time left")
         return {"statusCode": 200}
@@ -178,6 +182,16 @@ class Sandbox:
         if self._store is None:
             self._store = await self._services.store()
         return self._store
+
+    def _keeper(self) -> Doorkeeper:
+        """What clients' tokens and requests take; loading it takes 10 ms, which no relay waits for."""
+        from .clients.requests import Doorkeeper
+        from .clients.tokens import Verifier
+
+        if self._doorkeeper is None:
+            verifier, evidence = Verifier(self._settings, self._wall_clock), Evidence(self._wall_clock)
+            self._doorkeeper = Doorkeeper(self._settings, verifier, evidence, self._wall_clock)
+        return self._doorkeeper
 
     async def _open_transport(self) -> Transport:
         if self._transport is None:

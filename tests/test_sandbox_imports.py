@@ -32,7 +32,11 @@ except Exception as error:
 
 
 def loaded_by(code: str, **environ: str) -> set[str]:
-    """The packages of others that are loaded then."""
+    """The packages that are loaded then."""
+    return {name.split(".")[0] for name in modules_loaded_by(code, **environ)}
+
+
+def modules_loaded_by(code: str, **environ: str) -> set[str]:
     found = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(sys.path),
@@ -48,18 +52,27 @@ def loaded_by(code: str, **environ: str) -> set[str]:
         check=True,
         timeout=60,
     )
-    return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    return set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize("entry_point", CALLS)
 def test_no_other_entry_point_pays_for_tokens(entry_point: str) -> None:
-    """PyJWT, cryptography and the SDK with its aiohttp stay where they are."""
-    assert not loaded_by(CALLS[entry_point]) & {"jwt", "cryptography", "aiohttp", "botocore"}
+    """PyJWT and cryptography stay where they are, and the SDK's aiohttp; Powertools loads a part of botocore."""
+    assert not loaded_by(CALLS[entry_point]) & {"jwt", "cryptography", "aiohttp"}
+
+
+def test_the_relay_waits_for_no_part_of_the_door() -> None:
+    """What tokens and requests take is loaded with the first of them."""
+    parts = {"authorize", "https_get", "issuer", "jwks", "requests", "tokens"}
+    door = {f"async_relay.clients.{part}" for part in parts}
+    for entry_point in ("lambda_handler", "deliver_handler", "connect_handler", "disconnect_handler"):
+        assert not modules_loaded_by(CALLS[entry_point]) & door
+    assert modules_loaded_by(CALLS["default_handler"]) >= door - {"async_relay.clients.authorize"}
 
 
 def test_the_authorizer_pays_for_nothing_else() -> None:
-    """It loads what checks tokens, and none of the SDK."""
+    """It loads what checks tokens, and nothing that calls AWS."""
     door = {"AUTH_MODE": "jwt", "AUTH_ISSUER": "https://issuer.example", "AUTH_AUDIENCE": "relay"}
-    loaded = loaded_by(AUTHORIZE, **door)
+    loaded = modules_loaded_by(AUTHORIZE, **door)
     assert "jwt" in loaded
-    assert not loaded & {"aiohttp", "botocore"}
+    assert not loaded & {"aiohttp", "aiobotocore", "botocore.session"}
