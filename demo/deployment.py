@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DemoError
+from .feed import TENANT
 from .installation import last_error
+from .issuer import AUDIENCE, TENANTS_CLAIM, Issuer
 from .local_aws import LocalAws
 from .processes import run
 
@@ -88,6 +90,18 @@ async def deploy(aws: LocalAws, template: str, zip_file: Path, parameters: Mappi
         )
         outputs = await _until_created(cloudformation)
     return _stack(aws, outputs)
+
+
+def door(issuer: Issuer) -> dict[str, str]:
+    """The parameters that close the stack's door: tokens of this issuer, and tenants."""
+    return {
+        "AuthMode": "jwt",
+        "AuthIssuer": issuer.url,
+        "AuthAudience": AUDIENCE,
+        "AuthQueryToken": "on",  # the local AWS loses the subprotocol; on AWS a page offers its token there
+        "TenantAttribute": TENANT,
+        "TenantClaim": TENANTS_CLAIM,
+    }
 
 
 async def _upload(aws: LocalAws, zip_file: Path) -> str:

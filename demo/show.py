@@ -1,25 +1,29 @@
 """Plays the demo on a deployed stack: one full round, or until it is stopped.
 
 The round
+0. Strangers knock, without a token, with one that has expired and with one of somebody else's: all are refused.
 1. Every dashboard is connected; one change starts the function, then changes are written in a burst.
 2. One dashboard leaves and one drops dead: ``$disconnect`` takes their rows out of the table. The
    dead one's row is put back, as if its ``$disconnect`` had never come: the relay must find that
    nobody is there (410) and take it out.
 3. One item is deleted, which nobody may hear of; then changes are written with pauses.
-4. The verdict: every message at every dashboard that was there, once, in order; the rows gone.
+4. A visitor's token ends while it is connected: the next change is not for it, and the relay closes its connection.
+5. The verdict: every message at every dashboard that was there and may have its tenant's, once, in order, and at no
+   other; the rows gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from . import page
 from .clients import Crowd
-from .feed import Change
+from .feed import EVERY_TENANT, TENANTS, Change
 from .ledger import Ledger
 from .tables import Tables
 from .verdict import complaints
@@ -28,6 +32,7 @@ BURST, PACED = 24, 24
 _PAUSE_SECONDS = 0.15
 _PATIENCE_SECONDS = 20.0
 _LIVE_PAUSE_SECONDS = 0.8
+_VISITOR, _VISIT_SECONDS = "visitor", 3
 
 
 @dataclass(slots=True)
@@ -39,20 +44,25 @@ class Show:
     crowd: Crowd
     ledger: Ledger
     tell: Callable[[str], None]
+    knock: Callable[[Callable[[str], None]], Awaitable[list[str]]]
 
     async def one_round(self) -> list[str]:
         """Play the round; its complaints."""
+        problems = await self.knock(self.tell)
         changed = await self._first_change()
         self.tell(f"{BURST} changes follow in one burst")
         await self._write_all(BURST, 0)
         if not await self._settled():
-            return complaints(self.ledger)
-        problems = await self._lose_two()
+            return problems + complaints(self.ledger)
+        problems += await self._lose_two()
         await self.tables.remove(changed)
         self.tell(f"One item deleted, which nobody may hear of; {PACED} changes follow, one after the other")
         await self._write_all(PACED, _PAUSE_SECONDS)
         await self._settled()
-        return problems + await self._misplaced_rows() + complaints(self.ledger)
+        problems += await self._outstay()
+        problems += await self._misplaced_rows()
+        self._tell_shares()
+        return problems + complaints(self.ledger)
 
     async def until_stopped(self) -> None:
         """Write changes for as long as somebody watches."""
@@ -70,7 +80,7 @@ class Show:
 
     async def _write_all(self, count: int, pause: float) -> None:
         for change in islice(self.feed, count):
-            self.ledger.wrote(change, self.crowd.present, time.perf_counter())
+            self.ledger.wrote(change, self.crowd.audience(change.tenant), time.perf_counter())
             await self.tables.write(change)
             await asyncio.sleep(pause)
 
@@ -81,6 +91,26 @@ class Show:
             return self.ledger.complete
 
         return await _until(complete)
+
+    async def _outstay(self) -> list[str]:
+        """Let a visitor stay for longer than its token is good."""
+        visitor = await self.crowd.visit(_VISITOR, EVERY_TENANT, seconds=_VISIT_SECONDS)
+        await asyncio.sleep(_VISIT_SECONDS)
+        await self._write_all(1, 0)
+        await self._settled()
+        if await visitor.is_closed(_PATIENCE_SECONDS):
+            self.tell(
+                f"The {_VISITOR}'s token ended after {_VISIT_SECONDS} s: it got nothing more, and was disconnected"
+            )
+            return []
+        await visitor.leave()
+        return [f"the {_VISITOR} was not disconnected when its token ended"]
+
+    def _tell_shares(self) -> None:
+        """Say who got whose."""
+        counts = Counter(write.change.tenant for write in self.ledger.writes)
+        shares = ", ".join(f"{counts[tenant]} changes were {tenant}'s" for tenant in TENANTS)
+        self.tell(f"{shares}: each went to the dashboards of that tenant and of {EVERY_TENANT}, to no other")
 
     async def _lose_two(self) -> list[str]:
         *_, dead, leaving = self.crowd.present
