@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ PSEUDO = {
     "AWS::StackName": "relay",
     "AWS::StackId": "arn:aws:cloudformation:eu-west-1:123456789012:stack/relay/5f3a7c10-0000-11f0-8000-000000000000",
 }
+#: What a parameter without a default is where a test says nothing.
+GIVEN = {"AuthMode": "none"}
 ABSENT = object()
 
 #: What the Rules of a template may use; AWS refuses any other function there, Fn::If among them.
@@ -61,10 +63,30 @@ class Stack:
         self._template = template()
         defaults = {name: str(each.get("Default", "")) for name, each in self._template["Parameters"].items()}
         assert parameters.keys() <= defaults.keys()
-        self._values = PSEUDO | defaults | parameters
-        self.refused = list(self._broken_rules())
-        self.resources = self._kept("Resources")
-        self.outputs = {name: each["Value"] for name, each in self._kept("Outputs").items()}
+        self._values = PSEUDO | defaults | GIVEN | parameters
+
+    @cached_property
+    def refused(self) -> list[str]:
+        """The sentences with which CloudFormation would refuse these parameters."""
+        return list(self._broken_rules())
+
+    @cached_property
+    def resources(self) -> dict[str, Any]:
+        """What the stack makes."""
+        return self._kept("Resources")
+
+    @cached_property
+    def outputs(self) -> dict[str, Any]:
+        """What the stack says of itself."""
+        return {name: each["Value"] for name, each in self._kept("Outputs").items()}
+
+    def holds(self, condition: str) -> bool:
+        """Whether a condition is true of these parameters."""
+        return bool(self._resolve(self._template["Conditions"][condition]))
+
+    def keeps(self, assertion: Any) -> bool:
+        """Whether these parameters are as an assertion of a rule says."""
+        return bool(self._resolve(assertion))
 
     def of(self, kind: str) -> dict[str, Any]:
         """The properties of the resources of a type, by name."""
@@ -107,7 +129,6 @@ class Stack:
         return str(self._values[name])
 
     def _broken_rules(self) -> Iterator[str]:
-        """The sentences with which CloudFormation would refuse these parameters."""
         for rule in self._template.get("Rules", {}).values():
             assert functions_in(rule) <= RULE_FUNCTIONS
             if self._resolve(rule.get("RuleCondition", True)):
@@ -119,11 +140,8 @@ class Stack:
         return {
             name: self._resolve(each)
             for name, each in self._template[section].items()
-            if "Condition" not in each or self._holds(each["Condition"])
+            if "Condition" not in each or self.holds(each["Condition"])
         }
-
-    def _holds(self, condition: str) -> bool:
-        return bool(self._resolve(self._template["Conditions"][condition]))
 
     def _resolve(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -159,7 +177,7 @@ class Stack:
         }
 
     def _condition(self, name: str) -> bool:
-        return self._holds(name)
+        return self.holds(name)
 
     def _getatt(self, path: list[str] | str) -> str:
         parts = path.split(".") if isinstance(path, str) else path
@@ -180,7 +198,7 @@ class Stack:
 
     def _if(self, argument: list[Any]) -> Any:
         condition, yes, no = argument
-        return self._resolve(yes if self._holds(condition) else no)
+        return self._resolve(yes if self.holds(condition) else no)
 
     def _equals(self, argument: list[Any]) -> bool:
         one, other = map(self._resolve, argument)

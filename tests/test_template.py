@@ -21,14 +21,16 @@ from async_relay.settings import Settings
 STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/Incident/stream/2026-01-01T00:00:00.000"
 EXISTING = {"IncidentStreamArn": STREAM, "ConnectionsTableName": "WebSocketConnections", "WebSocketApiId": "kote8jrryb"}
 FANOUT = {"FanoutMode": "fanout", "ConnectionsIndex": "by-shard"}
+AUTHORIZER = "arn:aws:lambda:eu-west-1:123456789012:function:door"
+JWT = {"AuthMode": "jwt", "AuthIssuer": "https://issuer.example.com", "AuthAudience": "relay"}
+OWN = {"AuthMode": "jwt", "AuthorizerArn": AUTHORIZER}
 LOGS = ["logs:CreateLogStream", "logs:PutLogEvents"]
 TABLE_OF_STACK = "ConnectionsTable.Arn"
-BROADCAST = {
-    ("dynamodb:Scan", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"): [TABLE_OF_STACK],
-    ("execute-api:ManageConnections",): [
-        "arn:aws:execute-api:eu-west-1:123456789012:WebSocketApi/prod/POST/@connections/*"
-    ],
-}
+CONNECTIONS = "arn:aws:execute-api:eu-west-1:123456789012:WebSocketApi/prod/{}/@connections/*"
+#: To post, and to close what has expired.
+MANAGE = {("execute-api:ManageConnections",): [CONNECTIONS.format("POST"), CONNECTIONS.format("DELETE")]}
+ON_ROWS = ("dynamodb:Scan", "dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem")
+BROADCAST = MANAGE | {ON_ROWS: [TABLE_OF_STACK]}
 QUERY = {
     ("dynamodb:Query",): [f"{TABLE_OF_STACK}/index/by-shard"],
     ("dynamodb:DescribeTable",): [TABLE_OF_STACK],
@@ -64,11 +66,22 @@ RECEIVE = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
         ),
         ("ConnectRole", {tuple(LOGS): ["ConnectLogs.Arn"], ("dynamodb:PutItem",): [TABLE_OF_STACK]}),
         ("DisconnectRole", {tuple(LOGS): ["DisconnectLogs.Arn"], ("dynamodb:DeleteItem",): [TABLE_OF_STACK]}),
+        ("AuthorizeRole", {tuple(LOGS): ["AuthorizeLogs.Arn"]}),
+        (
+            "DefaultRole",
+            MANAGE
+            | {
+                tuple(LOGS): ["DefaultLogs.Arn"],
+                ("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"): [
+                    TABLE_OF_STACK
+                ],
+            },
+        ),
     ],
 )
 def test_a_role_allows(role: str, expected: Mapping[tuple[str, ...], list[str]]) -> None:
     """Each function may do what it does, to its own resources, and nothing else."""
-    assert Stack().statements(role) == expected
+    assert Stack(**JWT).statements(role) == expected
 
 
 def test_the_roles_of_the_fanout() -> None:
@@ -89,7 +102,9 @@ def test_the_roles_of_the_fanout() -> None:
     assert ("dynamodb:DescribeTable",) not in stack.statements("DisconnectRole")
 
 
-@pytest.mark.parametrize("parameters", [{}, FANOUT, EXISTING, EXISTING | FANOUT], ids=["new", "fanout", "old", "both"])
+@pytest.mark.parametrize(
+    "parameters", [{}, FANOUT | JWT, EXISTING, EXISTING | FANOUT], ids=["new", "fanout", "old", "both"]
+)
 def test_no_role_is_wider_than_it_says(parameters: dict[str, str]) -> None:
     """Every role is one function's, Lambda alone may take it on, and no action or whole resource is a wildcard.
 
@@ -110,7 +125,7 @@ def test_no_role_is_wider_than_it_says(parameters: dict[str, str]) -> None:
             assert not [
                 each
                 for each in resources
-                if "*" in each.removesuffix("/POST/@connections/*").removesuffix("Bucket.Arn/*")
+                if "*" in re.sub(r"/(POST|DELETE)/@connections/\*$|Bucket\.Arn/\*$", "", each)
             ]
 
 
@@ -122,7 +137,7 @@ def test_existing_resources_are_used_and_none_made() -> None:
     assert set(stack.functions()) == {"RelayFunction", "DeliverFunction"}
     table = "arn:aws:dynamodb:eu-west-1:123456789012:table/WebSocketConnections"
     allowed = stack.statements("RelayRole")
-    assert allowed[("dynamodb:Scan", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem")] == [table]
+    assert allowed[ON_ROWS] == [table]
     assert allowed[("dynamodb:Query",)] == [f"{table}/index/by-shard"]
     assert allowed[("dynamodb:DescribeStream", "dynamodb:GetShardIterator", "dynamodb:GetRecords")] == [STREAM]
     assert stack.mappings()["RelayFunction.Stream"]["Stream"] == STREAM
@@ -272,17 +287,30 @@ def test_the_connections_table() -> None:
 
 
 def test_the_index_of_the_connections_table() -> None:
-    """A named index is keyed by the number shard, then connectionId, and carries createdAt, which the grace needs."""
+    """A named index is keyed by the number shard, then connectionId, and carries what deciding about a client needs."""
     table = Stack(**FANOUT).properties("ConnectionsTable")
     [index] = table["GlobalSecondaryIndexes"]
     assert index["IndexName"] == "by-shard"
     assert [each["AttributeName"] for each in index["KeySchema"]] == ["shard", "connectionId"]
-    assert index["Projection"]["NonKeyAttributes"] == ["createdAt"]
+    assert index["Projection"]["NonKeyAttributes"] == ["createdAt", "expiresAt", "tenants", "interest", "frames"]
     assert {"AttributeName": "shard", "AttributeType": "N"} in table["AttributeDefinitions"]
 
 
+#: The functions that read connections by the index, where there is one, or have to write what it needs.
+INDEXED = {"RelayFunction", "DeliverFunction", "FanoutFunction", "ConnectFunction"}
+
+
 @pytest.mark.parametrize(
-    "parameters", [{}, FANOUT, FANOUT | {"ConnectionsIndexSweep": "off"}], ids=["plain", "fanout", "index"]
+    "parameters",
+    [
+        {},
+        FANOUT,
+        FANOUT | {"ConnectionsIndexSweep": "off"},
+        FANOUT | JWT | {"TenantAttribute": "tenant", "TenantClaim": "tenants"},
+        FANOUT | OWN | {"TenantAttribute": "tenant"},
+        FANOUT | {"AuthMode": "iam", "AuthOrigins": "https://app.example.com"},
+    ],
+    ids=["plain", "fanout", "index", "tokens", "own authorizer", "iam"],
 )
 def test_the_settings_of_every_function_are_accepted(parameters: dict[str, str]) -> None:
     """Every variable is a setting by name, and every function would start with what it is given."""
@@ -294,7 +322,7 @@ def test_the_settings_of_every_function_are_accepted(parameters: dict[str, str])
         assert settings.connections_table == "ConnectionsTable"
         assert settings.retry_queue_url
         assert settings.dead_letter_queue_url
-        index = parameters.get("ConnectionsIndex") if name != "DisconnectFunction" else None
+        index = parameters.get("ConnectionsIndex") if name in INDEXED else None
         assert settings.connections_index == index, name
         fans_out = bool(parameters) and name in {"RelayFunction", "FanoutFunction"}
         assert bool(settings.fanout_queue_url) == fans_out, name
@@ -329,6 +357,52 @@ def test_parameters_reach_the_settings() -> None:
     formatter: object = settings.message_formatter
     assert formatter is pow
     assert settings.fanout_queue_url
+
+
+def door(**parameters: str) -> dict[str, Settings]:
+    """The settings of every function."""
+    stack = Stack(**parameters)
+    assert not stack.refused
+    return {name: Settings.from_env(each["Environment"]) for name, each in stack.functions().items()}
+
+
+def test_the_door_reaches_the_settings() -> None:
+    """Every function knows whether tokens are checked and whether tenants are on; who reads tokens knows which."""
+    told = door(
+        **FANOUT,
+        **JWT | {"AuthIssuer": "https://issuer.example.com/a", "AuthAudience": "one, two"},
+        AuthScope="read",
+        AuthOrigins="https://app.example.com, http://localhost:8080",
+        AuthQueryToken="on",
+        TenantAttribute="owner",
+        TenantClaim="https://example.com/tenants",
+    )
+    assert {"AuthorizeFunction", "DefaultFunction", "ConnectFunction", "RelayFunction", "FanoutFunction"} <= told.keys()
+    for each in told.values():
+        assert (each.auth_mode, each.tenant_attribute, each.needs_row) == ("jwt", "owner", True)
+        assert (each.auth_issuer, each.auth_audience) == ("https://issuer.example.com/a", ("one", "two"))
+        assert each.authorizer_arn is None
+    for name in ("AuthorizeFunction", "DefaultFunction"):
+        assert (told[name].auth_scope, told[name].tenant_claim) == ("read", "https://example.com/tenants"), name
+    for name in ("AuthorizeFunction", "ConnectFunction"):
+        assert told[name].auth_origins == ("https://app.example.com", "http://localhost:8080"), name
+    assert [name for name, each in told.items() if each.auth_query_token] == ["AuthorizeFunction"]
+
+
+def test_an_authorizer_of_ones_own_is_known_to_every_function() -> None:
+    """Then none of ours is made, and no function wants an issuer."""
+    told = door(**FANOUT, **OWN, TenantAttribute="tenant")
+    assert "AuthorizeFunction" not in told
+    for each in told.values():
+        assert (each.auth_mode, each.authorizer_arn, each.auth_issuer) == ("jwt", AUTHORIZER, "")
+
+
+@pytest.mark.parametrize("mode", ["iam", "none"])
+def test_without_tokens_no_function_looks_for_them(mode: str) -> None:
+    """IAM is API Gateway's; the Origin is checked in every mode."""
+    told = door(AuthMode=mode, AuthOrigins="https://app.example.com")
+    assert {each.auth_mode for each in told.values()} == {"none"}
+    assert told["ConnectFunction"].auth_origins == ("https://app.example.com",)
 
 
 def test_whoever_posts_at_once_stays_within_the_quota() -> None:
@@ -372,8 +446,8 @@ def test_a_domain_of_ones_own() -> None:
             for function in stack.functions().values():
                 assert function["Environment"]["WS_ENDPOINT"] == endpoint
             api = parameters.get("WebSocketApiId", "WebSocketApi")
-            arn = f"arn:aws:execute-api:eu-west-1:123456789012:{api}/prod/POST/@connections/*"
-            assert stack.statements("RelayRole")[("execute-api:ManageConnections",)] == [arn]
+            arns = [CONNECTIONS.format(method).replace("WebSocketApi", api) for method in ("POST", "DELETE")]
+            assert stack.statements("RelayRole")[("execute-api:ManageConnections",)] == arns
         assert Stack(WebSocketEndpoint=endpoint).outputs["WebSocketUrl"] == endpoint.replace("https", "wss")
     address = Stack().outputs["WebSocketUrl"]
     assert address == "wss://WebSocketApi.execute-api.eu-west-1.amazonaws.com/prod"
@@ -431,6 +505,8 @@ def test_what_is_a_domain_of_ones_own(endpoint: str, taken: bool) -> None:
 def allows(name: str, value: str) -> bool:
     """Whether CloudFormation would take this value of a parameter."""
     parameter = template()["Parameters"][name]
+    if len(value) > parameter.get("MaxLength", 4_096):
+        return False
     if "AllowedValues" in parameter:
         return value in map(str, parameter["AllowedValues"])
     if parameter["Type"] == "Number":
@@ -479,6 +555,93 @@ EDGES: dict[str, tuple[list[str], list[str]]] = {
             "https://localhost",
         ],
     ),
+    "AuthIssuer": (
+        [
+            "https://issuer.example.com",
+            "https://issuer.example.com/",
+            "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Ab1",
+            "https://login.microsoftonline.com/8b1e/v2.0",
+            "https://Issuer:8443/a/~b;c=d",
+            "https://10.0.0.1:65535",
+            "http://127.0.0.1:1/realm",
+            "http://localhost:65535",
+            "https://a/" + "b" * 502,
+        ],
+        [
+            "http://issuer.example.com",
+            "http://127.0.0.1.example.com",
+            "http://127.0.0.1@example.com",
+            "http://localhost.example.com:80",
+            "http://localhost:0",
+            "https://issuer.example.com:65536",
+            "https://a@issuer.example.com",
+            "https://issuer.example.com?x=1",
+            "https://issuer.example.com/#x",
+            "https://issuer.example.com/a b",
+            "https://issuer..example.com",
+            "https://-issuer.example.com",
+            "https://",
+            "https:///a",
+            "issuer.example.com",
+            "wss://issuer.example.com",
+            "https://a/" + "b" * 503,
+        ],
+    ),
+    "AuthAudience": (
+        ["a", "api://relay, 2,3", "https://a/b?c=d", "~" * 512],
+        [",", "a,", ",a", "a,,b", " ", "a b", "é"],
+    ),
+    "AuthScope": (["a", "api/read:all", "~" * 256], ["a b", '"', "\\", "é", "a" * 257]),
+    "AuthOrigins": (
+        [
+            "https://app.example.com",
+            "http://localhost:8080,https://a-b.c",
+            "https://a, https://b",
+            "http://10.0.0.1:65535",
+        ],
+        [
+            "*",
+            "null",
+            "https://*.example.com",
+            "https://app.example.com/",
+            "https://App.example.com",
+            "https://app.example.com:0",
+            "https://app.example.com:65536",
+            "https://a.b,",
+            ",https://a.b",
+            "https://a.b https://c.d",
+            "wss://a.b",
+            "app.example.com",
+            "https://a@b.c",
+        ],
+    ),
+    "AuthorizerArn": (
+        [
+            AUTHORIZER,
+            f"{AUTHORIZER}:live",
+            f"{AUTHORIZER}:$LATEST",
+            "arn:aws-cn:lambda:cn-north-1:123456789012:function:a_B-1",
+        ],
+        [
+            "door",
+            f"{AUTHORIZER}:",
+            f"{AUTHORIZER}:a:b",
+            AUTHORIZER.replace("lambda", "iam"),
+            f"{AUTHORIZER}/invocations",
+        ],
+    ),
+    "TenantAttribute": (["a", "whose item", "#a.b[0]", "~" * 255], [" ", " a", "a ", "é", "a\n", "a" * 256]),
+    "TenantClaim": (["a", "https://example.com/tenants", "~" * 255], [" ", " a", "a ", "é", "a" * 256]),
+}
+#: What a parameter needs beside it, so that no rule refuses it.
+BESIDE = {
+    "AuthIssuer": JWT,
+    "AuthAudience": JWT,
+    "AuthScope": JWT,
+    "AuthQueryToken": JWT,
+    "AuthorizerArn": {"AuthMode": "jwt"},
+    "TenantAttribute": JWT | {"TenantClaim": "tenants"},
+    "TenantClaim": JWT | {"TenantAttribute": "tenant"},
 }
 
 
@@ -489,7 +652,7 @@ def test_whatever_a_parameter_allows_is_a_setting(name: str) -> None:
     for value in taken:
         assert allows(name, value), value
         for parameters in ({}, FANOUT):
-            for function in Stack(**(parameters | {name: value})).functions().values():
+            for function in Stack(**(parameters | BESIDE.get(name, {}) | {name: value})).functions().values():
                 Settings.from_env(function["Environment"])
     for value in refused:
         assert not allows(name, value), value
@@ -507,7 +670,8 @@ def test_every_parameter_that_reaches_a_function_has_its_edges() -> None:
         if reaches and "AllowedValues" in parameter:
             for value in map(str, parameter["AllowedValues"]):
                 for parameters in (FANOUT, EXISTING | FANOUT):
-                    for function in Stack(**(parameters | {name: value})).functions().values():
+                    beside = JWT if (name, value) == ("AuthMode", "jwt") else BESIDE.get(name, {})
+                    for function in Stack(**(parameters | beside | {name: value})).functions().values():
                         Settings.from_env(function["Environment"])
         elif reaches:
             assert name in EDGES, name
@@ -521,6 +685,26 @@ def test_every_parameter_that_reaches_a_function_has_its_edges() -> None:
         ({"ExecuteApiEndpoint": "off"}, "ExecuteApiEndpoint=off needs WebSocketEndpoint"),
         ({"ConnectionsIndexSweep": "off"}, "ConnectionsIndexSweep=off needs ConnectionsIndex"),
         ({"IncidentStreamArn": STREAM, "IncidentTableProtection": "on"}, "the stack's own table"),
+        ({"AuthMode": "jwt"}, "AuthMode=jwt needs AuthIssuer and AuthAudience, or AuthorizerArn"),
+        (JWT | {"AuthIssuer": ""}, "AuthMode=jwt needs AuthIssuer and AuthAudience"),
+        (JWT | {"AuthAudience": ""}, "AuthMode=jwt needs AuthIssuer and AuthAudience"),
+        (JWT | {"AuthMode": "none"}, "AuthIssuer, AuthAudience and AuthScope need AuthMode=jwt"),
+        (JWT | {"AuthMode": "iam"}, "AuthIssuer, AuthAudience and AuthScope need AuthMode=jwt"),
+        ({"AuthMode": "none", "AuthAudience": "relay"}, "need AuthMode=jwt"),
+        ({"AuthMode": "iam", "AuthScope": "read"}, "need AuthMode=jwt"),
+        ({"AuthMode": "none", "AuthQueryToken": "on"}, "AuthQueryToken=on needs AuthMode=jwt"),
+        ({"AuthMode": "iam", "AuthorizerArn": AUTHORIZER}, "AuthorizerArn needs AuthMode=jwt"),
+        (JWT | OWN, "AuthorizerArn decides alone"),
+        (OWN | {"AuthScope": "read"}, "AuthorizerArn decides alone"),
+        (OWN | {"AuthQueryToken": "on"}, "AuthorizerArn decides alone"),
+        (OWN | {"TenantAttribute": "tenant", "TenantClaim": "tenants"}, "AuthorizerArn decides alone"),
+        (JWT | {"TenantClaim": "tenants"}, "TenantClaim needs TenantAttribute"),
+        (EXISTING | {"TenantAttribute": "a", "TenantClaim": "b", "AuthMode": "iam"}, "TenantClaim needs AuthMode=jwt"),
+        (JWT | {"TenantAttribute": "tenant"}, "TenantAttribute needs TenantClaim or AuthorizerArn"),
+        ({"AuthMode": "none", "TenantAttribute": "tenant"}, "TenantAttribute needs TenantClaim or AuthorizerArn"),
+        (EXISTING | {"AuthOrigins": "https://app.example.com"}, "AuthOrigins, AuthScope and AuthQueryToken=on"),
+        (EXISTING | JWT | {"AuthScope": "read"}, "AuthOrigins, AuthScope and AuthQueryToken=on"),
+        (EXISTING | JWT | {"AuthQueryToken": "on"}, "AuthOrigins, AuthScope and AuthQueryToken=on"),
     ],
 )
 def test_stacks_that_are_refused(parameters: dict[str, str], sentence: str) -> None:
@@ -540,6 +724,12 @@ def test_stacks_that_are_refused(parameters: dict[str, str], sentence: str) -> N
         {"IncidentTableProtection": "on"},
         {"LocalEndpoint": "http://127.0.0.1:4566"},
         {"Alarms": "false", "AlarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:oncall"},
+        {"AuthMode": "iam", "AuthOrigins": "https://app.example.com", "DoorConcurrency": "20"},
+        JWT | {"AuthScope": "read", "AuthQueryToken": "on", "TenantAttribute": "tenant", "TenantClaim": "tenants"},
+        OWN | {"AuthOrigins": "https://app.example.com", "TenantAttribute": "tenant"},
+        EXISTING | {"AuthMode": "iam", "TenantAttribute": "tenant"},
+        EXISTING | JWT | {"TenantAttribute": "tenant", "TenantClaim": "tenants"},
+        EXISTING | OWN,
     ],
 )
 def test_stacks_that_are_made(parameters: dict[str, str]) -> None:
@@ -558,7 +748,7 @@ def test_handlers_exist() -> None:
     defined = {
         each.name for each in ast.parse((ROOT / "handler.py").read_text()).body if isinstance(each, ast.FunctionDef)
     }
-    for function in Stack(**FANOUT).functions().values():
+    for function in Stack(**FANOUT, **JWT).functions().values():
         module, name = function["Handler"].split(".")
         assert module == "handler"
         assert name in defined
@@ -574,7 +764,7 @@ def test_those_that_post_have_a_whole_processor() -> None:
 
 def test_every_function_logs_json_to_a_group_that_forgets() -> None:
     """Each function has its own log group with a retention."""
-    stack = Stack(**FANOUT, LogRetentionDays="7")
+    stack = Stack(**FANOUT, **JWT, LogRetentionDays="7")
     groups = stack.of("Logs::LogGroup")
     used = [function["LoggingConfig"]["LogGroup"] for function in stack.functions().values()]
     assert sorted(used) == sorted(groups)
@@ -583,21 +773,121 @@ def test_every_function_logs_json_to_a_group_that_forgets() -> None:
 
 
 def test_the_routes() -> None:
-    """$connect and $disconnect reach their functions, which only this stage of this API may call for them."""
+    """$connect, $disconnect and all else reach their functions, which only this stage of this API may call for them."""
     stack = Stack(StageName="live")
-    assert {each["RouteKey"] for each in stack.of("ApiGatewayV2::Route").values()} == {"$connect", "$disconnect"}
-    for name, key in (("Connect", "$connect"), ("Disconnect", "$disconnect")):
+    routes = stack.of("ApiGatewayV2::Route")
+    assert {each["RouteKey"] for each in routes.values()} == {"$connect", "$disconnect", "$default"}
+    for name, key in (("Connect", "$connect"), ("Disconnect", "$disconnect"), ("Default", "$default")):
+        assert routes[f"{name}Route"]["RouteKey"] == key
         assert stack.properties(f"{name}Route")["Target"] == f"integrations/{name}Integration"
         assert stack.properties(f"{name}Integration")["IntegrationUri"].endswith(f"/{name}Function.Arn/invocations")
         permission = stack.properties(f"{name}Permission")
         assert permission["FunctionName"] == f"{name}Function"
         assert permission["SourceArn"] == f"arn:aws:execute-api:eu-west-1:123456789012:WebSocketApi/live/{key}"
-    stage = stack.properties("WebSocketStage")
+        handler = {"Connect": "connect", "Disconnect": "disconnect", "Default": "default"}[name]
+        assert stack.functions()[f"{name}Function"]["Handler"] == f"handler.{handler}_handler"
+
+
+def test_floods_are_bounded_by_the_stages_throttles() -> None:
+    """Each route has its own; connecting leaves the account's other APIs most of its 500 new connections a second."""
+    stage = Stack().properties("WebSocketStage")
     assert stage["AutoDeploy"] is True
-    throttle = {"ThrottlingRateLimit": "500", "ThrottlingBurstLimit": "500"}
-    assert stage["RouteSettings"] == {"$connect": throttle, "$disconnect": throttle}
+    coming, asking = throttle("200"), throttle("500")
+    assert stage["RouteSettings"] == {"$connect": coming, "$disconnect": coming, "$default": asking}
     assert "DefaultRouteSettings" not in stage  # nobody knows whether it would hold up the posts
-    assert set(Stack().resources["WebSocketStage"]["DependsOn"]) == {"ConnectRoute", "DisconnectRoute"}
+    chosen = Stack(ConnectsPerSecond="7", RequestsPerSecond="9").properties("WebSocketStage")["RouteSettings"]
+    assert chosen == {"$connect": throttle("7"), "$disconnect": throttle("7"), "$default": throttle("9")}
+
+
+def throttle(limit: str) -> dict[str, str]:
+    return {"ThrottlingRateLimit": limit, "ThrottlingBurstLimit": limit}
+
+
+def test_nobody_opens_the_door_without_saying_so() -> None:
+    """AuthMode has no default: CloudFormation asks, and takes nothing else than its three words."""
+    parameter = template()["Parameters"]["AuthMode"]
+    assert "Default" not in parameter
+    assert parameter["AllowedValues"] == ["jwt", "iam", "none"]
+    others = [name for name, each in template()["Parameters"].items() if "Default" not in each]
+    assert others == ["AuthMode"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "authorization", "says"),
+    [
+        (JWT, "CUSTOM", "Closed. Who has a token of https://issuer.example.com for relay"),
+        (OWN, "CUSTOM", f"Closed. Whom {AUTHORIZER} lets in"),
+        ({"AuthMode": "iam"}, "AWS_IAM", "Closed. Who may execute-api:Invoke"),
+        ({"AuthMode": "none"}, "NONE", "OPEN. ANYBODY who knows the URL may connect, and reads every message."),
+    ],
+    ids=["jwt", "own authorizer", "iam", "none"],
+)
+def test_who_may_connect(parameters: dict[str, str], authorization: str, says: str) -> None:
+    """AuthMode decides on $connect, which API Gateway alone asks about, and the output Door says what that means."""
+    stack = Stack(**parameters)
+    routes = {each["RouteKey"]: each for each in stack.of("ApiGatewayV2::Route").values()}
+    assert routes["$connect"]["AuthorizationType"] == authorization
+    assert routes["$connect"].get("AuthorizerId") == ("WebSocketAuthorizer" if authorization == "CUSTOM" else None)
+    for key in ("$disconnect", "$default"):
+        assert (routes[key]["AuthorizationType"], "AuthorizerId" in routes[key]) == ("NONE", False)
+    assert stack.outputs["Door"].startswith(says)
+    assert bool(stack.of("ApiGatewayV2::Authorizer")) == (authorization == "CUSTOM")
+    assert ("AuthorizeFunction" in stack.functions()) == (parameters == JWT)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "function"),
+    [
+        (JWT, "AuthorizeFunction.Arn"),
+        (OWN, AUTHORIZER),
+        (OWN | {"AuthorizerArn": f"{AUTHORIZER}:live"}, f"{AUTHORIZER}:live"),
+    ],
+    ids=["ours", "own", "alias"],
+)
+def test_the_authorizer(parameters: dict[str, str], function: str) -> None:
+    """It is asked about each request, and names no source of identity, of which each named one would be mandatory."""
+    stack = Stack(**parameters)
+    assert stack.properties("WebSocketAuthorizer") == {
+        "ApiId": "WebSocketApi",
+        "Name": "relay-authorize",
+        "AuthorizerType": "REQUEST",
+        "AuthorizerUri": f"arn:aws:apigateway:eu-west-1:lambda:path/2015-03-31/functions/{function}/invocations",
+    }
+    permission = stack.properties("AuthorizePermission")
+    assert permission["FunctionName"] == function.removesuffix(".Arn")
+    api = "arn:aws:execute-api:eu-west-1:123456789012:WebSocketApi"
+    assert permission["SourceArn"] == f"{api}/authorizers/WebSocketAuthorizer"
+
+
+def test_the_authorizers_function() -> None:
+    """It has a whole processor, since a client waits for its arithmetic, and API Gateway for ten seconds."""
+    function = Stack(**JWT).functions()["AuthorizeFunction"]
+    assert (function["Handler"], function["MemorySize"], function["Timeout"]) == ("handler.authorize_handler", 1769, 10)
+
+
+@pytest.mark.parametrize("mode", [JWT, OWN, {"AuthMode": "iam"}, {"AuthMode": "none"}])
+def test_another_stacks_api_keeps_its_own_door(mode: dict[str, str]) -> None:
+    """With WebSocketApiId nothing here decides who comes in, and the output says so."""
+    stack = Stack(**EXISTING, **mode)
+    made = {each["Type"] for each in stack.resources.values()}
+    assert not {kind for kind in made if kind.startswith("AWS::ApiGatewayV2::")} | (made & {"AWS::Lambda::Permission"})
+    assert not {"AuthorizeFunction", "AuthorizeRole", "AuthorizeLogs", "DefaultFunction"} & stack.resources.keys()
+    assert stack.outputs["Door"].startswith("Not of this stack. The API kote8jrryb lets clients in or not")
+
+
+def test_concurrency_can_be_reserved_for_the_door() -> None:
+    """For those that let clients in, and for nobody else; by default for nobody."""
+    reserved = Stack(**JWT, DoorConcurrency="20").functions()
+    assert {name: each["ReservedConcurrentExecutions"] for name, each in reserved.items() if RESERVED in each} == {
+        "ConnectFunction": "20",
+        "AuthorizeFunction": "20",
+    }
+    assert not [name for name, each in Stack(**JWT).functions().items() if RESERVED in each]
+    assert [value for value in ("0", "1", "9999") if allows("DoorConcurrency", value)] == ["0", "1", "9999"]
+    assert not [value for value in ("", "-1", "2.5", "01", "10000") if allows("DoorConcurrency", value)]
+
+
+RESERVED = "ReservedConcurrentExecutions"
 
 
 def test_the_alarms() -> None:

@@ -17,15 +17,20 @@ from async_relay.aws.dynamodb import DynamoStore
 STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/Incident/stream/2026-01-01T00:00:00.000"
 EXISTING = {"IncidentStreamArn": STREAM, "ConnectionsTableName": "WebSocketConnections", "WebSocketApiId": "kote8jrryb"}
 FANOUT = {"FanoutMode": "fanout", "ConnectionsIndex": "by-shard"}
+JWT = {"AuthMode": "jwt", "AuthIssuer": "https://issuer.example.com", "AuthAudience": "relay"}
+OWN = {"AuthMode": "jwt", "AuthorizerArn": "arn:aws:lambda:eu-west-1:123456789012:function:door"}
 #: Together these make every resource there is; a test below says so.
 STACKS = [
     pytest.param(parameters, id=name)
     for name, parameters in {
-        "default": {},
-        "fanout": FANOUT,
+        "open": {},
+        "tokens": JWT,
+        "authorizer": OWN,
+        "iam": {"AuthMode": "iam"},
+        "fanout": FANOUT | JWT,
         "queue": FANOUT | {"StreamFailureDestination": "queue"},
         "existing": EXISTING | FANOUT,
-        "local": {"LocalEndpoint": "http://127.0.0.1:4566"},
+        "local": JWT | {"LocalEndpoint": "http://127.0.0.1:4566"},
     }.items()
 ]
 each_stack = pytest.mark.parametrize("parameters", STACKS)
@@ -136,15 +141,52 @@ def walk_strings(value: Any) -> list[str]:
 
 @each_stack
 def test_only_this_api_may_call_its_functions(parameters: dict[str, str]) -> None:
-    """A function's permission is one service's, for one route of this account's API."""
-    for permission in Stack(**parameters).of("Lambda::Permission").values():
+    """A function's permission is one service's, for one route of this account's API or for its authorizer."""
+    for name, permission in Stack(**parameters).of("Lambda::Permission").items():
         assert permission["Principal"] == "apigateway.amazonaws.com"
         assert permission["Action"] == "lambda:InvokeFunction"
         *arn, path = permission["SourceArn"].split(":")
         assert ":".join(arn) == "arn:aws:execute-api:eu-west-1:123456789012"
-        api, stage, route = path.split("/")
-        assert (api, stage) == ("WebSocketApi", "prod")
-        assert route in {"$connect", "$disconnect"}
+        api, *caller = path.split("/")
+        assert api == "WebSocketApi"
+        assert (
+            caller
+            == {
+                "ConnectPermission": ["prod", "$connect"],
+                "DisconnectPermission": ["prod", "$disconnect"],
+                "DefaultPermission": ["prod", "$default"],
+                "AuthorizePermission": ["authorizers", "WebSocketAuthorizer"],
+            }[name]
+        )
+
+
+@each_stack
+def test_the_door_is_as_it_was_said_to_be(parameters: dict[str, str]) -> None:
+    """Where an API is made, $connect is open to everybody only if AuthMode is none, whatever else was given."""
+    stack = Stack(**parameters)
+    for route in stack.of("ApiGatewayV2::Route").values():
+        if route["RouteKey"] == "$connect":
+            mode = parameters.get("AuthMode", "none")
+            assert route["AuthorizationType"] == {"jwt": "CUSTOM", "iam": "AWS_IAM", "none": "NONE"}[mode]
+            assert ("AuthorizerId" in route) == (mode == "jwt")
+            assert stack.outputs["Door"].startswith("OPEN") == (mode == "none")
+    for authorizer in stack.of("ApiGatewayV2::Authorizer").values():
+        assert not {"IdentitySource", "AuthorizerResultTtlInSeconds", "AuthorizerCredentialsArn"} & authorizer.keys()
+    for function in stack.functions().values():
+        mode = "jwt" if parameters.get("AuthMode") == "jwt" else "none"
+        assert function["Environment"]["AUTH_MODE"] == mode  # whoever forgets it serves as if the door were open
+
+
+@each_stack
+def test_only_those_that_post_may_close_a_connection(parameters: dict[str, str]) -> None:
+    """Who may post to the connections of this API may close them, nothing else of any API, and nobody else may."""
+    stack = Stack(**parameters)
+    api = parameters.get("WebSocketApiId", "WebSocketApi")
+    arn = f"arn:aws:execute-api:eu-west-1:123456789012:{api}/prod"
+    managers = {"RelayRole", "DeliverRole", "FanoutRole", "DefaultRole"}
+    for role in stack.of("IAM::Role"):
+        managed = stack.statements(role).get(("execute-api:ManageConnections",))
+        assert managed == ([f"{arn}/{how}/@connections/*" for how in ("POST", "DELETE")] if role in managers else None)
 
 
 @each_stack
@@ -245,7 +287,8 @@ def test_how_long_a_function_may_take(parameters: dict[str, str]) -> None:
     """API Gateway waits 29 seconds for a route; a broadcast has a minute, which the queues' times go by."""
     for name, function in Stack(**parameters).functions().items():
         assert seconds_of(function) == (60 if function.get("Events") else 10), name
-        assert function["MemorySize"] == (1_769 if function.get("Events") else 512), name
+        whole = function.get("Events") or name == "AuthorizeFunction"
+        assert function["MemorySize"] == (1_769 if whole else 512), name
         assert "ReservedConcurrentExecutions" not in function, name
 
 
@@ -255,7 +298,8 @@ def test_a_stage_comes_after_the_routes_it_throttles(parameters: dict[str, str])
     stack = Stack(**parameters)
     routes = {route["RouteKey"]: name for name, route in stack.of("ApiGatewayV2::Route").items()}
     for name, stage in stack.of("ApiGatewayV2::Stage").items():
-        assert {routes[key] for key in stage["RouteSettings"]} <= set(stack.resources[name]["DependsOn"])
+        assert {routes[key] for key in stage["RouteSettings"]} == set(stack.resources[name]["DependsOn"])
+        assert stage["RouteSettings"].keys() == routes.keys()  # a route without a throttle has the account's
 
 
 @each_stack
