@@ -9,6 +9,7 @@ import asyncio
 import os
 from typing import Any
 
+from async_relay.clients.connect import Answer
 from async_relay.delivery.relay import Failures
 from async_relay.logs import configure
 from async_relay.metrics import emit
@@ -32,11 +33,21 @@ def deliver_handler(event: Any, context: Any = None) -> Failures:
     return _runner.run(_sandbox.on_jobs(event, context))
 
 
-def connect_handler(event: Any, context: Any = None) -> dict[str, int]:
+def authorize_handler(event: Any, context: Any = None) -> Answer:
+    """WebSocket $connect, REQUEST authorizer: let in who has a good token."""
+    return _runner.run(_sandbox.on_authorize(event, context))
+
+
+def connect_handler(event: Any, context: Any = None) -> Answer:
     """WebSocket $connect: write the client's row."""
     return _runner.run(_sandbox.on_connect(event, context))
 
 
-def disconnect_handler(event: Any, context: Any = None) -> dict[str, int]:
+def default_handler(event: Any, context: Any = None) -> Answer:
+    """WebSocket $default: answer what a client asks for."""
+    return _runner.run(_sandbox.on_request(event, context))
+
+
+def disconnect_handler(event: Any, context: Any = None) -> Answer:
     """WebSocket $disconnect: delete the client's row."""
     return _runner.run(_sandbox.on_disconnect(event, context))

@@ -7,6 +7,8 @@ Rules
 - Opening has the same deadline, less the time it takes to log a failure. If nothing can be opened in time, or a
   service that everybody depends on does not answer, all records and jobs are handed back: nothing was sent, so
   nothing is lost and nobody gets a message twice. ``$connect`` and ``$disconnect`` raise.
+- The authorizer opens neither the table nor the transport. It raises where the issuer's keys cannot be had in time.
+- ``$default`` never raises for what it could not open: API Gateway gets 200, and the log says what it was.
 - An opening that is cut off keeps the services that were opened whole, and the next invocation opens the rest.
 """
 
@@ -18,21 +20,26 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .clients.connect import Answer, connect, disconnect
+from .clients.refusals import KeysUnavailable
 from .delivery.broadcaster import Broadcaster, Limits
+from .delivery.evidence import Evidence
 from .delivery.outbox import Queues
 from .delivery.pacing import Pacing
 from .delivery.protocols import ConnectionStore, Queue, Transport
 from .delivery.rate import Rate
 from .delivery.relay import EmitMetrics, Failures, Relay
 from .delivery.settlement import RequeuePolicy
-from .errors import RelayError, StoreUnavailable, Unavailable
+from .errors import RelayError, SettingsError, StoreUnavailable, Unavailable
 from .http.descriptors import sockets_at_most
 from .services import Services
 from .settings import Settings
 from .wire.streams import read_records
+
+if TYPE_CHECKING:
+    from .clients.requests import Doorkeeper
 
 _log = logging.getLogger("async_relay")
 
@@ -74,6 +81,7 @@ class Sandbox:
         self._rate: Rate | None = None
         self._relay: Relay | None = None
         self._pacing = Pacing()
+        self._doorkeeper: Doorkeeper | None = None
 
     def __repr__(self) -> str:
         """A sentence for logs and tests."""
@@ -105,16 +113,44 @@ class Sandbox:
             return _all_back(record["messageId"] for record in event["Records"])
         return await relay.on_jobs(event, end - asyncio.get_running_loop().time())
 
+    async def on_authorize(self, event: Any, context: Any = None) -> Answer:
+        """Say whether a client may connect; see ``clients.authorize``."""
+        from .clients.authorize import authorize
+
+        settings = self._settings
+        if settings.auth_mode != "jwt" or settings.authorizer_arn is not None:
+            raise SettingsError(
+                "AUTH_MODE is not jwt, or AUTHORIZER_ARN names another authorizer: nobody is let in here"
+            )
+        try:
+            async with asyncio.timeout_at(_end(context)):
+                return await authorize(event, self._keeper().verifier, settings, self._wall_clock())
+        except TimeoutError:
+            raise KeysUnavailable(f"the keys of {settings.auth_issuer} did not come in time") from None
+
     async def on_connect(self, event: Any, context: Any = None) -> Answer:
         """Serve $connect; see ``clients.connect``."""
         now = self._wall_clock()
         async with self._table_until(_end(context)) as store:
-            return await connect(event, store, now, self._settings.ttl_hours)
+            return await connect(event, store, now, self._settings)
 
     async def on_disconnect(self, event: Any, context: Any = None) -> Answer:
         """Serve $disconnect; see ``clients.connect``."""
         async with self._table_until(_end(context)) as store:
             return await disconnect(event, store)
+
+    async def on_request(self, event: Any, context: Any = None) -> Answer:
+        """Serve $default; see ``clients.requests``."""
+        from .clients.requests import on_request
+
+        end = _end(context)
+        try:
+            async with asyncio.timeout_at(end):
+                transport = await self._open_transport()
+                await on_request(event, self._open_store, transport, self._keeper(), end)
+        except (Unavailable, TimeoutError) as error:
+            _log.error("a client could not be answered: %s", str(error) or "there was no time left")
+        return {"statusCode": 200}
 
     async def close(self) -> None:
         """Close every socket; for programs that end, which a sandbox does not."""
@@ -147,12 +183,27 @@ class Sandbox:
             self._store = await self._services.store()
         return self._store
 
+    def _keeper(self) -> Doorkeeper:
+        """What clients' tokens and requests take; loading it takes 10 ms, which no relay waits for."""
+        from .clients.requests import Doorkeeper
+        from .clients.tokens import Verifier
+
+        if self._doorkeeper is None:
+            verifier, evidence = Verifier(self._settings, self._wall_clock), Evidence(self._wall_clock)
+            self._doorkeeper = Doorkeeper(self._settings, verifier, evidence, self._wall_clock)
+        return self._doorkeeper
+
+    async def _open_transport(self) -> Transport:
+        if self._transport is None:
+            self._transport = await self._services.transport()
+        return self._transport
+
     async def _open(self) -> Relay:
         if self._relay is None:
             store = await self._open_store()
-            self._transport = await self._services.transport()
+            transport = await self._open_transport()
             self._rate = Rate(self._settings.max_posts_per_second)
-            self._relay = self._new_relay(self._transport, store, self._rate)
+            self._relay = self._new_relay(transport, store, self._rate)
         return self._relay
 
     def _new_relay(self, transport: Transport, store: ConnectionStore, rate: Rate) -> Relay:

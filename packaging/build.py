@@ -10,7 +10,8 @@ Rules
 - The dependencies are those of ``pyproject.toml``, as wheels for the target, whatever this machine is.
 - One zip serves both processors, so that no stack can get the other's: the names of shared objects
   carry the processor (``loop.cpython-313-aarch64-linux-gnu.so``) and Python loads its own alone.
-  All other files are the same for both; where one is not, no zip is made.
+  Those for any version of Python (``_rust.abi3.so``) carry none, and are given that name: Python takes
+  it for the same module ("PEP 3149"). All other files are the same for both; where one is not, no zip is made.
 - botocore's data is cut to the services the relay calls: it is two thirds of the weight.
 - Bytecode goes along, since Lambda's file system is read-only: without it every cold start compiles.
   It is checked against nothing, because unpacking a zip changes the times. Only an interpreter
@@ -55,11 +56,14 @@ RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 #: The services the relay calls, and sts, which web identity credentials come from.
 SERVICES = frozenset({"apigatewaymanagementapi", "dynamodb", "sqs", "sts"})
+#: What only makes bindings, which were made when the wheels were: cryptography needs cffi's shared object alone.
+MAKES_BINDINGS = frozenset({"cffi", "pycparser"})
 #: Parts of the package that no function imports.
 NOT_AT_RUN_TIME = frozenset({"cli", "planning", "testing"})
 _ONE_EACH = "So one zip cannot hold both: name one with --arch, and deploy it to that Architecture alone."
 _LEGAL = ("LICEN", "COPYING", "NOTICE", "AUTHORS")
 _SOURCES = frozenset({".c", ".cpp", ".h", ".hash", ".pxd", ".pxi", ".pyi", ".pyx"})
+_STABLE = ".abi3.so"
 _TESTS = frozenset({"test", "tests"})
 # Lambda's Python 3.12 and later run on Amazon Linux 2023, whose glibc is 2.34.
 _GLIBC = range(34, 4, -1)
@@ -230,6 +234,7 @@ def build(target: Target, output: Path, modules: Sequence[Path] = ()) -> int:
             download(each, target, architecture)
             clean(each)
             if others:
+                name_processor(each, architecture, target.python_version)
                 check_names(each)
         for other in others:
             merge(other, tree)
@@ -271,6 +276,16 @@ def clean(tree: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     for library in tree.rglob("*.so"):
         library.write_bytes(stripped(library.read_bytes()))
+
+
+def name_processor(tree: Path, architecture: str, python_version: str) -> None:
+    """Give shared objects of the stable ABI the name that Python looks for on this processor alone."""
+    tag = f".cpython-{python_version.replace('.', '')}-{ARCHITECTURES[architecture]}-linux-gnu.so"
+    for path in sorted(tree.rglob(f"*{_STABLE}")):
+        named = path.with_name(path.name.removesuffix(_STABLE) + tag)
+        if named.exists():
+            raise BuildError(f"{path.relative_to(tree)} is there twice, as {named.name} too. {_ONE_EACH}")
+        path.rename(named)
 
 
 def check_names(tree: Path) -> None:
@@ -322,6 +337,8 @@ def superfluous(tree: Path) -> Iterator[Path]:
 
 def _unused_data(relative: tuple[str, ...]) -> bool:
     match relative:
+        case (package,):
+            return package in MAKES_BINDINGS
         case ("botocore", "data", service):
             return service not in SERVICES
         case ("boto3", "data" | "examples", _):

@@ -53,7 +53,9 @@ def test_each_entry_point_is_one_call_of_the_sandbox(loaded: ModuleType, monkeyp
     calls = {
         "lambda_handler": "on_stream",
         "deliver_handler": "on_jobs",
+        "authorize_handler": "on_authorize",
         "connect_handler": "on_connect",
+        "default_handler": "on_request",
         "disconnect_handler": "on_disconnect",
     }
     event, context, loops = object(), object(), set()

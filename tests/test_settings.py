@@ -30,6 +30,11 @@ A_QUEUE = "the URL of an SQS queue"
 A_STANDARD_QUEUE = "a standard SQS queue, since a FIFO queue cannot delay one message"
 A_FUNCTION = "a function, as package.module:function"
 A_FIFO_QUEUE = "the URL of a FIFO queue, which ends in .fifo"
+AN_ISSUER = "an https:// URL, http:// only on this machine"
+SOME_ALGORITHMS = (
+    "a comma list of asymmetric algorithms, like RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA"
+)
+SOME_ORIGINS = "a comma list of origins, like https://app.example.com"
 
 DEFAULTS: dict[str, Any] = {
     "CONNECTIONS_INDEX": None,
@@ -50,9 +55,48 @@ DEFAULTS: dict[str, Any] = {
     "TRANSPORT": "direct",
     "INCIDENT_TABLE": None,
     "TTL_HOURS": 24.0,
+    "AUTH_MODE": "none",
+    "AUTH_ISSUER": "",
+    "AUTH_AUDIENCE": (),
+    "AUTH_JWKS_URL": None,
+    "AUTH_ALGORITHMS": ("RS256", "ES256"),
+    "AUTH_SCOPE": None,
+    "AUTH_ORIGINS": (),
+    "AUTH_QUERY_TOKEN": False,
+    "AUTHORIZER_ARN": None,
+    "TENANT_ATTRIBUTE": None,
+    "TENANT_CLAIM": None,
 }
+ISSUER = "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_AbCdEfGhI"
+AUTHORIZER = "arn:aws:lambda:eu-west-1:123456789012:function:tickets"
+#: A closed door: what the variables of tokens mean nothing without.
+DOOR = {"AUTH_MODE": "jwt", "AUTH_ISSUER": ISSUER, "AUTH_AUDIENCE": "relay"}
 
 GOOD: list[tuple[str, str, Any]] = [
+    ("AUTH_MODE", "jwt", "jwt"),
+    ("AUTH_MODE", "none", "none"),
+    ("AUTH_ISSUER", ISSUER, ISSUER),
+    ("AUTH_ISSUER", "https://tenant.eu.auth0.com/", "https://tenant.eu.auth0.com/"),
+    ("AUTH_ISSUER", "http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+    ("AUTH_AUDIENCE", "relay", ("relay",)),
+    ("AUTH_AUDIENCE", "relay , api://relay", ("relay", "api://relay")),
+    ("AUTH_JWKS_URL", f"{ISSUER}/keys", f"{ISSUER}/keys"),
+    ("AUTH_ALGORITHMS", "PS256", ("PS256",)),
+    ("AUTH_ALGORITHMS", "ES384, EdDSA", ("ES384", "EdDSA")),
+    ("AUTH_SCOPE", "https://relay.example/read", "https://relay.example/read"),
+    ("AUTH_ORIGINS", "https://app.example.com", ("https://app.example.com",)),
+    (
+        "AUTH_ORIGINS",
+        "https://a.example:8443, http://localhost:3000",
+        ("https://a.example:8443", "http://localhost:3000"),
+    ),
+    ("AUTH_QUERY_TOKEN", "on", True),
+    ("AUTH_QUERY_TOKEN", "off", False),
+    ("AUTHORIZER_ARN", AUTHORIZER, AUTHORIZER),
+    ("AUTHORIZER_ARN", f"{AUTHORIZER}:live", f"{AUTHORIZER}:live"),
+    ("TENANT_ATTRIBUTE", "tenant", "tenant"),
+    ("TENANT_ATTRIBUTE", "t" * 255, "t" * 255),
+    ("TENANT_CLAIM", "https://relay.example/tenants", "https://relay.example/tenants"),
     ("WS_ENDPOINT", ENDPOINT, ENDPOINT),
     ("WS_ENDPOINT", f"{ENDPOINT}/", ENDPOINT),
     ("WS_ENDPOINT", f" {ENDPOINT}//\n", ENDPOINT),
@@ -170,6 +214,21 @@ BAD = [
     *refused("MESSAGE_FORMATTER", f"{A_FUNCTION}, and json has no format", "json:format"),
     *refused("MESSAGE_FORMATTER", f"{A_FUNCTION}, and pi is no function but 3.141592653589793", "math:pi"),
     *refused("TRANSPORT", "direct or sdk", "Direct", "boto3", "direct,sdk"),
+    *refused("AUTH_MODE", "none or jwt", "iam", "JWT", "on", "true"),
+    *refused(
+        "AUTH_ISSUER", AN_ISSUER, "http://issuer.example", "issuer.example", "ftp://a", f"{ISSUER}?a", f"{ISSUER}#"
+    ),
+    *refused("AUTH_AUDIENCE", "a comma list of audiences", ",", "relay,", "a,,b"),
+    *refused("AUTH_JWKS_URL", AN_ISSUER, "http://issuer.example/keys", "/keys"),
+    *refused("AUTH_ALGORITHMS", SOME_ALGORITHMS, "none", "HS256", "RS256,HS256", "rs256", "RS256,"),
+    *refused("AUTH_SCOPE", "one scope, without spaces or quotes", "a b", 'a"b', "a\\b", "é"),
+    *refused(
+        "AUTH_ORIGINS", SOME_ORIGINS, "*", "https://a.example/", "https://*.example", "a.example", "null", "https://a,"
+    ),
+    *refused("AUTH_QUERY_TOKEN", "on or off", "yes", "true"),
+    *refused("AUTHORIZER_ARN", "the ARN of a Lambda function", "tickets", f"{AUTHORIZER}:", "arn:aws:iam::1:role/x"),
+    *refused("TENANT_ATTRIBUTE", "a name of at most 255 characters", "t" * 256),
+    *refused("TENANT_CLAIM", "a name of at most 255 characters", "t" * 256),
     *refused("TTL_HOURS", "a number from 0.01 to 8,760", "0", "0.009", "8761", "-24", "day"),
 ]
 
@@ -196,6 +255,13 @@ NO_URLS += ("http://[::1", "http://]", "http://a/?b", "http://a#b")
 BAD += [each for name in CHECKED for each in refused(name, AN_AWS, *NO_URLS)]
 
 
+def beside(name: str, text: str = "") -> dict[str, str]:
+    """What a variable means nothing without."""
+    if (name.startswith("AUTH") and name not in ("AUTH_MODE", "AUTH_ORIGINS")) or text == "jwt":
+        return DOOR
+    return {"TENANT_ATTRIBUTE": "tenant"} if name == "TENANT_CLAIM" else NEEDED.get((name, text), {})
+
+
 def value_of(name: str, environ: dict[str, str]) -> Any:
     return getattr(Settings.from_env(environ), name.lower())
 
@@ -219,7 +285,7 @@ def test_an_empty_variable_counts_as_unset(name: str, blank: str) -> None:
 @pytest.mark.parametrize(("name", "text", "value"), GOOD)
 def test_a_good_value_is_taken(name: str, text: str, value: Any) -> None:
     """A good value, white space around it or not, becomes the setting of that name and type."""
-    found = value_of(name, LEAST | NEEDED.get((name, text), {}) | {name: text})
+    found = value_of(name, LEAST | beside(name, text) | {name: text})
     assert found == value
     assert type(found) is type(value)
 
@@ -228,7 +294,7 @@ def test_a_good_value_is_taken(name: str, text: str, value: Any) -> None:
 def test_a_bad_value_is_refused_in_one_sentence(name: str, text: str, expected: str) -> None:
     """The sentence names the variable, shows what it found and says what it expects."""
     with pytest.raises(SettingsError) as error:
-        Settings.from_env(LEAST | {name: text})
+        Settings.from_env(LEAST | beside(name) | {name: text})
     assert str(error.value) == f"{name} is {text!r}; it must be {expected}"
     assert "\n" not in str(error.value)
     assert error.value.__suppress_context__
@@ -263,6 +329,46 @@ def test_a_value_that_means_nothing_alone_is_refused(name: str, value: str) -> N
         assert str(error.value) == f"{name} is {value!r}, which needs {other} to be set too"
 
 
+@pytest.mark.parametrize("name", ["AUTH_ISSUER", "AUTH_AUDIENCE", "AUTH_JWKS_URL", "AUTH_ALGORITHMS", "AUTH_SCOPE"])
+def test_no_variable_of_tokens_stands_by_an_open_door(name: str) -> None:
+    """Whoever set it thinks that tokens are checked."""
+    text = next(text for found, text, _ in GOOD if found == name)
+    for mode in ({}, {"AUTH_MODE": "none"}):
+        with pytest.raises(SettingsError, match=f"^{name} is set, which means nothing without AUTH_MODE=jwt"):
+            Settings.from_env(LEAST | mode | {name: text})
+
+
+def test_no_token_is_read_from_a_query_at_an_open_door() -> None:
+    with pytest.raises(SettingsError, match=r"^AUTH_QUERY_TOKEN is 'on', which needs AUTH_MODE to be jwt$"):
+        Settings.from_env(LEAST | {"AUTH_QUERY_TOKEN": "on"})
+
+
+@pytest.mark.parametrize("name", ["AUTH_ISSUER", "AUTH_AUDIENCE"])
+@pytest.mark.parametrize("blank", [None, "", " "])
+def test_a_closed_door_needs_an_issuer_and_an_audience(name: str, blank: str | None) -> None:
+    """Unless an authorizer of the owner's own stands there."""
+    environ = (
+        LEAST | {key: value for key, value in DOOR.items() if key != name} | ({} if blank is None else {name: blank})
+    )
+    with pytest.raises(SettingsError, match=f"^{name} is not set; it must be .*, since AUTH_MODE is jwt$"):
+        Settings.from_env(environ)
+    assert Settings.from_env(environ | {"AUTHORIZER_ARN": AUTHORIZER}).auth_mode == "jwt"
+
+
+def test_a_claim_of_tenants_needs_the_attribute() -> None:
+    with pytest.raises(SettingsError, match=r"^TENANT_CLAIM is 'org', which needs TENANT_ATTRIBUTE to be set too$"):
+        Settings.from_env(LEAST | DOOR | {"TENANT_CLAIM": "org"})
+
+
+def test_rows_decide_where_the_door_is_closed_or_tenants_are_on() -> None:
+    """A client without a row gets nothing then."""
+    assert not Settings.from_env(LEAST).needs_row
+    assert Settings.from_env(LEAST | DOOR).needs_row
+    tenants = Settings.from_env(LEAST | {"TENANT_ATTRIBUTE": "tenant"})
+    assert tenants.needs_row
+    assert tenants.by_tenant
+
+
 @pytest.mark.parametrize("name", CHECKED)
 def test_an_address_of_aws_is_checked_where_the_others_are(name: str) -> None:
     """A good one changes nothing here: the SDK's rules say who reads it."""
@@ -283,6 +389,6 @@ def test_an_address_of_aws_is_checked_where_the_others_are(name: str) -> None:
 def test_any_text_is_taken_or_refused(name: str, text: str) -> None:
     """Whatever an environment holds, it is a setting or the sentence that names it."""
     try:
-        Settings.from_env(LEAST | {name: text})
+        Settings.from_env(LEAST | beside(name) | {name: text})
     except SettingsError as error:
         assert str(error).startswith(f"{name} is ")  # noqa: PT017 - both outcomes are right

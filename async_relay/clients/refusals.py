@@ -1,0 +1,17 @@
+"""Why somebody is not let in. No sentence holds anything of a token: they are logged.
+
+BadToken          the token is none, or not one for us
+KeysUnavailable   nobody can tell now, since the issuer's keys cannot be had
+"""
+
+from __future__ import annotations
+
+from ..errors import RelayError, Unavailable
+
+
+class BadToken(RelayError):
+    """A token that lets nobody in, and why."""
+
+
+class KeysUnavailable(Unavailable):
+    """The issuer's keys cannot be had: no token can be checked, so none is good."""
