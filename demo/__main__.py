@@ -10,14 +10,16 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
-from . import deployment, feed, installation, local_aws, page
+from . import deployment, door, feed, installation, local_aws, page
 from .clients import crowd
 from .errors import DemoError
+from .issuer import issuing
 from .ledger import Ledger
 from .show import Show
 from .steps import step
@@ -104,17 +106,21 @@ async def _play(options: argparse.Namespace, console: Console) -> list[str]:
     async with AsyncExitStack() as stage:
         with step(console, "Starting the local AWS"):
             aws = await stage.enter_async_context(local_aws.running(options.home))
-        with step(console, "Deploying the template"):
-            stack = await deployment.deploy(aws, template, zip_file, _FANOUT if options.fanout else {})
-        url = stage.enter_context(page.served(stack.websocket_url, options.port))
+        issuer = stage.enter_context(issuing())
+        parameters = deployment.door(issuer) | (_FANOUT if options.fanout else {})
+        with step(console, "Deploying the template, its door closed"):
+            stack = await deployment.deploy(aws, template, zip_file, parameters)
+        token = partial(issuer.token, page.CLIENT_ID, [feed.EVERY_TENANT])
+        url = stage.enter_context(page.served(stack.websocket_url, token, options.port))
         console.print(f"[green]✓[/] The page is at [bold]{url}[/]", highlight=False)
         table = await stage.enter_async_context(tables(aws, stack))
         ledger = Ledger()
         with step(console, f"Connecting {options.clients} dashboards"):
-            members = await stage.enter_async_context(crowd(stack.websocket_url, options.clients, ledger))
+            members = await stage.enter_async_context(crowd(stack.websocket_url, issuer, options.clients, ledger))
         view = View(ledger, aws.posts, members.present, url)
         async with shown(view, console) as tell:
-            show = Show(feed.changes(options.seed, feed.Clock()), table, members, ledger, tell)
+            changes = feed.changes(options.seed, feed.Clock())
+            show = Show(changes, table, members, ledger, tell, partial(door.knock, stack.websocket_url, issuer))
             if not options.once:
                 await show.until_stopped()
             problems = await show.one_round()

@@ -1,27 +1,36 @@
-"""Dashboards: real WebSocket clients of the deployed API, that note what they receive and when."""
+"""Dashboards: real WebSocket clients of the deployed API, that note what they receive and when.
+
+Each has a token of its own. In turn they may have everybody's messages, the first tenant's, the second's.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from itertools import cycle
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from .door import address
 from .errors import DemoError
+from .feed import EVERY_TENANT, TENANTS
+from .issuer import Issuer
 from .ledger import Ledger
 
-_HANDSHAKES_AT_ONCE = 8
+# The local AWS starts one more process for an authorizer that is asked while it is busy, and each takes seconds.
+_HANDSHAKES_AT_ONCE = 1
 
 
 class Dashboard:
     """One client."""
 
-    def __init__(self, name: str, socket: ClientConnection, ledger: Ledger) -> None:
+    def __init__(self, name: str, tenant: str, socket: ClientConnection, ledger: Ledger) -> None:
         self.name = name
+        self.tenant = tenant
         self._socket = socket
         self._reading = asyncio.create_task(self._read(ledger))
 
@@ -29,6 +38,15 @@ class Dashboard:
         with suppress(ConnectionClosed):  # however it ends: the verdict says what is missing
             async for frame in self._socket:
                 ledger.got(self.name, json.loads(frame), time.perf_counter())
+
+    def may_have(self, tenant: str) -> bool:
+        """Whether that tenant's messages are for it."""
+        return self.tenant in (tenant, EVERY_TENANT)
+
+    async def is_closed(self, within: float) -> bool:
+        """Whether the other side closes the connection within so many seconds."""
+        done, _ = await asyncio.wait([self._reading], timeout=within)
+        return bool(done)
 
     async def leave(self) -> None:
         """Say goodbye, as a browser does when its tab is closed."""
@@ -44,20 +62,30 @@ class Dashboard:
 class Crowd:
     """The dashboards that are connected, by name."""
 
-    def __init__(self, url: str, ledger: Ledger) -> None:
+    def __init__(self, url: str, issuer: Issuer, ledger: Ledger) -> None:
         self._url = url
+        self._issuer = issuer
         self._ledger = ledger
         self._handshakes = asyncio.Semaphore(_HANDSHAKES_AT_ONCE)
         self.present: dict[str, Dashboard] = {}
 
-    async def join(self, name: str) -> None:
+    async def join(self, name: str, tenant: str) -> None:
         """Connect one more."""
+        self.present[name] = await self.visit(name, tenant)
+
+    async def visit(self, name: str, tenant: str, *, seconds: int = 3_600) -> Dashboard:
+        """Connect one that is not to be counted, with a token for so many seconds."""
+        where = address(self._url, name, self._issuer.token(name, [tenant], seconds=seconds))
         try:
             async with self._handshakes:
-                socket = await connect(f"{self._url}?clientId={name}", proxy=None, open_timeout=30, compression=None)
+                socket = await connect(where, proxy=None, open_timeout=30, compression=None)
         except (OSError, TimeoutError, WebSocketException) as error:
             raise DemoError(f"{name} could not connect to {self._url}: {error}") from error
-        self.present[name] = Dashboard(name, socket, self._ledger)
+        return Dashboard(name, tenant, socket, self._ledger)
+
+    def audience(self, tenant: str) -> Collection[str]:
+        """Who of those present may have that tenant's messages."""
+        return [name for name, dashboard in self.present.items() if dashboard.may_have(tenant)]
 
     async def leave(self, name: str) -> None:
         """Disconnect one properly."""
@@ -69,11 +97,12 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(url: str, size: int, ledger: Ledger) -> AsyncIterator[Crowd]:
+async def crowd(url: str, issuer: Issuer, size: int, ledger: Ledger) -> AsyncIterator[Crowd]:
     """``size`` dashboards, named in order; those still there at the end leave."""
-    members = Crowd(url, ledger)
+    members = Crowd(url, issuer, ledger)
+    names = [f"dashboard-{number:02d}" for number in range(1, size + 1)]
     try:
-        await asyncio.gather(*(members.join(f"dashboard-{number:02d}") for number in range(1, size + 1)))
+        await asyncio.gather(*map(members.join, names, cycle((EVERY_TENANT, *TENANTS))))
         members.present = dict(sorted(members.present.items()))
         yield members
     finally:

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DemoError
+from .feed import TENANT
 from .installation import last_error
+from .issuer import AUDIENCE, TENANTS_CLAIM, Issuer
 from .local_aws import LocalAws
 from .processes import run
 
@@ -72,14 +74,14 @@ def _fingerprint() -> str:
 
 async def deploy(aws: LocalAws, template: str, zip_file: Path, parameters: Mapping[str, str]) -> Stack:
     """Upload the zip and create the stack; ``DemoError`` says which resource failed, and why."""
-    code = await _upload(aws, zip_file)
-    body, functions = _CODE.subn(rf"\g<1>CodeUri: {code}", template)
+    body, functions = _CODE.subn(rf"\g<1>CodeUri: s3://{_BUCKET}/{zip_file.name}", template)
     if not functions:
         raise DemoError("The template has no CodeUri to put the zip in")
+    await _upload(aws, zip_file, body)
     async with aws.client("cloudformation") as cloudformation:
         await cloudformation.create_stack(
             StackName=_STACK,
-            TemplateBody=body,
+            TemplateURL=f"{aws.endpoint}/{_BUCKET}/{TEMPLATE.name}",
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
             Parameters=[
                 {"ParameterKey": name, "ParameterValue": value}
@@ -90,11 +92,24 @@ async def deploy(aws: LocalAws, template: str, zip_file: Path, parameters: Mappi
     return _stack(aws, outputs)
 
 
-async def _upload(aws: LocalAws, zip_file: Path) -> str:
+def door(issuer: Issuer) -> dict[str, str]:
+    """The parameters that close the stack's door: tokens of this issuer, and tenants."""
+    return {
+        "AuthMode": "jwt",
+        "AuthIssuer": issuer.url,
+        "AuthAudience": AUDIENCE,
+        "AuthQueryToken": "on",  # the local AWS loses the subprotocol; on AWS a page offers its token there
+        "TenantAttribute": TENANT,
+        "TenantClaim": TENANTS_CLAIM,
+    }
+
+
+async def _upload(aws: LocalAws, zip_file: Path, template: str) -> None:
+    """Both go through S3, as by ``sam deploy``: CloudFormation takes 51,200 bytes of a template directly."""
     async with aws.client("s3") as s3:
         await s3.create_bucket(Bucket=_BUCKET)
         await s3.put_object(Bucket=_BUCKET, Key=zip_file.name, Body=await asyncio.to_thread(zip_file.read_bytes))
-    return f"s3://{_BUCKET}/{zip_file.name}"
+        await s3.put_object(Bucket=_BUCKET, Key=TEMPLATE.name, Body=template.encode())
 
 
 async def _until_created(cloudformation: Any) -> dict[str, str]:

@@ -4,6 +4,7 @@ Rules
 - The same seed makes the same changes, apart from their times.
 - An incident goes OPEN, INVESTIGATING, RESOLVED; around that the automation logs what it did, and
   now and then fails at first. A few incidents are under way at once.
+- Each incident is a tenant's, and so is what the automation does about it.
 - No two changes look the same to a dashboard: their times differ.
 """
 
@@ -15,6 +16,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+#: The attribute of an item that says whose it is, and who there is.
+TENANT = "tenant"
+TENANTS = ("acme", "umbrella")
+#: Whose messages somebody may have who may have all.
+EVERY_TENANT = "*"
 _UNDER_WAY = 4
 _ACCOUNT = "111122223333"
 
@@ -28,6 +34,11 @@ class Change:
 
     item: dict[str, str]
     updated: tuple[str, ...] = ()
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is."""
+        return self.item[TENANT]
 
     @property
     def marker(self) -> Marker:
@@ -117,8 +128,10 @@ def changes(seed: int, clock: Callable[[], str]) -> Iterator[Change]:
 def _incident(rng: random.Random, incident_id: str, clock: Callable[[], str]) -> Iterator[Change]:
     threat = rng.choice(_THREATS)
     resource = threat.resource.format(n=rng.getrandbits(32))
+    tenant = rng.choice(TENANTS)
     now = clock()
     item = {
+        TENANT: tenant,
         "incident_id": incident_id,
         "status": "OPEN",
         "severity": threat.severity,
@@ -132,6 +145,7 @@ def _incident(rng: random.Random, incident_id: str, clock: Callable[[], str]) ->
     yield Change(item, ("status", "updated_at"))
     for action in threat.actions:
         for status in ("STARTED", "FAILED", "SUCCEEDED") if rng.random() < 0.15 else ("STARTED", "SUCCEEDED"):
-            yield Change({"action": action, "target": resource, "status": status, "timestamp": clock()})
+            log = {"action": action, "target": resource, "status": status, "timestamp": clock()}
+            yield Change({TENANT: tenant, **log})
     item = item | {"status": "RESOLVED", "updated_at": clock()}
     yield Change(item, ("status", "updated_at"))

@@ -3,7 +3,8 @@
 Rules
 - The page's policy lets it run only its own script, by hash, and talk only to the deployed API: what
   comes in over the WebSocket is hostile until shown as text.
-- Nothing but the page and its ``config.json`` is served, and only to this machine.
+- Nothing but the page and its ``config.json`` is served, and only to this machine. ``config.json`` has the token, as a
+  page's own server would give it to somebody who is signed in.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,7 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
 
+from .door import address
 from .errors import DemoError
 
 _PAGE = Path(__file__).parent / "page" / "index.html"
@@ -27,9 +29,12 @@ _PREFERRED_PORT = 8080
 
 
 @contextmanager
-def served(websocket_url: str, port: int | None) -> Iterator[str]:
-    """Serve the page for as long as the block lasts, at ``port`` or else where there is room; its address."""
-    server = _bind(port, _handler(websocket_url))
+def served(websocket_url: str, token: Callable[[], str], port: int | None) -> Iterator[str]:
+    """Serve the page for as long as the block lasts, at ``port`` or else where there is room; its address.
+
+    ``token`` makes what the page comes in with, anew whenever it connects.
+    """
+    server = _bind(port, _handler(websocket_url, token))
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
         yield f"http://localhost:{server.server_port}"
@@ -74,14 +79,21 @@ def _bind(port: int | None, handler: type[BaseHTTPRequestHandler]) -> ThreadingH
     raise DemoError(f"The page cannot be served at port {port} ({problem}); name another with: make demo PORT=8081")
 
 
-def _handler(websocket_url: str) -> type[BaseHTTPRequestHandler]:
+def _handler(websocket_url: str, token: Callable[[], str]) -> type[BaseHTTPRequestHandler]:
     html = _PAGE.read_text(encoding="utf-8")
-    config = json.dumps({"url": f"{websocket_url}?clientId={CLIENT_ID}"})
-    files = {"/": ("text/html; charset=utf-8", html), "/config.json": ("application/json", config)}
+
+    def config() -> str:
+        return json.dumps({"url": address(websocket_url, CLIENT_ID, token())})
+
+    files: dict[str, tuple[str, Callable[[], str]]] = {
+        "/": ("text/html; charset=utf-8", lambda: html),
+        "/config.json": ("application/json", config),
+    }
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            kind, text = files.get(urlsplit(self.path).path, ("text/plain", ""))
+            kind, content = files.get(urlsplit(self.path).path, ("text/plain", lambda: ""))
+            text = content()
             self.send_response(200 if text else 404)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(text.encode())))

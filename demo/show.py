@@ -1,25 +1,30 @@
 """Plays the demo on a deployed stack: one full round, or until it is stopped.
 
 The round
-1. Every dashboard is connected; one change starts the function, then changes are written in a burst.
-2. One dashboard leaves and one drops dead: ``$disconnect`` takes their rows out of the table. The
+1. Every dashboard is connected, and a visitor whose token lasts for seconds. Strangers knock, without a token, with one
+   that has expired and with one that somebody else signed: all are refused.
+2. Once the visitor's token has ended one change starts the function, which sends the visitor nothing and closes its
+   connection. Then changes are written in a burst.
+3. One dashboard leaves and one drops dead: ``$disconnect`` takes their rows out of the table. The
    dead one's row is put back, as if its ``$disconnect`` had never come: the relay must find that
    nobody is there (410) and take it out.
-3. One item is deleted, which nobody may hear of; then changes are written with pauses.
-4. The verdict: every message at every dashboard that was there, once, in order; the rows gone.
+4. One item is deleted, which nobody may hear of; then changes are written with pauses.
+5. The verdict: every message at every dashboard that was there and may have its tenant's, once, in order, and at no
+   other; the rows gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from . import page
-from .clients import Crowd
-from .feed import Change
+from .clients import Crowd, Dashboard
+from .feed import EVERY_TENANT, TENANTS, Change
 from .ledger import Ledger
 from .tables import Tables
 from .verdict import complaints
@@ -28,6 +33,8 @@ BURST, PACED = 24, 24
 _PAUSE_SECONDS = 0.15
 _PATIENCE_SECONDS = 20.0
 _LIVE_PAUSE_SECONDS = 0.8
+# Longer than a handshake takes, which is all the time the visitor needs.
+_VISITOR, _VISIT_SECONDS = "visitor", 5
 
 
 @dataclass(slots=True)
@@ -39,20 +46,29 @@ class Show:
     crowd: Crowd
     ledger: Ledger
     tell: Callable[[str], None]
+    knock: Callable[[Callable[[str], None]], Awaitable[list[str]]]
 
     async def one_round(self) -> list[str]:
         """Play the round; its complaints."""
-        changed = await self._first_change()
+        visitor = await self.crowd.visit(_VISITOR, EVERY_TENANT, seconds=_VISIT_SECONDS)
+        came_at = time.monotonic()
+        problems = await self.knock(self.tell)
+        await asyncio.sleep(came_at + _VISIT_SECONDS - time.monotonic())
+        await self._first_change()
+        problems += await self._has_outstayed(visitor)
         self.tell(f"{BURST} changes follow in one burst")
         await self._write_all(BURST, 0)
         if not await self._settled():
-            return complaints(self.ledger)
-        problems = await self._lose_two()
-        await self.tables.remove(changed)
+            return problems + complaints(self.ledger)
+        problems += await self._lose_two()
+        await self.tables.remove(self._finished_change())
         self.tell(f"One item deleted, which nobody may hear of; {PACED} changes follow, one after the other")
         await self._write_all(PACED, _PAUSE_SECONDS)
         await self._settled()
-        return problems + await self._misplaced_rows() + complaints(self.ledger)
+        problems += await self._misplaced_rows() + complaints(self.ledger)
+        if not problems:
+            self._tell_shares()
+        return problems
 
     async def until_stopped(self) -> None:
         """Write changes for as long as somebody watches."""
@@ -61,16 +77,19 @@ class Show:
         while True:
             await self._write_all(1, _LIVE_PAUSE_SECONDS)
 
-    async def _first_change(self) -> Change:
+    async def _first_change(self) -> None:
         """The one that starts the function cold: the others wait for it, or their times would say little."""
         self.tell(f"{len(self.crowd.present)} dashboards are connected; the first change starts the function cold")
         await self._write_all(1, 0)
         await self._settled()
-        return self.ledger.writes[0].change
+
+    def _finished_change(self) -> Change:
+        """One whose item nothing follows: an update would bring a deleted one back, as a stump."""
+        return next(write.change for write in self.ledger.writes if "incident_id" not in write.change.item)
 
     async def _write_all(self, count: int, pause: float) -> None:
         for change in islice(self.feed, count):
-            self.ledger.wrote(change, self.crowd.present, time.perf_counter())
+            self.ledger.wrote(change, self.crowd.audience(change.tenant), time.perf_counter())
             await self.tables.write(change)
             await asyncio.sleep(pause)
 
@@ -81,6 +100,20 @@ class Show:
             return self.ledger.complete
 
         return await _until(complete)
+
+    async def _has_outstayed(self, visitor: Dashboard) -> list[str]:
+        """Whether a visitor is disconnected, whose token has ended."""
+        if await visitor.is_closed(_PATIENCE_SECONDS):
+            self.tell(f"The {_VISITOR}'s token ended after {_VISIT_SECONDS} s: it got nothing, and was disconnected")
+            return []
+        await visitor.leave()
+        return [f"the {_VISITOR} was not disconnected when its token ended"]
+
+    def _tell_shares(self) -> None:
+        """Say who got whose."""
+        counts = Counter(write.change.tenant for write in self.ledger.writes)
+        shares = ", ".join(f"{counts[tenant]} changes were {tenant}'s" for tenant in TENANTS)
+        self.tell(f"{shares}: each went to the dashboards of that tenant and of {EVERY_TENANT}, to no other")
 
     async def _lose_two(self) -> list[str]:
         *_, dead, leaving = self.crowd.present

@@ -1,4 +1,4 @@
-"""Did every client get every message, once and in order? Pure.
+"""Did every client get every message that it may have, once and in order, and no other? Pure.
 
 A complaint is one sentence about one client; no complaints is a pass.
 """

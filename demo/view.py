@@ -105,7 +105,8 @@ def in_one_sentence(view: View) -> str:
     """What a round that went well comes to."""
     ledger, times = view.ledger, latencies_in_words(view.ledger)
     return (
-        f"Every message reached every dashboard, once and in order: {len(ledger.writes)} changes, "
+        f"Every message reached every dashboard of its tenant, once and in order, and no other: "
+        f"{len(ledger.writes)} changes, "
         f"{len(ledger.received)} dashboards, {ledger.deliveries:,} deliveries, posts: {posts_in_words(view.posts)}; "
         f"write to client p50 {times['p50']}, p95 {times['p95']}"
     )

@@ -144,6 +144,33 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
         r"async-relay backfill --table connections --shards 8 --rate 500",
         _relay("backfill", "--table", "{table}", "--shards", "8", "--rate", "500"),
     ),
+    (
+        r"async-relay disconnect --principal '.*' --dry-run",
+        _relay(
+            *(
+                "disconnect",
+                "--table",
+                "{table}",
+                "--endpoint",
+                "http://localhost:9/prod",
+                "--principal",
+                "auth0|5f7c8ec7",
+            ),
+            "--dry-run",
+        ),
+    ),
+    (
+        r"async-relay disconnect --principal( .*)?",
+        InTest("tests/cli/test_disconnect.py", "test_a_principal_is_logged_out_everywhere_and_nobody_else"),
+    ),
+    (
+        r"async-relay disconnect --anonymous",
+        InTest("tests/cli/test_disconnect.py", "test_who_came_without_a_token_is_logged_out"),
+    ),
+    (
+        r"async-relay disconnect( --everybody)?",
+        InTest("tests/cli/test_disconnect.py", "test_everybody_is_logged_out"),
+    ),
     (r"async-relay plan", _relay("plan", "--clients", "1k")),
     (
         r"async-relay plan --clients 100k --messages-per-second 0\.01",

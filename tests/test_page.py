@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,14 +25,17 @@ URL = "wss://abc.example:8443/prod"
 Step = Mapping[str, Any]
 
 
-def play(*steps: Step, chance: float = 1.0, shown: int = 1_000) -> list[dict[str, Any]]:
-    """The page after each of the last ``shown`` steps; ``chance`` is what every random number is."""
+def play(*steps: Step, chance: float = 1.0, shown: int = 1_000, refused: Sequence[int] = ()) -> list[dict[str, Any]]:
+    """The page after each of the last ``shown`` steps.
+
+    ``chance`` is what every random number is, ``refused`` which of its fetches of the config fail.
+    """
     node = program("node")
     if node is None:
         pytest.skip("the page's script needs Node.js, which neither the dev extra nor this machine has")
     done = subprocess.run(  # noqa: S603 - our own command
         [node, NODE_SERVERS / "page.mjs", page._PAGE],
-        input=json.dumps({"chance": chance, "shown": shown, "steps": steps}),
+        input=json.dumps({"chance": chance, "shown": shown, "refused": refused, "steps": steps}),
         capture_output=True,
         text=True,
         check=True,
@@ -145,8 +149,22 @@ def test_the_page_says_how_it_is_connected() -> None:
     opened, closed, waited, again = play(OPEN, CLOSE, wait(0.5), wait(0.6))
     assert opened["status"] == ["live", "Live"]
     assert closed["status"] == ["waiting", "Disconnected; next try in 1 s"]
-    assert waited["sockets"] == ["wss://api/config.json"]
-    assert (again["status"], len(again["sockets"])) == (["connecting", "Connecting"], 2)
+    assert waited["sockets"] == ["wss://api/config.json?token=1"]
+    assert again["status"] == ["connecting", "Connecting"]
+
+
+def test_the_page_comes_with_a_new_token_each_time() -> None:
+    """The one of before may have ended, which is why the connection did."""
+    *_, again = play(OPEN, CLOSE, wait(1.1))
+    assert again["sockets"] == ["wss://api/config.json?token=1", "wss://api/config.json?token=2"]
+
+
+def test_a_config_that_cannot_be_had_is_asked_for_again() -> None:
+    """As long as a connection that failed would be waited for."""
+    first, second, third = play(wait(0), wait(1.01), wait(2.01), refused=[1, 2])
+    assert first["status"] == ["waiting", "Disconnected; next try in 1 s"]
+    assert [len(state["sockets"]) for state in (first, second, third)] == [0, 0, 1]
+    assert second["status"] == ["waiting", "Disconnected; next try in 2 s"]
 
 
 def tries(*steps: Step, chance: float = 1.0) -> list[int]:
@@ -183,7 +201,8 @@ def get(address: str) -> tuple[int, Any, str]:
 
 def test_the_page_and_its_config_are_all_that_is_served() -> None:
     """Whole, never kept, with a policy that lets the page talk to the API alone."""
-    with page.served(URL, 0) as address:
+    tokens = map("token-{}".format, count())
+    with page.served(URL, lambda: next(tokens), 0) as address:
         status, headers, html = get(f"{address}/?from=a-bookmark")
         assert (status, html) == (200, page._PAGE.read_text(encoding="utf-8"))
         assert headers["Content-Type"] == "text/html; charset=utf-8"
@@ -192,7 +211,8 @@ def test_the_page_and_its_config_are_all_that_is_served() -> None:
         assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
         status, headers, config = get(f"{address}/config.json")
         assert (status, headers["Content-Type"]) == (200, "application/json")
-        assert json.loads(config) == {"url": f"{URL}?clientId={page.CLIENT_ID}"}
+        assert json.loads(config) == {"url": f"{URL}?clientId={page.CLIENT_ID}&access_token=token-0"}
+        assert get(f"{address}/config.json")[2].endswith('&access_token=token-1"}')
         assert [get(f"{address}{path}")[0] for path in ("/page.py", "/index.html", "/../page.py")] == [404] * 3
 
 
@@ -208,9 +228,9 @@ def test_a_port_that_is_taken_is_an_error_only_where_it_was_named(monkeypatch: p
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setattr(page, "_PREFERRED_PORT", port)
-        with page.served(URL, None) as address:
+        with page.served(URL, str, None) as address:
             assert urlsplit(address).port != port
-        with pytest.raises(DemoError, match=f"at port {port}"), page.served(URL, port):
+        with pytest.raises(DemoError, match=f"at port {port}"), page.served(URL, str, port):
             pass
 
 

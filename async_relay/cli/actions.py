@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from async_relay.wire.formatter import Formatter
 
@@ -59,7 +56,8 @@ def redrive_selected(found: Found, target: SendQueue, formatter: Formatter, *, d
         screen.say(f"Would send {len(resends)} of {number}; {tally.staying} would stay.")
         found.note_what_waits()
         return Tally()
-    _confirm(f"Send {len(resends)} of {number}{_with_the_rest(found)} to {target.url}?", len(resends), yes=yes)
+    question = f"Send {len(resends)} of {number}{_with_the_rest(found)} to {target.url}?"
+    screen.confirm(question, len(resends), yes=yes)
     following: Found | None = found
     try:
         while following is not None:
@@ -87,7 +85,7 @@ def discard_selected(found: Found, save: Path | None, *, dry_run: bool, yes: boo
         found.note_what_waits()
         return Tally()
     counts = screen.tally(found.selected)
-    _confirm(f"Delete {len(selected)} for good{_with_the_rest(found)}{counts}?", len(selected), yes=yes)
+    screen.confirm(f"Delete {len(selected)} for good{_with_the_rest(found)}{counts}?", len(selected), yes=yes)
     tally, mode = Tally(), "x"
     following: Found | None = found
     try:
@@ -138,18 +136,6 @@ def _sent(resends: Mapping[str, Resend], message_id: str) -> str:
     return f"sent {resends[message_id].summary}"
 
 
-def _confirm(question: str, number: int, *, yes: bool) -> None:
-    if yes or not number:
-        return
-    try:
-        agreed = typer.confirm(question, err=True)
-    except typer.Abort:
-        screen.complain("")
-        agreed = False
-    if not agreed:
-        raise CommandError("not confirmed, so nothing was done (where nobody can answer, use --yes)")
-
-
 def _move(queue: DeadLetterQueue, target: SendQueue, resends: dict[str, Resend], message_id: str) -> None:
     """Send first, delete after: an end in between repeats a job, and never loses one."""
     queue.keep(message_id)
@@ -181,7 +167,7 @@ def _act(
         tally.interrupted = True
         found.queue.stop()
 
-    with _progress(title, len(ids)) as advance, on_ending(interrupted):
+    with screen.progress(title, len(ids)) as advance, on_ending(interrupted):
         for message_id, error in found.queue.each(ids, act):
             tally.left -= 1
             tally.done += error is None
@@ -190,19 +176,6 @@ def _act(
             screen.say(f"{found.short(message_id)}  {f'failed: {error}' if error else words(message_id)}")
             if tally.failed >= _FAILURES_BEFORE_STOP and not tally.done:
                 found.queue.stop()
-
-
-@contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Yield a function that advances a bar on stderr; it does nothing where stderr is no terminal."""
-    console = screen.stderr()
-    if not console.is_terminal:
-        yield lambda: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Results move above the bar, but must still reach a stdout that is no terminal.
-    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as progress:
-        yield partial(progress.advance, progress.add_task(title, total=total))
 
 
 def _save(path: Path, dead_letters: Sequence[ParsedDeadLetter], mode: str) -> None:

@@ -10,31 +10,25 @@ Rules
 
 from __future__ import annotations
 
-import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import botocore.session
 import typer
-from botocore.config import Config
-from botocore.exceptions import ClientError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from async_relay.wire.jobs import shard_of
 
-from . import screen
-from .aws_errors import aws_errors
+from . import screen, tables
 from .failure import USAGE, CommandError
+from .pacing import Pacer
+from .tables import KEY
 
 #: Parts of the table that are scanned side by side, each by a thread with a connection of its own; --rate bounds the
 #: writes of all of them together.
 _SEGMENTS = 8
-_KEY = "connectionId"
 
 
 @screen.report_errors
@@ -64,7 +58,7 @@ def backfill(
         raise CommandError("no table: give --table or CONNECTIONS_TABLE", USAGE)
     if shards is None:
         raise CommandError("no number of shards: give --shards or FANOUT_SHARDS", USAGE)
-    rows = Rows(_connect(table), table.strip(), shards, _Pacer(rate), write=not dry_run)
+    rows = Rows(tables.connect(table, connections=_SEGMENTS), table.strip(), shards, Pacer(rate), write=not dry_run)
     total = rows.check()
     try:
         _run(rows, total)
@@ -74,30 +68,13 @@ def backfill(
 
 
 @dataclass(slots=True)
-class _Pacer:
-    """Spreads turns evenly over every second, for all threads together."""
-
-    rate: float
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _next: float = 0.0
-
-    def wait(self) -> None:
-        """Until it is the caller's turn."""
-        with self._lock:
-            now = time.monotonic()
-            turn = max(now, self._next)
-            self._next = turn + 1 / self.rate
-        time.sleep(turn - now)
-
-
-@dataclass(slots=True)
 class Rows:
     """The rows of a connections table, and what was found and done."""
 
     client: Any
     table: str
     shards: int
-    pacer: _Pacer
+    pacer: Pacer
     write: bool
     read: int = 0
     lacking: int = 0
@@ -109,30 +86,24 @@ class Rows:
 
     def check(self) -> int:
         """About how many rows there are; raises ``CommandError`` where it is no connections table."""
-        with _dynamodb_errors(self.table):
-            description = self.client.describe_table(TableName=self.table)["Table"]
-        keys = [key["AttributeName"] for key in description["KeySchema"]]
-        if keys != [_KEY]:
-            raise CommandError(f"{self.table} is not a connections table: its key is {', '.join(keys)}, not {_KEY}")
-        count: int = description.get("ItemCount", 0)
-        return count
+        return tables.check(self.client, self.table)
 
     def fill(self, segment: int, advance: Callable[[int], None]) -> None:
         """Read one segment of the table and write what it lacks."""
         after: dict[str, Any] = {}
         while not self.stopped.is_set():
-            with _dynamodb_errors(self.table):
+            with tables.errors(self.table):
                 page = self.client.scan(
                     TableName=self.table,
                     ConsistentRead=True,
                     Segment=segment,
                     TotalSegments=_SEGMENTS,
-                    ProjectionExpression=f"{_KEY}, #shard",
+                    ProjectionExpression=f"{KEY}, #shard",
                     ExpressionAttributeNames={"#shard": "shard"},
                     **after,
                 )
             for item in page["Items"]:
-                self._fill_row(item[_KEY]["S"], item.get("shard"))
+                self._fill_row(item[KEY]["S"], item.get("shard"))
             advance(len(page["Items"]))
             if "LastEvaluatedKey" not in page:
                 return
@@ -153,13 +124,13 @@ class Rows:
 
     def _update(self, connection_id: str, shard: dict[str, str]) -> bool:
         """Whether the row was still there."""
-        with _dynamodb_errors(self.table):
+        with tables.errors(self.table):
             try:
                 self.client.update_item(
                     TableName=self.table,
-                    Key={_KEY: {"S": connection_id}},
+                    Key={KEY: {"S": connection_id}},
                     UpdateExpression="SET #shard = :shard",
-                    ConditionExpression=f"attribute_exists({_KEY})",
+                    ConditionExpression=f"attribute_exists({KEY})",
                     ExpressionAttributeNames={"#shard": "shard"},
                     ExpressionAttributeValues={":shard": shard},
                 )
@@ -200,42 +171,3 @@ def _meaning(rows: Rows, *, dry_run: bool) -> str:
         "writes shard too, CONNECTIONS_INDEX_SWEEP=off reads the index instead of the table; a row written without "
         "shard after that is never served."
     )
-
-
-def _connect(table: str) -> Any:
-    with aws_errors(f"the table {table}"):
-        session = botocore.session.Session()
-        region = os.environ.get("AWS_REGION") or session.get_config_variable("region")
-        config = Config(
-            retries={"mode": "standard", "total_max_attempts": 8},
-            connect_timeout=5,
-            read_timeout=20,
-            max_pool_connections=_SEGMENTS,
-        )
-        return session.create_client("dynamodb", region_name=region, config=config)
-
-
-#: Error codes of DynamoDB; what is the same for every service is in ``aws_errors``.
-_CODES = {
-    "ResourceNotFoundException": "there is no table {table}: check the name, the account and the region",
-    "AccessDeniedException": "the credentials may not use {table}: allow dynamodb:{operation} on it",
-    "ProvisionedThroughputExceededException": "{table} is too busy: run the command again with a lower --rate",
-    "ThrottlingException": "{table} is too busy: run the command again with a lower --rate",
-    "RequestLimitExceeded": "{table} is too busy: run the command again with a lower --rate",
-    "ValidationException": "{table} refused {operation}: {message}",
-}
-
-
-@contextmanager
-def _dynamodb_errors(table: str) -> Iterator[None]:
-    """Raise botocore's errors as a ``CommandError`` about this table."""
-    with aws_errors(f"the table {table}"):
-        try:
-            yield
-        except ClientError as error:
-            details = error.response.get("Error", {})
-            sentence = _CODES.get(details.get("Code", ""))
-            if sentence is None:
-                raise
-            message = details.get("Message", "")
-            raise CommandError(sentence.format(table=table, operation=error.operation_name, message=message)) from None

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from async_relay.wire.formatter import Formatter, load_formatter
+from async_relay.wire.formatter import Formatter, load_formatter, with_tenant
 from async_relay.wire.incidents import format_item
 
 from . import screen
@@ -37,6 +37,12 @@ QueueUrl = Annotated[
 FormatterName = Annotated[
     str | None,
     typer.Option("--formatter", envvar="MESSAGE_FORMATTER", metavar="MODULE:FUNCTION", help="The relay's own, if any."),
+]
+TenantAttribute = Annotated[
+    str | None,
+    typer.Option(
+        "--tenant-attribute", envvar="TENANT_ATTRIBUTE", metavar="NAME", help="The relay's own, if tenants are on."
+    ),
 ]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids, or how they begin.")]
 Reasons = Annotated[list[str] | None, typer.Option("--reason", help="Only this reason; may be repeated.")]
@@ -89,9 +95,10 @@ def show(
     *,
     queue_url: QueueUrl = None,
     formatter: FormatterName = None,
+    tenant_attribute: TenantAttribute = None,
 ) -> None:
     """Show whole dead letters, payloads and all, and leave them in the queue."""
-    url, format_record = _dead_letter_url(queue_url), _formatter(formatter)
+    url, format_record = _dead_letter_url(queue_url), _formatter(formatter, tenant_attribute)
     with reading(connect(url), url, Selection(ids=check_ids(ids))) as found:
         found.queue.release()
         for dead_letter in found.selected:
@@ -109,6 +116,7 @@ def redrive_dead_letters(
     queue_url: QueueUrl = None,
     to: Annotated[str | None, typer.Option("--to", help=_TO)] = None,
     formatter: FormatterName = None,
+    tenant_attribute: TenantAttribute = None,
     reason: Reasons = None,
     event_id: EventId = None,
     client: Client = None,
@@ -124,7 +132,7 @@ def redrive_dead_letters(
     """Send dead letters back to the queue they are retried from, and delete each once it is sent."""
     selection = _selection(ids, reason, event_id, client, incident, since, until, older_than, limit)
     _check_explicit(selection, everything)
-    url, format_record = _dead_letter_url(queue_url), _formatter(formatter)
+    url, format_record = _dead_letter_url(queue_url), _formatter(formatter, tenant_attribute)
     target_url = _target_url(to, fifo=is_fifo(url))
     if url == target_url:
         raise CommandError(f"--to is the dead-letter queue itself, {url}: name the retry queue", USAGE)
@@ -216,10 +224,10 @@ def _target_url(given: str | None, *, fifo: bool) -> str:
     return url
 
 
-def _formatter(name: str | None) -> Formatter:
-    if not name:
-        return format_item
+def _formatter(name: str | None, tenant_attribute: str | None) -> Formatter:
+    """The relay's formatter: what it makes of a record bears the tenant of the record's item, as it did before."""
     try:
-        return load_formatter(name)
+        formatter = load_formatter(name) if name else format_item
     except ValueError as expected:
         raise CommandError(f"--formatter or MESSAGE_FORMATTER is {name!r}; it must be {expected}", USAGE) from None
+    return with_tenant(formatter, (tenant_attribute or "").strip() or None)

@@ -11,12 +11,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -84,6 +86,32 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """One line on stderr."""
     print(safe(text), file=sys.stderr)
+
+
+def confirm(question: str, number: int, *, yes: bool) -> None:
+    """Ask before ``number`` things are done, unless ``yes``; raises ``CommandError`` without an agreement."""
+    if yes or not number:
+        return
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort:
+        complain("")
+        agreed = False
+    if not agreed:
+        raise CommandError("not confirmed, so nothing was done (where nobody can answer, use --yes)")
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """Yield a function that advances a bar on stderr; it does nothing where stderr is no terminal."""
+    console = stderr()
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Results move above the bar, but must still reach a stdout that is no terminal.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        yield partial(bar.advance, bar.add_task(title, total=total))
 
 
 def print_table(dead_letters: Sequence[ParsedDeadLetter], size: int, total: int, where: str) -> None:

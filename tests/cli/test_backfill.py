@@ -12,8 +12,9 @@ import pytest
 from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
-from async_relay.cli import backfill
+from async_relay.cli import backfill, tables
 from async_relay.cli.app import app
+from async_relay.cli.pacing import Pacer
 from async_relay.wire.jobs import shard_of
 
 _NUMBERS = itertools.count()
@@ -136,15 +137,15 @@ def test_pages_are_followed(dynamodb: Any, table: str, monkeypatch: pytest.Monke
     for at in range(30):
         _put(dynamodb, table, f"c{at}=")
     monkeypatch.setattr(backfill, "_SEGMENTS", 2)
-    connect = backfill._connect
+    connect = tables.connect
 
-    def short_pages(name: str) -> Any:
-        client = connect(name)
+    def short_pages(name: str, *, connections: int) -> Any:
+        client = connect(name, connections=connections)
         scan = client.scan
         client.scan = lambda **options: scan(**options, Limit=4)
         return client
 
-    monkeypatch.setattr(backfill, "_connect", short_pages)
+    monkeypatch.setattr(tables, "connect", short_pages)
     assert "30 rows read: 30 without shard" in _run("--table", table, "--shards", "8").output
 
 
@@ -187,10 +188,10 @@ def test_an_error_stops_all_and_says_what_was_done(dynamodb: Any, table: str, mo
     """A refused write ends the command with its sentence, after the summary."""
     for at in range(20):
         _put(dynamodb, table, f"c{at}=")
-    connect = backfill._connect
+    connect = tables.connect
 
-    def refusing(name: str) -> Any:
-        client = connect(name)
+    def refusing(name: str, *, connections: int) -> Any:
+        client = connect(name, connections=connections)
         details = {"Error": {"Code": "AccessDeniedException", "Message": "no"}}
 
         def update_item(**_options: Any) -> None:
@@ -199,7 +200,7 @@ def test_an_error_stops_all_and_says_what_was_done(dynamodb: Any, table: str, mo
         client.update_item = update_item
         return client
 
-    monkeypatch.setattr(backfill, "_connect", refusing)
+    monkeypatch.setattr(tables, "connect", refusing)
     result = _run("--table", table, "--shards", "8")
     assert result.exit_code == 1
     assert "0 written" in result.output
@@ -209,7 +210,7 @@ def test_an_error_stops_all_and_says_what_was_done(dynamodb: Any, table: str, mo
 
 def test_the_pace_is_kept() -> None:
     """So many turns take at least their time, whoever takes them."""
-    pacer = backfill._Pacer(200.0)
+    pacer = Pacer(200.0)
     began = time.monotonic()
     for _ in range(21):
         pacer.wait()

@@ -10,6 +10,7 @@ import pytest
 
 from async_relay.cli import backfill
 from async_relay.cli.failure import CommandError
+from async_relay.cli.pacing import Pacer
 from async_relay.wire.jobs import shard_of
 
 
@@ -52,7 +53,7 @@ def row(name: str, shard: int | None = None) -> dict[str, Any]:
 
 
 def rows_of(table: Table, *, write: bool = True, rate: float = 1e6) -> backfill.Rows:
-    return backfill.Rows(table, "connections", 8, backfill._Pacer(rate), write=write)
+    return backfill.Rows(table, "connections", 8, Pacer(rate), write=write)
 
 
 def test_the_table_is_read_consistently_segment_by_segment() -> None:
@@ -115,7 +116,7 @@ def test_an_error_stops_all_segments_and_is_told() -> None:
 
 def test_threads_share_the_rate() -> None:
     """Five threads at once, a hundred turns a second: twenty-five turns take a quarter of a second."""
-    pacer = backfill._Pacer(100.0)
+    pacer = Pacer(100.0)
     began = time.monotonic()
 
     def wait() -> None:

@@ -24,7 +24,7 @@ from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
 from async_relay import cli
-from async_relay.cli import actions, aws_errors, queues, reading, screen
+from async_relay.cli import aws_errors, queues, reading, screen
 from async_relay.cli.app import app
 from async_relay.cli.failure import CommandError
 from async_relay.cli.parsing import Form, ParsedDeadLetter, parse_dead_letter, parse_json
@@ -618,6 +618,35 @@ class TestRedriveCommand:
         (body,) = shop.bodies(shop.retry)
         assert [message.payload for message in Job.decode(body).messages] == [{"own": "ev6"}]
 
+    @pytest.mark.parametrize(
+        ("arguments", "variable", "tenant"),
+        [
+            ((), None, None),
+            ((), " owner ", "acme"),
+            (("--tenant-attribute", "owner"), None, "acme"),
+            (("--tenant-attribute", "owner"), "team", "acme"),
+            (("--tenant-attribute", "nothing"), None, None),
+            (("--tenant-attribute", ""), None, None),
+        ],
+    )
+    def test_a_redriven_record_keeps_its_tenant(
+        self,
+        shop: Shop,
+        arguments: tuple[str, ...],
+        variable: str | None,
+        tenant: str | None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It bears that attribute of its item, as the relay's own messages do; without one it is for ``*`` alone."""
+        if variable is not None:
+            monkeypatch.setenv("TENANT_ATTRIBUTE", variable)
+        shop.put(DeadLetter("undecodable", "", record(9, owner={"S": "acme"}, tenant={"S": "evil"}), NOW).encode())
+        assert run("redrive", "--all", "--yes", *arguments).code == 0
+        (body,) = shop.bodies(shop.retry)
+        (message,) = Job.decode(body).messages
+        assert message.payload.get("tenant") == tenant
+        assert message.payload["incident_id"] == "i-9"
+
     def test_all(self, shop: Shop) -> None:
         """What can be delivered is in the retry queue, the rest stays and makes the exit code 1."""
         shop.put(*ALL)
@@ -714,7 +743,7 @@ class TestRedriveCommand:
                 shop.sqs.delete_message(QueueUrl=shop.dead, ReceiptHandle=handle)
 
         monkeypatch.setattr(queues, "_received", noted)
-        monkeypatch.setattr(actions, "_confirm", think)
+        monkeypatch.setattr(screen, "confirm", think)
         answer = run("redrive", "--all")
         assert answer.code == 1
         assert answer.out.count("failed: it was held too long and is no longer ours") == 2

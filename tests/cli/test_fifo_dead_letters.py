@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 from deployment import new_queue
 from typer.testing import CliRunner
 
-from async_relay.cli import actions, dead_letters, queues, screen
+from async_relay.cli import dead_letters, queues, screen
 from async_relay.cli.app import app
 from async_relay.cli.failure import CommandError
 from async_relay.wire.jobs import Client, Job, Shard
@@ -507,7 +507,7 @@ def test_a_file_that_came_while_the_operator_thought_is_kept(
     """It is not written over, and nothing is deleted."""
     memory.put(1, 0)
     path = tmp_path / "letters.jsonl"
-    monkeypatch.setattr(actions, "_confirm", lambda *_, **__: path.write_text("precious"))
+    monkeypatch.setattr(screen, "confirm", lambda *_, **__: path.write_text("precious"))
     assert run("discard", "--all", "--save", str(path)).code == 1
     assert (path.read_text(), memory.left(1)) == ("precious", [0])
 

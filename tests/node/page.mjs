@@ -3,7 +3,7 @@
 //     node page.mjs page.html < steps.json > states.json
 //
 // A step is {"receive": …}, {"open": true}, {"close": true} or {"wait": seconds}; a state is the page after it, of the
-// last ``shown`` steps.
+// last ``shown`` steps. ``refused`` are the fetches of the page's config that fail, the first being 1.
 import { readFileSync } from "node:fs";
 import vm from "node:vm";
 
@@ -68,12 +68,17 @@ class WebSocket {
   }
 }
 
-const { chance, shown, steps } = JSON.parse(readFileSync(0, "utf8"));
+const { chance, shown, refused, steps } = JSON.parse(readFileSync(0, "utf8"));
 const html = readFileSync(process.argv[2], "utf8");
 const script = /<script>(.*?)<\/script>/s.exec(html)[1];
 const machine = { document, WebSocket, setTimeout, clearTimeout };
 machine.Date = { now: () => now };
-machine.fetch = async (path) => ({ json: async () => ({ url: `wss://api/${path}` }) });
+let configs = 0;
+machine.fetch = async (path) => {
+  configs += 1;
+  if (refused.includes(configs)) throw new TypeError("Failed to fetch");
+  return { json: async () => ({ url: `wss://api/${path}?token=${configs}` }) };
+};
 const page = vm.createContext(machine);
 vm.runInContext(`Math.random = () => ${chance}`, page);
 vm.runInContext(script, page);
@@ -104,6 +109,7 @@ for (const [at, step] of steps.entries()) {
   } catch (thrown) {
     error = String(thrown);
   }
+  await new Promise(setImmediate);
   if (at >= steps.length - shown) states.push(state(error));
 }
 console.log(JSON.stringify(states));

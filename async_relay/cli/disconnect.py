@@ -1,0 +1,379 @@
+"""``async-relay disconnect``: close somebody's connections now, and delete their rows.
+
+Rules
+- Whose connections those are the table says, read consistently to its end. A connection that is named is closed
+  whether it has a row or not.
+- A row is deleted once API Gateway has closed its connection (204). Where closing failed the row stays, since it is
+  what finds the connection again.
+- A 410 says that there is no such connection. As long as nobody is closed it may as well say that the endpoint is
+  another API's, so those rows are deleted only after a 204; and never within the first seconds of a connection, whose
+  handshake may not be over.
+- It closes connections, not the door: nothing here makes a token worthless.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple
+
+import botocore.session
+import typer
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from async_relay.errors import SettingsError
+from async_relay.settings import Settings
+from async_relay.wire.rows import END_OF_TIME
+
+from . import screen, tables
+from .aws_errors import aws_errors
+from .failure import FAILED, USAGE, CommandError
+from .pacing import Pacer
+from .queues import on_ending
+from .tables import KEY
+
+#: Closings side by side; --rate bounds them all together.
+_THREADS = 8
+#: Stop after this many failures and no success: one cause, such as a missing permission, then fails them all.
+_FAILURES_BEFORE_STOP = 10
+#: A connection this young may answer 410 because its handshake is not over.
+_HANDSHAKE_MS = 10_000
+_GONE = 410
+_READ = (KEY, "principal", "createdAt", "expiresAt")
+_HOST_REGION = re.compile(r"https://[a-z0-9]+\.execute-api(?:-fips)?\.([a-z]{2}(?:-[a-z]+)+-\d+)\.")
+
+
+@screen.report_errors
+def disconnect(
+    *,
+    table: Annotated[
+        str | None, typer.Option("--table", envvar="CONNECTIONS_TABLE", metavar="NAME", help="Connections table.")
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", envvar="WS_ENDPOINT", metavar="URL", help="Where the functions post: https://…"),
+    ] = None,
+    principal: Annotated[
+        str | None, typer.Option("--principal", metavar="P", help="Whoever's token had this subject.")
+    ] = None,
+    connection: Annotated[
+        list[str] | None, typer.Option("--connection", metavar="ID", help="This connection; may be repeated.")
+    ] = None,
+    anonymous: Annotated[bool, typer.Option("--anonymous", help="Whoever came without a token.")] = False,
+    everybody: Annotated[bool, typer.Option("--everybody", help="Every connection in the table.")] = False,
+    rate: Annotated[
+        int, typer.Option("--rate", metavar="N", min=1, max=10_000, help="Connections closed per second, at most.")
+    ] = 500,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Close somebody's connections now. A token that is still good lets them in again: disable it first."""
+    whom = _whom(principal, connection or [], anonymous=anonymous, everybody=everybody)
+    table, endpoint = _checked(table, endpoint)
+    rows = tables.connect(table, connections=_THREADS)
+    tables.check(rows, table)
+    found = list(_find(rows, table, whom))
+    _say_what_it_means(whom, found)
+    if not found:
+        return
+    if dry_run:
+        for each in found:
+            screen.say(f"{each.connection_id}  would be closed{each.description}")
+        screen.say(f"Would close {_connections(len(found))}.")
+        return
+    screen.confirm(f"Close {_connections(len(found))}?", len(found), yes=yes)
+    closing = Closing(rows, table, _connect(endpoint), endpoint, Pacer(rate))
+    try:
+        closing.close(found)
+    finally:
+        screen.say(closing.summary(len(found)))
+    closing.check(len(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Whom:
+    """Whose connections are meant: a principal's, these, those without one, or (nothing of it) everybody's."""
+
+    principal: str | None = None
+    connections: tuple[str, ...] = ()
+    anonymous: bool = False
+
+    def filter(self) -> dict[str, Any]:
+        """What a Scan needs to find them."""
+        if self.anonymous:
+            return {"FilterExpression": "attribute_not_exists(#principal)"}
+        if self.principal is None:
+            return {}
+        return {
+            "FilterExpression": "#principal = :principal",
+            "ExpressionAttributeValues": {":principal": {"S": self.principal}},
+        }
+
+
+class Found(NamedTuple):
+    """A connection to close; the times are None where its row has none."""
+
+    connection_id: str
+    created_at: int | None = None
+    expires_at: int | None = None
+
+    @property
+    def description(self) -> str:
+        """What its row says of it, for a list."""
+        since = f", connected {screen.clock(self.created_at)}" if self.created_at is not None else ""
+        return since + (f", token until {screen.clock(self.expires_at * 1_000)}" if self.expires_at is not None else "")
+
+    def is_young(self) -> bool:
+        """Whether its handshake may not be over."""
+        return self.created_at is not None and time.time() * 1_000 - self.created_at < _HANDSHAKE_MS
+
+
+class Outcome(NamedTuple):
+    """What became of one connection; ``problem`` says what could not be done."""
+
+    closed: bool = False
+    gone: bool = False
+    problem: str = ""
+
+
+def _whom(principal: str | None, connections: Sequence[str], *, anonymous: bool, everybody: bool) -> Whom:
+    ways = (principal is not None) + bool(connections) + anonymous + everybody
+    if ways == 0:
+        raise CommandError("nobody is chosen: give --principal, --connection, --anonymous or --everybody", USAGE)
+    if ways > 1:
+        raise CommandError(
+            "--principal, --connection, --anonymous and --everybody exclude each other: give one of them", USAGE
+        )
+    if principal == "" or "" in connections:
+        raise CommandError(f"{'--principal' if principal == '' else '--connection'} is empty: name one", USAGE)
+    return Whom(principal, tuple(dict.fromkeys(connections)), anonymous)
+
+
+def _checked(table: str | None, endpoint: str | None) -> tuple[str, str]:
+    """Both as the functions' settings would have them; raises ``CommandError``."""
+    if not table or not table.strip():
+        raise CommandError("no table: give --table or CONNECTIONS_TABLE", USAGE)
+    if not endpoint or not endpoint.strip():
+        raise CommandError("no endpoint: give --endpoint or WS_ENDPOINT", USAGE)
+    try:
+        settings = Settings.from_env({"WS_ENDPOINT": endpoint, "CONNECTIONS_TABLE": table})
+    except SettingsError as error:
+        option = "--endpoint" if str(error).startswith("WS_ENDPOINT") else "--table"
+        raise CommandError(f"{option} or {error}", USAGE) from None
+    return settings.connections_table, settings.ws_endpoint
+
+
+def _find(client: Any, table: str, whom: Whom) -> Iterator[Found]:
+    """The connections that are meant, once each; those named that have no row too."""
+    if whom.connections:
+        for connection_id in whom.connections:
+            with tables.errors(table):
+                answer = client.get_item(TableName=table, Key={KEY: {"S": connection_id}}, ConsistentRead=True)
+            yield _found({**answer.get("Item", {}), KEY: {"S": connection_id}})
+        return
+    after: dict[str, Any] = {}
+    while True:
+        with tables.errors(table):
+            page = client.scan(
+                TableName=table,
+                ConsistentRead=True,
+                ProjectionExpression=", ".join(f"#{name}" for name in _READ),
+                ExpressionAttributeNames={f"#{name}": name for name in _READ},
+                **whom.filter(),
+                **after,
+            )
+        yield from map(_found, page["Items"])
+        if "LastEvaluatedKey" not in page:
+            return
+        after = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+
+
+def _found(item: dict[str, Any]) -> Found:
+    expires_at = _whole(item.get("expiresAt"))
+    return Found(
+        item[KEY]["S"], _whole(item.get("createdAt")), None if expires_at is None else min(expires_at, END_OF_TIME)
+    )
+
+
+def _whole(attribute: Any) -> int | None:
+    """The whole number that a clock can show; None for anything else, which another function may have written."""
+    text = (attribute or {}).get("N", "")
+    return int(text) if re.fullmatch("[0-9]{1,14}", text) else None
+
+
+def _say_what_it_means(whom: Whom, found: Sequence[Found]) -> None:
+    """Who is found, and whether closing keeps them out."""
+    if not found:
+        screen.say("Nobody who is meant is connected.")
+        return
+    if whom.anonymous:
+        screen.say(
+            "Nothing in the table says who they are: unless AuthMode has changed since, they come back as they came."
+        )
+        return
+    screen.say(
+        "A token that is still good lets them in again: first disable whoever it is at the issuer, so that they get no "
+        "new one."
+    )
+    last = max((each.expires_at or 0 for each in found), default=0)
+    if last > time.time():
+        screen.say(
+            f"Those they came with are good until {screen.clock(last * 1_000)} at the latest: run this again then."
+        )
+
+
+def _connections(number: int) -> str:
+    return f"{number:,} connection{'' if number == 1 else 's'}"
+
+
+@dataclass(slots=True)
+class Closing:
+    """Closes connections and deletes their rows, and counts what came of it."""
+
+    rows: Any
+    table: str
+    gateway: Any
+    endpoint: str
+    pacer: Pacer
+    closed: int = 0
+    failed: int = 0
+    left: int = 0
+    gone: list[str] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    interrupted: bool = False
+
+    def close(self, found: Sequence[Found]) -> None:
+        """Close all of them, several at a time; Ctrl-C, or failures and nothing else, leave the rest alone."""
+        self.left = len(found)
+        with (
+            ThreadPoolExecutor(_THREADS) as pool,
+            screen.progress("Closing", len(found)) as advance,
+            on_ending(self._interrupt),
+        ):
+            tries = {pool.submit(self._try, each): each.connection_id for each in found}
+            for done in as_completed(tries):
+                self._note(tries[done], done.result())
+                advance()
+            for connection_id in self.gone if self.closed else ():
+                self._forget(connection_id)
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
+        self.stopped.set()
+
+    def _try(self, each: Found) -> Outcome | None:
+        """Close one and delete its row; None where it was not tried."""
+        if self.stopped.is_set():
+            return None
+        self.pacer.wait()
+        try:
+            status = self._delete(each.connection_id)
+        except CommandError as error:
+            return Outcome(problem=str(error))
+        if status != _GONE:
+            return self._closed(each.connection_id)
+        if each.is_young():
+            return Outcome(problem="it may not be connected yet: run the command again in ten seconds")
+        return Outcome(gone=True)
+
+    def _closed(self, connection_id: str) -> Outcome:
+        try:
+            self._forget(connection_id)
+        except CommandError as error:
+            return Outcome(closed=True, problem=f"closed, but its row is still there: {error}")
+        return Outcome(closed=True)
+
+    def _delete(self, connection_id: str) -> int:
+        """The status: 204, or 410; raises ``CommandError``."""
+        with aws_errors(self.endpoint):
+            try:
+                answer = self.gateway.delete_connection(ConnectionId=connection_id)
+            except ClientError as error:
+                answer = error.response
+                status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+                if status == _GONE:
+                    return _GONE
+                sentence = _SENTENCES.get(status)
+                if sentence is None or answer.get("Error", {}).get("Code") in _SIGNATURE:
+                    raise
+                raise CommandError(sentence.format(endpoint=self.endpoint)) from None
+        status = answer["ResponseMetadata"]["HTTPStatusCode"]
+        return int(status)
+
+    def _forget(self, connection_id: str) -> None:
+        """Delete a row; one that is not there counts as deleted."""
+        with tables.errors(self.table):
+            self.rows.delete_item(TableName=self.table, Key={KEY: {"S": connection_id}})
+
+    def _note(self, connection_id: str, outcome: Outcome | None) -> None:
+        if outcome is None:
+            return
+        self.left -= 1
+        self.closed += outcome.closed
+        if outcome.gone:
+            self.gone.append(connection_id)
+        if outcome.problem:
+            self.failed += 1
+            screen.say(f"{connection_id}  failed: {outcome.problem}")
+        if self.failed >= _FAILURES_BEFORE_STOP and not self.closed:
+            self.stopped.set()
+
+    def summary(self, total: int) -> str:
+        """One line: how many of them were closed, and what became of the others."""
+        return (
+            f"Closed {self.closed:,} of {total:,}; {len(self.gone):,} were gone already, {self.failed:,} failed, "
+            f"{self.left:,} not tried."
+        )
+
+    def check(self, total: int) -> None:
+        """Raise what the exit code says, unless nobody is left who was meant."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        if len(self.gone) == total:
+            raise CommandError(
+                f"{self.endpoint} knows none of them, so it may be another API's: nothing was closed, and the rows are "
+                "kept. If it is the right one they have all left, and ttl takes their rows"
+            )
+        if self.failed or self.left:
+            raise typer.Exit(FAILED)
+
+
+#: What an answer of the API means to whoever sits there; what is about the signature is in ``aws_errors``.
+_SENTENCES = {
+    400: "{endpoint} knows no such id: connection ids look like L0SM9cOFvHcCIhw=",
+    403: (
+        "the credentials may not close connections, or {endpoint} is not the API and stage: allow "
+        "execute-api:ManageConnections on DELETE/@connections/*"
+    ),
+    429: "{endpoint} is too busy: run the command again with a lower --rate",
+}
+_SIGNATURE = (
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "SignatureDoesNotMatch",
+    "InvalidSignatureException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+)
+
+
+def _connect(endpoint: str) -> Any:
+    with aws_errors(endpoint):
+        session = botocore.session.Session()
+        match = _HOST_REGION.match(endpoint)
+        region = match[1] if match else os.environ.get("AWS_REGION") or session.get_config_variable("region")
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": 4},
+            connect_timeout=5,
+            read_timeout=10,
+            max_pool_connections=_THREADS,
+        )
+        return session.create_client(
+            "apigatewaymanagementapi", region_name=region, endpoint_url=endpoint, config=config
+        )
