@@ -13,6 +13,7 @@ import pytest
 from cloudformation import Stack, template
 
 from async_relay.aws.dynamodb import DynamoStore
+from async_relay.wire.rows import Row
 
 STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/Incident/stream/2026-01-01T00:00:00.000"
 EXISTING = {"IncidentStreamArn": STREAM, "ConnectionsTableName": "WebSocketConnections", "WebSocketApiId": "kote8jrryb"}
@@ -368,11 +369,11 @@ async def test_rows_die_by_the_attribute_that_the_store_writes() -> None:
     """The code and the template name the same one."""
     written: list[Any] = []
 
-    async def note(_action: str, requests: Sequence[Any]) -> None:
+    async def note(_done: str, _operation: str, requests: Sequence[Any]) -> None:
         written.extend(requests)
 
-    store: Any = SimpleNamespace(_table="connections", _index=None, _write=note)
-    await DynamoStore.put(store, "a=", "client", created_at=1, ttl=4_711)
+    store: Any = SimpleNamespace(_table="connections", _index=None, _each=note)
+    await DynamoStore.put(store, Row("a=", "client", created_at=1, ttl=4_711))
     [dies_by] = [name for name, value in written[0]["Item"].items() if value == {"N": "4711"}]
     table = Stack().properties("ConnectionsTable")
     assert table["TimeToLiveSpecification"] == {"AttributeName": dies_by, "Enabled": True}
