@@ -853,6 +853,8 @@ def test_the_authorizer(parameters: dict[str, str], function: str) -> None:
         "AuthorizerType": "REQUEST",
         "AuthorizerUri": f"arn:aws:apigateway:eu-west-1:lambda:path/2015-03-31/functions/{function}/invocations",
     }
+    local = Stack(**parameters, LocalEndpoint="http://127.0.0.1:4566").properties("WebSocketAuthorizer")
+    assert local["IdentitySource"] == []  # left out, it would be a header there
     permission = stack.properties("AuthorizePermission")
     assert permission["FunctionName"] == function.removesuffix(".Arn")
     api = "arn:aws:execute-api:eu-west-1:123456789012:WebSocketApi"

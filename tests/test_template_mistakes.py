@@ -171,7 +171,9 @@ def test_the_door_is_as_it_was_said_to_be(parameters: dict[str, str]) -> None:
             assert ("AuthorizerId" in route) == (mode == "jwt")
             assert stack.outputs["Door"].startswith("OPEN") == (mode == "none")
     for authorizer in stack.of("ApiGatewayV2::Authorizer").values():
-        assert not {"IdentitySource", "AuthorizerResultTtlInSeconds", "AuthorizerCredentialsArn"} & authorizer.keys()
+        assert not {"AuthorizerResultTtlInSeconds", "AuthorizerCredentialsArn"} & authorizer.keys()
+        assert not authorizer.get("IdentitySource")
+        assert ("IdentitySource" in authorizer) == ("LocalEndpoint" in parameters)
     for function in stack.functions().values():
         mode = "jwt" if parameters.get("AuthMode") == "jwt" else "none"
         assert function["Environment"]["AUTH_MODE"] == mode  # whoever forgets it serves as if the door were open
