@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import signal
@@ -10,17 +11,26 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import jwt
 import pytest
 
 from async_relay.wire.incidents import format_item
 from demo import page
 from demo.__main__ import main
+from demo.clients import Dashboard
+from demo.deployment import TEMPLATE, door
+from demo.door import address, bad_tokens
 from demo.errors import DemoError
-from demo.feed import Change, Clock, Marker, changes
+from demo.feed import EVERY_TENANT, TENANT, TENANTS, Change, Clock, Marker, changes
 from demo.installation import last_error
+from demo.issuer import AUDIENCE, TENANTS_CLAIM, Issuer, issuing
 from demo.ledger import Delivery, Ledger, percentile
 from demo.verdict import complaints, faults
 
@@ -67,6 +77,88 @@ def test_the_clock_never_says_the_same_twice() -> None:
     times = [clock() for _ in range(1000)]
     assert times == sorted(set(times))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", times[0])
+
+
+def test_an_incident_and_what_is_done_about_it_are_one_tenants() -> None:
+    """By the resource that both name; and each tenant has some."""
+    tenants = defaultdict(set)
+    for change in feed(3, 400):
+        item = change.item
+        tenants[item.get("target") or item.get("arn") or item.get("resource") or item["sg"]].add(change.tenant)
+    assert all(len(found) == 1 for found in tenants.values())
+    assert set.union(*tenants.values()) == set(TENANTS)
+
+
+def test_a_dashboard_may_have_its_own_tenants_changes_or_all() -> None:
+    found = {
+        tenant: [Dashboard.may_have(SimpleNamespace(tenant=tenant), each) for each in TENANTS]  # type: ignore[arg-type]
+        for tenant in (*TENANTS, EVERY_TENANT, "another")
+    }
+    assert found == {
+        TENANTS[0]: [True, False],
+        TENANTS[1]: [False, True],
+        EVERY_TENANT: [True, True],
+        "another": [False, False],
+    }
+
+
+def verified(issuer: Issuer, token: str) -> dict[str, Any]:
+    """The claims of a token, checked as any API would: by what the issuer serves."""
+    discovery = requested(f"{issuer.url}/.well-known/openid-configuration")
+    assert discovery["issuer"] == issuer.url
+    (key,) = requested(discovery["jwks_uri"])["keys"]
+    assert "d" not in key
+    claims: dict[str, Any] = jwt.decode(
+        token, jwt.PyJWK(key), algorithms=["ES256"], audience=AUDIENCE, issuer=issuer.url
+    )
+    return claims
+
+
+def requested(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own server
+        return json.load(answer)
+
+
+def test_a_token_is_good_by_what_the_issuer_serves() -> None:
+    """It names who has it, until when, and for which tenants."""
+    with issuing() as issuer:
+        claims = verified(issuer, issuer.token("dashboard-01", ["acme"]))
+        assert (claims["sub"], claims[TENANTS_CLAIM]) == ("dashboard-01", ["acme"])
+        assert 3_500 < claims["exp"] - time.time() <= 3_600
+        assert requested_status(f"{issuer.url}/") == 404
+
+
+def requested_status(url: str) -> int:
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        requested(url)
+    with refusal.value:
+        return refusal.value.code
+
+
+def test_what_strangers_bring_is_no_good_token() -> None:
+    """None at all, one that has ended, and one that another key signed."""
+    with issuing() as issuer:
+        without, *others = bad_tokens(issuer).values()
+        assert without is None
+        assert others
+        for token in others:
+            assert token is not None
+            with pytest.raises(jwt.InvalidTokenError):
+                verified(issuer, token)
+
+
+def test_a_client_brings_its_token_in_the_query() -> None:
+    """The local AWS loses the subprotocol; who has no token brings none."""
+    assert address("ws://x/prod", "a", "t.t.t") == "ws://x/prod?clientId=a&access_token=t.t.t"
+    assert address("ws://x/prod", "a", None) == "ws://x/prod?clientId=a"
+
+
+def test_the_stacks_door_is_closed_by_parameters_that_it_has() -> None:
+    """Its tenants are the feed's attribute and the token's claim."""
+    parameters = door(Issuer("http://127.0.0.1:1"))
+    assert parameters["AuthMode"] == "jwt"
+    assert (parameters["TenantAttribute"], parameters["TenantClaim"]) == (TENANT, TENANTS_CLAIM)
+    assert all(re.search(rf"^  {name}:", TEMPLATE.read_text(), re.MULTILINE) for name in parameters)
 
 
 def deliveries(*numbers: int) -> list[Delivery]:
@@ -240,7 +332,10 @@ def test_one_round_on_the_deployed_template_reaches_everybody(mode: str, tmp_pat
     round_ = start(tmp_path, "--once", "--clients", "12", "--capture", str(picture), *options)
     output, _ = round_.communicate()
     assert round_.returncode == 0, output
-    assert "Every message reached every dashboard, once and in order: 49 changes, 12 dashboards, 540" in output
+    assert "reached every dashboard of its tenant, once and in order, and no other: 49 changes, 12 dashboards" in output
+    assert len(re.findall(r"^A client (?:without a|with a) token.* was refused \(\d+\)$", output, re.MULTILINE)) == 3
+    assert "The visitor's token ended after 5 s: it got nothing, and was disconnected" in output
+    assert "23 changes were acme's, 26 changes were umbrella's" in output
     assert "1 x 410" in output
     assert "The connections table has 10 rows" in output
     assert bool(re.search(r"Invocations: .*\bfanout [1-9]", output)) == (mode == "fanout")
