@@ -38,6 +38,7 @@ _BUILT_IN: Formatter = format_item
 #: make them too.
 _ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _AUTHORIZER = re.compile(r"arn:[\w-]+:lambda:[\w-]+:\d{12}:function:[A-Za-z0-9_-]+(:[A-Za-z0-9$_-]+)?", re.ASCII)
+_PORTS = {"http": 80, "https": 443}
 # DynamoDB's longest attribute name in a projection is 255 characters; a claim's name is often a URL.
 _LONGEST_NAME = 255
 
@@ -229,9 +230,9 @@ def _algorithm(text: str) -> str:
 
 
 def _origin(text: str) -> str:
-    # What a browser sends, letter by letter (RFC 6454, section 6.2).
+    # What a browser sends: in small letters, and without a port that is the scheme's (RFC 6454, section 6.2).
     url = parts(text)
-    if url is None or text != f"{url.scheme}://{url.netloc}":
+    if url is None or text != f"{url.scheme}://{url.netloc}".lower() or url.port == _PORTS[url.scheme]:
         raise ValueError
     return text
 

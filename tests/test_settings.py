@@ -223,7 +223,16 @@ BAD = [
     *refused("AUTH_ALGORITHMS", SOME_ALGORITHMS, "none", "HS256", "RS256,HS256", "rs256", "RS256,"),
     *refused("AUTH_SCOPE", "one scope, without spaces or quotes", "a b", 'a"b', "a\\b", "é"),
     *refused(
-        "AUTH_ORIGINS", SOME_ORIGINS, "*", "https://a.example/", "https://*.example", "a.example", "null", "https://a,"
+        "AUTH_ORIGINS",
+        SOME_ORIGINS,
+        "*",
+        "https://A.example",
+        "https://a.example:443",
+        "https://a.example/",
+        "https://*.example",
+        "a.example",
+        "null",
+        "https://a,",
     ),
     *refused("AUTH_QUERY_TOKEN", "on or off", "yes", "true"),
     *refused("AUTHORIZER_ARN", "the ARN of a Lambda function", "tickets", f"{AUTHORIZER}:", "arn:aws:iam::1:role/x"),

@@ -51,6 +51,6 @@ class Issuer:
             raise KeysUnavailable(f"{where} does not name the issuer that AUTH_ISSUER names, {self.url}")
         found = document.get("jwks_uri")
         # Some issuers have a query there (Azure AD B2C: ?p=policy).
-        if not isinstance(found, str) or not is_private(found.partition("?")[0]):
+        if not isinstance(found, str) or not found.isprintable() or not is_private(found.partition("?")[0]):
             raise KeysUnavailable(f"{where} names no https:// URL of keys")
         return found
