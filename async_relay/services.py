@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from .aws import Aws, DynamoStore, SqsQueue
-from .delivery.protocols import ConnectionStore, Queue, Transport
+from .aws import Aws, DynamoFeed, DynamoStore, SqsQueue
+from .delivery.protocols import ConnectionStore, Feed, Queue, Transport
 from .http.descriptors import sockets_at_most
 from .http.direct import DirectTransport
 from .settings import Settings
@@ -30,6 +30,9 @@ class Services(Protocol):
 
     async def transport(self) -> Transport:
         """Open the transport that posts to the clients."""
+
+    async def feed(self) -> Feed | None:
+        """Open the feed; None where there is none."""
 
     def queue(self, url: str) -> Queue:
         """The queue with this URL; nothing is opened before the first ``send``."""
@@ -82,6 +85,11 @@ class AwsServices:
             return transport
         tls = await self.aws.tls(settings.ws_endpoint)
         return DirectTransport(settings.ws_endpoint, credentials=self.aws.credentials, tls=tls, **bounds)
+
+    async def feed(self) -> Feed | None:
+        """Make the feed in the table that ``FEED_TABLE`` names."""
+        table = self._settings.feed_table
+        return None if table is None else DynamoFeed(self.aws.service("dynamodb"), table, self._settings.feed_hours)
 
     def queue(self, url: str) -> Queue:
         """The SQS queue with this URL."""

@@ -66,6 +66,9 @@ class Settings:
     message_formatter: Formatter = _BUILT_IN
     transport: str = "direct"
     incident_table: str | None = None
+    incident_index: str | None = None
+    feed_table: str | None = None
+    feed_hours: float = 24.0
     ttl_hours: float = 24.0
     auth_mode: str = "none"
     auth_issuer: str = ""
@@ -109,6 +112,8 @@ class Settings:
             read(name, _url, "")
         variables.needed("FANOUT_QUEUE_URL", "FANOUT_MODE", "fanout", "auto")
         variables.needed("CONNECTIONS_INDEX", "CONNECTIONS_INDEX_SWEEP", "off")
+        if variables.text("INCIDENT_INDEX") and not variables.text("INCIDENT_TABLE"):
+            raise SettingsError("INCIDENT_INDEX is set, which needs INCIDENT_TABLE to be set too")
         _check_door(variables)
         return cls(
             ws_endpoint=required("WS_ENDPOINT", _endpoint, _ENDPOINT),
@@ -130,6 +135,9 @@ class Settings:
             message_formatter=read("MESSAGE_FORMATTER", load_formatter, _BUILT_IN),
             transport=read("TRANSPORT", _one_of("direct", "sdk"), "direct"),
             incident_table=read("INCIDENT_TABLE", _table, None),
+            incident_index=read("INCIDENT_INDEX", _index, None),
+            feed_table=read("FEED_TABLE", _table, None),
+            feed_hours=read("FEED_HOURS", _number(0.5, 8_760), 24.0),
             ttl_hours=read("TTL_HOURS", _number(0.01, 8_760), 24.0),
             auth_mode=read("AUTH_MODE", _one_of("none", "jwt"), "none"),
             auth_issuer=read("AUTH_ISSUER", _issuer, ""),

@@ -5,6 +5,7 @@
     sdk              aioboto3's session and clients
     session          decides whether our own sockets or the SDK serve a call
     dynamodb         the connections table
+    feed             what was published
     sqs              the queues
     management_api   the transport that posts through the SDK
 
@@ -19,7 +20,8 @@ Rules
 """
 
 from .dynamodb import DynamoStore
+from .feed import DynamoFeed
 from .session import Aws
 from .sqs import SqsQueue
 
-__all__ = ["Aws", "DynamoStore", "SqsQueue"]
+__all__ = ["Aws", "DynamoFeed", "DynamoStore", "SqsQueue"]

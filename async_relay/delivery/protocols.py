@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import PostError
+from ..wire.feed import FeedEntry, FeedPage
 from ..wire.jobs import Client, Cursor, Shard
 from ..wire.messages import Message
 from ..wire.rows import Row
@@ -83,6 +84,22 @@ class ConnectionStore(Protocol):
 
     async def delete(self, connection_ids: Sequence[str]) -> None:
         """Delete rows, each named once; one that is not there counts as deleted."""
+
+
+class Feed(Protocol):
+    """What was published. Every method raises ``StoreUnavailable``.
+
+    Reads are consistent: an entry whose ``append`` has ended before the call is found.
+    """
+
+    async def append(self, entries: Sequence[FeedEntry]) -> None:
+        """Write entries, all or, where it raises, any number of them."""
+
+    async def read(self, after: str, before: str, *, newest_first: bool = False) -> FeedPage:
+        """Some entries with positions between these two (neither of them included), of all buckets, merged.
+
+        Nothing between two entries of a page is left out: its last one is where the next page starts.
+        """
 
 
 class Entry(NamedTuple):

@@ -14,7 +14,7 @@ from copy import copy
 from hashlib import blake2b
 from typing import Any, NamedTuple, Self
 
-from ..delivery.protocols import ConnectionStore, Entry, Page, Queue, Transport
+from ..delivery.protocols import ConnectionStore, Entry, Feed, Page, Queue, Transport
 from ..errors import (
     ConditionFailed,
     Disconnected,
@@ -25,6 +25,7 @@ from ..errors import (
     Unreachable,
     post_error,
 )
+from ..wire.feed import BUCKETS, FeedEntry, FeedPage, merged
 from ..wire.jobs import Client, Cursor, Shard, ShardKind, is_in_partition, shard_of
 from ..wire.messages import Message
 from ..wire.rows import Row, client_of
@@ -315,6 +316,52 @@ def _place(key: str | int) -> int:
     return key if isinstance(key, int) else int.from_bytes(blake2b(key.encode(), digest_size=8).digest())
 
 
+class MemoryFeed:
+    """A feed as unfriendly as DynamoDB's: entries are there when their writing ends, which takes its time.
+
+    ``throttles`` is asked before every call; True makes it fail, an append after some of its entries are written.
+    ``down`` makes all fail. ``page_size`` is how many entries of one bucket a page reads at most.
+    """
+
+    def __init__(
+        self, *, page_size: int = 10, delay: float = 0.0, throttles: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.entries: dict[tuple[str, str], FeedEntry] = {}
+        self.page_size = page_size
+        self.delay = delay
+        self.throttles = throttles
+        self.down = False
+        self.reads = 0
+
+    def __repr__(self) -> str:
+        """A sentence for tests."""
+        return f"<{len(self.entries)} entries, {self.reads} reads>"
+
+    async def append(self, entries: Sequence[FeedEntry]) -> None:
+        """Write entries, one after the other."""
+        fails = self.down or self.throttles()
+        for each in entries[: len(entries) // 2] if fails else entries:
+            await asyncio.sleep(self.delay / len(entries))
+            self.entries[each.bucket, each.position] = each
+        if fails:
+            raise StoreUnavailable("the feed does not answer")
+
+    async def read(self, after: str, before: str, *, newest_first: bool = False) -> FeedPage:
+        """Some entries between two positions."""
+        await asyncio.sleep(self.delay)
+        if self.down or self.throttles():
+            raise StoreUnavailable("the feed does not answer")
+        self.reads += 1
+        pages = []
+        for bucket in BUCKETS:
+            found = [
+                each for (name, position), each in self.entries.items() if name == bucket and after < position < before
+            ]
+            found.sort(key=lambda each: each.position, reverse=newest_first)
+            pages.append((found[: self.page_size], len(found) > self.page_size))
+        return merged(pages, newest_first=newest_first)
+
+
 class MemoryQueue:
     """A queue that keeps what it is sent; ``refuses`` says which entries it does not take."""
 
@@ -354,6 +401,7 @@ class MemoryServices:
         self.rows = rows or MemoryStore()
         self.posts = posts or MemoryTransport()
         self.queues: dict[str, MemoryQueue] = defaultdict(MemoryQueue)
+        self.published = MemoryFeed()
 
     def __repr__(self) -> str:
         """A sentence for tests."""
@@ -366,6 +414,10 @@ class MemoryServices:
     async def transport(self) -> Transport:
         """The transport."""
         return self.posts
+
+    async def feed(self) -> Feed:
+        """The feed."""
+        return self.published
 
     def queue(self, url: str) -> Queue:
         """The queue with this URL, always the same."""

@@ -1,0 +1,131 @@
+"""The feed: what was published, in the order of publishing, so that a client that was away finds it. Pure.
+
+    bucket    S  the partition: one of a few, since DynamoDB writes one with 1 MB a second at most
+    position  S  the sort key: when its messages were published
+    messages  S  their payloads, a JSON list
+    ttl       N  s
+
+Rules
+- A position is 14 characters: the time in ms and the number of the entry in its batch, in base 36, and three more that
+  keep entries of the same ms apart. As text, positions sort as time goes.
+- All messages of an entry have its position, in their payload too: clients send it back to say what they have.
+- A batch that comes again is published again, at a new position: who reads the feed drops repeats by ``event_id``.
+- What was read of the feed may lack an entry for as long as its writing takes (``SETTLED_SECONDS``).
+
+Source: DynamoDB Developer Guide, "Burst and adaptive capacity", for the 1 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from random import Random
+from typing import Any, NamedTuple
+
+from .messages import Message, compact_json
+
+#: Partitions that are written side by side: 4 MB of messages a second are some 6,000.
+BUCKETS = ("0", "1", "2", "3")
+#: After so many seconds an entry is in the feed or never will be: its relay has given its batch back to the stream.
+SETTLED_SECONDS = 10.0
+# Bytes of one entry: DynamoDB takes 400 KB, and an answer to a client 128 KB with its own words around it.
+_ENTRY_BYTES = 60_000
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+# Characters of a position: nine of base 36 hold ms until the year 5188.
+_TIME, _NUMBER, _APART = 9, 2, 3
+_POSITION = re.compile(rf"[0-9a-z]{{{_TIME + _NUMBER + _APART}}}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEntry:
+    """Messages that were published together: their payloads, in order."""
+
+    bucket: str
+    position: str
+    payloads: tuple[dict[str, Any], ...]
+
+    def encode(self) -> str:
+        """The attribute ``messages``."""
+        return compact_json(self.payloads).decode()
+
+    @classmethod
+    def decode(cls, bucket: str, position: str, messages: str) -> FeedEntry:
+        """The entry of an item; raises ``ValueError`` where it is none of ours."""
+        payloads = json.loads(messages)
+        if not is_position(position) or not isinstance(payloads, list):
+            raise ValueError("not an entry of the feed")
+        return cls(bucket, position, tuple(each for each in payloads if isinstance(each, dict)))
+
+
+def is_position(text: Any) -> bool:
+    """Whether a client could have this position from us."""
+    return isinstance(text, str) and _POSITION.fullmatch(text) is not None
+
+
+def position_at(ms: int, number: int = 0, apart: str = "") -> str:
+    """The position of entry ``number`` of a batch published at ``ms``; without more, the first there could be."""
+    return _in_base_36(max(0, ms), _TIME) + _in_base_36(number, _NUMBER) + apart.ljust(_APART, "0")
+
+
+def ms_of(position: str) -> int:
+    """When what is at this position was published."""
+    return int(position[:_TIME], 36)
+
+
+def _in_base_36(number: int, digits: int) -> str:
+    text = ""
+    for _ in range(digits):
+        number, digit = divmod(number, 36)
+        text = _DIGITS[digit] + text
+    return text
+
+
+def publish(messages: Sequence[Message], ms: int, random: Random) -> tuple[tuple[Message, ...], list[FeedEntry]]:
+    """The messages with their positions as of ``ms``, in place of any of their own, and the entries that hold them."""
+    apart = "".join(random.choices(_DIGITS, k=_APART))
+    published: list[Message] = []
+    entries: list[FeedEntry] = []
+    for number, run in enumerate(_runs(messages)):
+        position = position_at(ms, number, apart)
+        payloads = tuple({**message.payload, "position": position} for message in run)
+        published += [
+            replace(Message.encode(payload), kind=message.kind, event_id=message.event_id, sequence=message.sequence)
+            for message, payload in zip(run, payloads, strict=True)
+        ]
+        entries.append(FeedEntry(random.choice(BUCKETS), position, payloads))
+    return tuple(published), entries
+
+
+def _runs(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """Consecutive messages, as many as fit one entry and at least one."""
+    start, size = 0, 0
+    for at, message in enumerate(messages):
+        # The position is in each of them too.
+        need = len(message.body) + 30
+        if at > start and size + need > _ENTRY_BYTES:
+            yield messages[start:at]
+            start, size = at, 0
+        size += need
+    if messages:
+        yield messages[start:]
+
+
+class FeedPage(NamedTuple):
+    """Entries of the feed in the order asked for, and whether there are more behind them."""
+
+    entries: Sequence[FeedEntry]
+    more: bool
+
+
+def merged(pages: Iterable[tuple[Sequence[FeedEntry], bool]], *, newest_first: bool) -> FeedPage:
+    """One page of a page of each bucket, and of whether that bucket has more: as far as all of them were read."""
+    pages = tuple(pages)
+    entries = sorted((each for found, _ in pages for each in found), key=attrgetter("position"), reverse=newest_first)
+    ends = [found[-1].position for found, more in pages if more and found]
+    if ends:
+        end = max(ends) if newest_first else min(ends)
+        entries = [each for each in entries if (each.position >= end if newest_first else each.position <= end)]
+    return FeedPage(entries, bool(ends))
