@@ -29,7 +29,8 @@ from .delivery.broadcaster import Broadcaster, Limits
 from .delivery.evidence import Evidence
 from .delivery.outbox import Queues
 from .delivery.pacing import Pacing
-from .delivery.protocols import ConnectionStore, Queue, Transport
+from .delivery.protocols import ConnectionStore, Feed, Queue, Transport
+from .delivery.publishing import Publisher
 from .delivery.rate import Rate
 from .delivery.relay import EmitMetrics, Failures, Relay
 from .delivery.settlement import RequeuePolicy
@@ -203,11 +204,12 @@ class Sandbox:
         if self._relay is None:
             store = await self._open_store()
             transport = await self._open_transport()
+            feed = await self._services.feed() if self._settings.feed_table is not None else None
             self._rate = Rate(self._settings.max_posts_per_second)
-            self._relay = self._new_relay(transport, store, self._rate)
+            self._relay = self._new_relay(transport, store, feed, self._rate)
         return self._relay
 
-    def _new_relay(self, transport: Transport, store: ConnectionStore, rate: Rate) -> Relay:
+    def _new_relay(self, transport: Transport, store: ConnectionStore, feed: Feed | None, rate: Rate) -> Relay:
         settings = self._settings
         queues = Queues(
             retry=self._queue(settings.retry_queue_url),
@@ -228,6 +230,7 @@ class Sandbox:
             formatter=settings.formatter,
             emit_metrics=self._emit_metrics,
             pacing=self._pacing,
+            publisher=Publisher(feed, self._wall_clock, Random()) if feed is not None else None,
         )
 
     def _queue(self, url: str | None) -> Queue | None:

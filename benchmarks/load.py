@@ -35,7 +35,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from async_relay.delivery.protocols import ConnectionStore, Entry, Queue, Transport
+from async_relay.delivery.protocols import ConnectionStore, Entry, Feed, Queue, Transport
 from async_relay.sandbox import Sandbox, new_event_loop
 from async_relay.services import AwsServices
 from async_relay.settings import Settings
@@ -119,6 +119,10 @@ class WatchedServices:
     async def transport(self) -> Transport:
         """The world's transport, where it has one of its own, watched."""
         return WatchedTransport(self._world.transport or await self._aws.transport(), self._watch)
+
+    async def feed(self) -> Feed | None:
+        """The feed, where the settings name one."""
+        return await self._aws.feed()
 
     def queue(self, url: str) -> Queue:
         """The queue in this process that stands for this URL."""

@@ -2,8 +2,9 @@
 
 Rules
 - Entries are put one by one, side by side: BatchWriteItem may leave some undone, and a put is there or is not.
+- A put that finds its place taken fails: entries of two relays may have the same position, and neither may be lost.
 - A page is a Query of each bucket, consistent and side by side.
-- A caller gets a value or ``StoreUnavailable``; an entry nobody can read is left out, and logged.
+- A caller gets a value or ``StoreUnavailable``. Of an entry nobody can read the place remains, and the log says so.
 
 ``bucket``, ``position`` and ``ttl`` are reserved words (DynamoDB Developer Guide, "Reserved words").
 """
@@ -46,20 +47,38 @@ class DynamoFeed:
             "messages": {"S": entry.encode()},
             "ttl": {"N": str(ttl)},
         }
-        return {"TableName": self._table, "Item": item}
+        return {
+            "TableName": self._table,
+            "Item": item,
+            "ConditionExpression": "attribute_not_exists(#bucket)",
+            "ExpressionAttributeNames": {"#bucket": "bucket"},
+        }
 
     async def read(self, after: str, before: str, *, newest_first: bool = False) -> FeedPage:
         """Query every bucket between the two positions."""
+        if after >= before:
+            return FeedPage((), more=False)
         requests = [self._query(bucket, after, before, newest_first=newest_first) for bucket in BUCKETS]
         answers = await self._each("read", "Query", requests)
         try:
-            pages = [
-                ([_entry(item) for item in answer["Items"]], bool(answer.get("LastEvaluatedKey"))) for answer in answers
-            ]
-            return merged(pages, newest_first=newest_first)
+            return merged(map(self._page, answers), newest_first=newest_first)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             _log.exception("the table %s was answered for in an unexpected way", self._table)
             raise StoreUnavailable(f"the feed {self._table} cannot be read: {type(error).__name__}") from error
+
+    def _page(self, answer: Any) -> tuple[list[FeedEntry], bool]:
+        entries, more = [self._entry(item) for item in answer["Items"]], bool(answer.get("LastEvaluatedKey"))
+        if more and not entries:
+            raise ValueError("a page without entries is not the last")
+        return entries, more
+
+    def _entry(self, item: Any) -> FeedEntry:
+        bucket, position = item["bucket"]["S"], item["position"]["S"]
+        try:
+            return FeedEntry.decode(bucket, position, item["messages"]["S"])
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            _log.error("the entry %s of bucket %s in %s cannot be read", position, bucket, self._table)
+            return FeedEntry(bucket, position, ())
 
     def _query(self, bucket: str, after: str, before: str, *, newest_first: bool) -> dict[str, Any]:
         return {
@@ -86,7 +105,3 @@ class DynamoFeed:
             if isinstance(answer, Exception):
                 raise StoreUnavailable(f"the feed {self._table} cannot be {done}: {answer}") from answer
         return answers
-
-
-def _entry(item: Any) -> FeedEntry:
-    return FeedEntry.decode(item["bucket"]["S"], item["position"]["S"], item["messages"]["S"])

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from ..errors import UnreadableJob
 from ..wire.incidents import latest
 from ..wire.jobs import DeadLetter, Job, Shard
-from ..wire.messages import MAX_POST_BYTES
+from ..wire.messages import MAX_POST_BYTES, Message
 from ..wire.streams import Record
 
 _log = logging.getLogger("async_relay")
@@ -52,12 +52,15 @@ class Received(NamedTuple):
 Groups = dict[str, deque[Received]]
 
 
-def delivery_of(records: Sequence[Record], *, coalesce: bool) -> Delivery | None:
-    """The messages of a batch for everybody, or None where it has none that can be posted."""
+def delivery_of(records: Sequence[Record], *, coalesce: bool, added: int = 0) -> Delivery | None:
+    """The messages of a batch for everybody, or None where it has none that can be posted.
+
+    ``added``: how many bytes each of them is going to grow by before it is posted.
+    """
     found = [
         (item, record.message)
         for item, record in enumerate(records)
-        if record.message is not None and not record.message.oversized
+        if record.message is not None and not _oversized(record.message, added)
     ]
     if coalesce:
         found = [found[position] for position in latest([message for _, message in found])]
@@ -67,15 +70,19 @@ def delivery_of(records: Sequence[Record], *, coalesce: bool) -> Delivery | None
     return Delivery(Job(messages, shard=Shard()), items)
 
 
-def dead_letters_of(records: Sequence[Record], now: int) -> Iterator[tuple[int, DeadLetter]]:
-    """A dead letter for each record that can never be posted to anybody."""
+def _oversized(message: Message, added: int) -> bool:
+    return len(message.body) + added > MAX_POST_BYTES
+
+
+def dead_letters_of(records: Sequence[Record], now: int, *, added: int = 0) -> Iterator[tuple[int, DeadLetter]]:
+    """A dead letter for each record that can never be posted to anybody; ``added`` as for ``delivery_of``."""
     for item, record in enumerate(records):
         if record.problem is not None:
             reason, detail = "undecodable", record.problem
             _log.error("record %s cannot be decoded: %s", record.event_id, detail)
-        elif record.message and record.message.oversized:
+        elif record.message and _oversized(record.message, added):
             reason = "too_large"
-            detail = f"the message has {len(record.message.body):,} bytes; API Gateway takes {MAX_POST_BYTES:,}"
+            detail = f"the message has {len(record.message.body) + added:,} bytes; API Gateway takes {MAX_POST_BYTES:,}"
             _log.error("record %s is not posted: %s", record.event_id, detail)
         else:
             continue

@@ -1,14 +1,16 @@
 """One invocation from start to end: from the event Lambda hands in to the answer it gets back.
 
-    stream records ──► messages ──┐
-                                  ├─► broadcast ──► settle ──► queues, batchItemFailures
-    queue messages ──► jobs ──────┘
+    stream records ──► messages ──► feed ──┐
+                                           ├─► broadcast ──► settle ──► queues, batchItemFailures
+    queue messages ──► jobs ───────────────┘
 
 Rules
 - Records are settled or handed back, each by itself: a bad one never takes a good one with it.
 - An item goes back to its stream or queue if a queue does not take what is left of it. Nothing is dropped.
 - Records go back to the stream after a wait, since nothing else may slow down its retries. Jobs go
   back at once: their queue hides them until the visibility timeout is over.
+- Where there is a feed, a batch is published first (``publishing``), and goes back if it cannot be: nobody gets
+  what others could not find. Jobs have been published: their messages pass as they are.
 - A table that stops answering is the trouble of the jobs that read it: the others are settled.
 - FIFO jobs of one group are served in order, those of one shard in one read; the first that fails
   goes back with all behind it.
@@ -24,6 +26,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..errors import StoreUnavailable
 from ..wire.formatter import Formatter
 from ..wire.incidents import format_item
 from ..wire.jobs import Shard, ShardKind
@@ -33,6 +36,7 @@ from .deliveries import Delivery, Groups, Received, dead_letters_of, delivery_of
 from .fanout import ClientThreshold, Fanout
 from .outbox import Outbox, Outgoing, PendingSend, Queues
 from .pacing import Pacing
+from .publishing import Publisher
 from .report import Outcome, Report
 from .settlement import RequeuePolicy, settle
 
@@ -43,6 +47,7 @@ EmitMetrics = Callable[[Mapping[str, float]], None]
 
 # Seconds: with less time left a read of the table and its posts would only be begun in vain.
 _LEAST_TIME = 0.5
+_NO_FIGURES: Mapping[str, float] = {}
 
 
 class Resting(NamedTuple):
@@ -70,11 +75,12 @@ class Relay:
         formatter: Formatter = format_item,
         emit_metrics: EmitMetrics = lambda _figures: None,
         pacing: Pacing | None = None,
+        publisher: Publisher | None = None,
     ) -> None:
         """The fan-out makes ``shards`` of ``shard_kind``, from ``auto_clients`` clients on (None: always).
 
         ``coalesce`` leaves only the newest state of each incident of a batch; ``formatter`` makes records
-        messages; ``emit_metrics`` gets the figures of each broadcast.
+        messages; ``emit_metrics`` gets the figures of each broadcast; ``publisher`` has the feed (None: there is none).
         """
         threshold = None if auto_clients is None else ClientThreshold(broadcaster.store, auto_clients)
         self._broadcaster = broadcaster
@@ -86,6 +92,8 @@ class Relay:
         self._formatter = formatter
         self._emit = emit_metrics
         self._pacing = pacing or Pacing()
+        self._publisher = publisher
+        self._added = publisher.added if publisher is not None else 0
 
     async def on_stream(self, event: Any, seconds: float) -> Failures:
         """Serve a stream event within ``seconds``; returns the SequenceNumbers of the records not settled.
@@ -105,19 +113,34 @@ class Relay:
         return failures
 
     async def _serve_records(self, records: Sequence[Record], end: float) -> Failures:
-        letters = dead_letters_of(records, self._now())
+        letters = dead_letters_of(records, self._now(), added=self._added)
         parts = [self._outbox.dead_letter(letter, frozenset({item})) for item, letter in letters]
-        delivery = delivery_of(records, coalesce=self._coalesce)
-        back: frozenset[int] = frozenset()
-        if delivery is not None and await self._fanout.wanted(end):
-            back = await self._fanout.dispatch(delivery, end, self._now())
-        elif delivery is not None:
-            parts += await self._serve([delivery], end)
+        delivery = delivery_of(records, coalesce=self._coalesce, added=self._added)
+        if delivery is not None:
+            parts.append(await self._serve_everybody(delivery, end))
         outgoing = Outgoing.joined(parts)
-        back |= outgoing.back | await self._outbox.send(outgoing.pending, end)
+        back = outgoing.back | await self._outbox.send(outgoing.pending, end)
         if back:
             _log.warning("%d of %d records handed back", len(back), len(records))
         return _failures(records[item].sequence for item in sorted(back))
+
+    async def _serve_everybody(self, delivery: Delivery, end: float) -> Outgoing:
+        """Publish a batch's messages and serve them, or have others serve them."""
+        figures: dict[str, float] = {}
+        if self._publisher is not None:
+            try:
+                delivery, figures["published"] = await self._publisher.publish(delivery, end - self._reserve(end))
+            except StoreUnavailable as error:
+                _log.error("nothing is sent, since it cannot be published: %s", error)
+                self._emit({"published": 0, "systemic": 1})
+                return Outgoing(back=frozenset(delivery.items))
+        if await self._fanout.wanted(end):
+            back = await self._fanout.dispatch(delivery, end, self._now())
+            if figures:
+                self._emit(figures)
+            return Outgoing(back=back)
+        (outgoing,) = await self._serve([delivery], end, figures)
+        return outgoing
 
     async def on_jobs(self, event: Any, seconds: float) -> Failures:
         """Serve jobs from a queue within ``seconds``; returns the messageIds of those not settled."""
@@ -178,15 +201,20 @@ class Relay:
         resting.clear()
         return back
 
-    async def _serve(self, deliveries: Sequence[Delivery], end: float) -> list[Outgoing]:
-        """Broadcast the jobs; for each, the entries to send and the items that go back."""
+    async def _serve(
+        self, deliveries: Sequence[Delivery], end: float, figures: Mapping[str, float] = _NO_FIGURES
+    ) -> list[Outgoing]:
+        """Broadcast the jobs; for each, the entries to send and the items that go back.
+
+        ``figures`` are counted with those of the broadcast.
+        """
         seconds = end - asyncio.get_running_loop().time()
         report = await self._broadcaster.broadcast(
             [each.job for each in deliveries],
-            max(0.0, seconds - min(self._outbox.reserve, seconds / 4)),
+            max(0.0, seconds - self._reserve(end)),
             retry_until_deadline=self._outbox.queues.retry is None,
         )
-        self._emit_metrics(report)
+        self._emit_metrics(report, figures)
         if report.systemic is not None:
             _log.error("nobody can be served: %s", report.systemic)
             return [Outgoing(back=frozenset(each.items)) for each in deliveries]
@@ -204,15 +232,19 @@ class Relay:
                 _log.error("a message cannot be delivered: %s, %s", each.letter.reason, each.letter.detail)
         return self._outbox.settled(settlement, delivery)
 
-    def _emit_metrics(self, report: Report) -> None:
+    def _emit_metrics(self, report: Report, more: Mapping[str, float]) -> None:
         if report.unproven:
             _log.error(
                 "%d clients answered 410 and nobody 200: their rows stay, since WS_ENDPOINT may be another API's",
                 report.unproven,
             )
-        figures = report.figures()
+        figures = {**report.figures(), **more}
         _log.debug("broadcast", extra=figures)
         self._emit(figures)
+
+    def _reserve(self, end: float) -> float:
+        """Seconds kept back for the queues."""
+        return min(self._outbox.reserve, (end - asyncio.get_running_loop().time()) / 4)
 
     def _now(self) -> int:
         return int(self._wall_clock() * 1000)

@@ -319,8 +319,10 @@ def _place(key: str | int) -> int:
 class MemoryFeed:
     """A feed as unfriendly as DynamoDB's: entries are there when their writing ends, which takes its time.
 
-    ``throttles`` is asked before every call; True makes it fail, an append after some of its entries are written.
-    ``down`` makes all fail. ``page_size`` is how many entries of one bucket a page reads at most.
+    Buckets are read one after the other, while others write, and one that was read as far as its page goes may have
+    more or not; ``page_size`` is how many entries of one bucket a page reads at most. An entry whose place is taken is
+    refused. ``throttles`` is asked before every call; True makes it fail, an append after some of its entries are
+    written. ``down`` makes all fail.
     """
 
     def __init__(
@@ -342,23 +344,25 @@ class MemoryFeed:
         fails = self.down or self.throttles()
         for each in entries[: len(entries) // 2] if fails else entries:
             await asyncio.sleep(self.delay / len(entries))
-            self.entries[each.bucket, each.position] = each
+            if self.entries.setdefault((each.bucket, each.position), each) is not each:
+                raise StoreUnavailable("the feed has another entry at this place")
         if fails:
             raise StoreUnavailable("the feed does not answer")
 
     async def read(self, after: str, before: str, *, newest_first: bool = False) -> FeedPage:
         """Some entries between two positions."""
-        await asyncio.sleep(self.delay)
         if self.down or self.throttles():
+            await asyncio.sleep(self.delay)
             raise StoreUnavailable("the feed does not answer")
         self.reads += 1
         pages = []
         for bucket in BUCKETS:
+            await asyncio.sleep(self.delay / len(BUCKETS))
             found = [
                 each for (name, position), each in self.entries.items() if name == bucket and after < position < before
             ]
             found.sort(key=lambda each: each.position, reverse=newest_first)
-            pages.append((found[: self.page_size], len(found) > self.page_size))
+            pages.append((found[: self.page_size], len(found) >= self.page_size))
         return merged(pages, newest_first=newest_first)
 
 

@@ -7,7 +7,8 @@
 
 Rules
 - A position is 14 characters: the time in ms and the number of the entry in its batch, in base 36, and three more that
-  keep entries of the same ms apart. As text, positions sort as time goes.
+  keep entries of the same ms apart. As text, positions sort as time goes. Two entries that get the same all the same
+  are not both written: the batch of the second goes back and is published again.
 - All messages of an entry have its position, in their payload too: clients send it back to say what they have.
 - A batch that comes again is published again, at a new position: who reads the feed drops repeats by ``event_id``.
 - What was read of the feed may lack an entry for as long as its writing takes (``SETTLED_SECONDS``).
@@ -37,6 +38,9 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 # Characters of a position: nine of base 36 hold ms until the year 5188.
 _TIME, _NUMBER, _APART = 9, 2, 3
 _POSITION = re.compile(rf"[0-9a-z]{{{_TIME + _NUMBER + _APART}}}", re.ASCII)
+_ENTRIES_IN_A_MS = 36**_NUMBER
+#: What a position adds to a message, in bytes.
+POSITION_BYTES = len(',"position":""') + _TIME + _NUMBER + _APART
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ def is_position(text: Any) -> bool:
 
 def position_at(ms: int, number: int = 0, apart: str = "") -> str:
     """The position of entry ``number`` of a batch published at ``ms``; without more, the first there could be."""
-    return _in_base_36(max(0, ms), _TIME) + _in_base_36(number, _NUMBER) + apart.ljust(_APART, "0")
+    later, number = divmod(number, _ENTRIES_IN_A_MS)
+    return _in_base_36(max(0, ms) + later, _TIME) + _in_base_36(number, _NUMBER) + apart.ljust(_APART, "0")
 
 
 def ms_of(position: str) -> int:
@@ -91,20 +96,22 @@ def publish(messages: Sequence[Message], ms: int, random: Random) -> tuple[tuple
     for number, run in enumerate(_runs(messages)):
         position = position_at(ms, number, apart)
         payloads = tuple({**message.payload, "position": position} for message in run)
-        published += [
-            replace(Message.encode(payload), kind=message.kind, event_id=message.event_id, sequence=message.sequence)
-            for message, payload in zip(run, payloads, strict=True)
-        ]
+        published += map(_published, run, payloads)
         entries.append(FeedEntry(random.choice(BUCKETS), position, payloads))
     return tuple(published), entries
+
+
+def _published(message: Message, payload: dict[str, Any]) -> Message:
+    """The message with another payload; it stays the message of its record."""
+    found = Message.encode(payload, event_id=message.event_id, sequence=message.sequence)
+    return replace(found, unpublished=message.digest)
 
 
 def _runs(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
     """Consecutive messages, as many as fit one entry and at least one."""
     start, size = 0, 0
     for at, message in enumerate(messages):
-        # The position is in each of them too.
-        need = len(message.body) + 30
+        need = len(message.body) + POSITION_BYTES + 1
         if at > start and size + need > _ENTRY_BYTES:
             yield messages[start:at]
             start, size = at, 0

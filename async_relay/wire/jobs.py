@@ -193,8 +193,10 @@ class Job:
         of the shard keeps a dispatch that is repeated after a deploy from being taken for the one before it.
         A formatter may leave ``event_id`` out and send the same payload again and again, so the messages alone
         do not tell such jobs apart: when the job was first made does.
+        A batch that comes again is published again, at other positions: they are no part of it.
         """
-        ids = [f"{message.digest} {message.event_id or self.first_at}" for message in self.messages]
+        contents = ((message.unpublished or message.digest, message.event_id) for message in self.messages)
+        ids = [f"{digest} {event_id or self.first_at}" for digest, event_id in contents]
         shard = self.shard or Shard()
         text = json.dumps([ids, shard.index, shard.count, shard.kind, self.cursor, self.continuation, part])
         return sha256(text.encode()).hexdigest()

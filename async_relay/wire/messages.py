@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -23,13 +23,17 @@ MAX_DEPTH = 150
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One payload, ready to post: ``body`` in UTF-8 and its SHA-256 in hex, as SigV4 wants it."""
+    """One payload, ready to post: ``body`` in UTF-8 and its SHA-256 in hex, as SigV4 wants it.
+
+    ``unpublished`` is the digest it had before it was published and given a position, empty where it was not.
+    """
 
     kind: str
     event_id: str
     sequence: str
     body: bytes
     digest: str
+    unpublished: str = field(default="", compare=False)
 
     @classmethod
     def encode(cls, payload: Mapping[str, Any], *, event_id: str = "", sequence: str = "") -> Message:
