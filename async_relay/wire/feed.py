@@ -21,7 +21,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from hashlib import sha256
 from operator import attrgetter
 from random import Random
 from typing import Any, NamedTuple
@@ -45,15 +46,22 @@ POSITION_BYTES = len(',"position":""') + _TIME + _NUMBER + _APART
 
 @dataclass(frozen=True, slots=True)
 class FeedEntry:
-    """Messages that were published together: their payloads, in order."""
+    """Messages that were published together: their payloads, in order; ``text`` is their JSON, where it was at hand."""
 
     bucket: str
     position: str
     payloads: tuple[dict[str, Any], ...]
+    text: str = field(default="", compare=False, repr=False)
 
     def encode(self) -> str:
         """The attribute ``messages``."""
-        return compact_json(self.payloads).decode()
+        return self.text or compact_json(self.payloads).decode()
+
+    @classmethod
+    def of(cls, bucket: str, position: str, messages: Iterable[Message]) -> FeedEntry:
+        """The entry of messages that have its position already."""
+        text = "[" + ",".join(message.body.decode() for message in messages) + "]"
+        return cls(bucket, position, tuple(json.loads(text)), text)
 
     @classmethod
     def decode(cls, bucket: str, position: str, messages: str) -> FeedEntry:
@@ -95,16 +103,22 @@ def publish(messages: Sequence[Message], ms: int, random: Random) -> tuple[tuple
     entries: list[FeedEntry] = []
     for number, run in enumerate(_runs(messages)):
         position = position_at(ms, number, apart)
-        payloads = tuple({**message.payload, "position": position} for message in run)
-        published += map(_published, run, payloads)
-        entries.append(FeedEntry(random.choice(BUCKETS), position, payloads))
+        placed = [_placed(message, position) for message in run]
+        published += placed
+        entries.append(FeedEntry.of(random.choice(BUCKETS), position, placed))
     return tuple(published), entries
 
 
-def _published(message: Message, payload: dict[str, Any]) -> Message:
-    """The message with another payload; it stays the message of its record."""
-    found = Message.encode(payload, event_id=message.event_id, sequence=message.sequence)
-    return replace(found, unpublished=message.digest)
+def _placed(message: Message, position: str) -> Message:
+    """The message at its position. It stays the message of its record."""
+    body = message.body
+    if b'"position"' in body or body == b"{}":
+        body = compact_json({**message.payload, "position": position})
+    else:
+        # What was encoded once is not parsed and encoded again: that would cost more than to post it.
+        body = b'%s,"position":"%s"}' % (body[:-1], position.encode())
+    digest = sha256(body).hexdigest()
+    return Message(message.kind, message.event_id, message.sequence, body, digest, unpublished=message.digest)
 
 
 def _runs(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
