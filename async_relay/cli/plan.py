@@ -93,6 +93,7 @@ def show(
         int, _whole("--groups-per-batch", 1, 10, "Shards that Lambda hands to one worker at a time.")
     ] = 1,
     index: Annotated[bool, typer.Option("--index/--no-index", help="CONNECTIONS_INDEX is set.")] = False,
+    feed: Annotated[bool, typer.Option("--feed/--no-feed", help="FEED_TABLE is set.")] = False,
     sweep: Annotated[bool, typer.Option("--sweep/--no-sweep", help="CONNECTIONS_INDEX_SWEEP.")] = True,
     simulated: Annotated[bool, typer.Option("--simulate", help="Simulate it as well.")] = False,
     seed: Annotated[int, _whole("--seed", 0, 1_000_000_000, "Seed of the simulation.")] = 1,
@@ -115,6 +116,7 @@ def show(
         stream_shards=stream_shards,
         lambda_concurrency=lambdas,
         groups_per_batch=groups,
+        feed=feed,
     )
     if setup.others >= setup.quota:
         raise CommandError(f"--others is {others:,.0f}; it must leave something of the quota of {quota:,.0f}", USAGE)

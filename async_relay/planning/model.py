@@ -17,6 +17,8 @@ from .costs import costs
 from .values import (
     CONNECT_SECONDS,
     DIRECT,
+    ENTRY_BYTES,
+    ENTRY_ROOM,
     FANOUT,
     FIFO_CALLS,
     HOP_SECONDS,
@@ -28,6 +30,7 @@ from .values import (
     PAGE_SECONDS,
     PARTITION_READS,
     POLL,
+    POSITION_ROOM,
     READ_UNIT_BYTES,
     RETRY_WORKERS,
     ROW_BYTES,
@@ -39,6 +42,7 @@ from .values import (
     TABLE_READS,
     TAIL,
     USABLE,
+    WRITE_UNIT_BYTES,
     Limit,
     Load,
     Plan,
@@ -137,6 +141,7 @@ def load(traffic: Traffic, setup: Setup, pace: Speed) -> Load:
     requests, units = reads(traffic, setup, readers)
     if setup.auto_clients is not None:
         units += min(traffic.clients, setup.auto_clients) * ROW_BYTES / READ_UNIT_BYTES / 2 / 60 / max(passes, 1 / 60)
+    entries, written = published(traffic) if setup.feed else (0.0, 0.0)
     own = INVOKE_SECONDS + page_seconds(traffic, setup, pace.mode)
     served = min(traffic.posts_per_second, pace.rate if fans_out else pace.rate * setup.stream_shards)
     return Load(
@@ -147,10 +152,23 @@ def load(traffic: Traffic, setup: Setup, pace: Speed) -> Load:
         + workers * own
         + (dispatched * (dispatch_seconds(setup) + INVOKE_SECONDS) if fans_out else 0.0),
         sqs_requests=_sqs(traffic, setup, jobs, workers) if fans_out else 0.0,
-        dynamodb_requests=passes * requests + 2 * connects,
+        dynamodb_requests=passes * requests + 2 * connects + entries,
         dynamodb_read_units=passes * units,
-        dynamodb_write_units=connects * (4 if setup.index else 2),
+        dynamodb_write_units=connects * (4 if setup.index else 2) + written,
     )
+
+
+def published(traffic: Traffic) -> tuple[float, float]:
+    """Entries of the feed and write units, per second: a burst is a batch, and its messages share entries."""
+    message = traffic.payload + POSITION_ROOM
+    together = max(1, min(traffic.burst, ENTRY_BYTES // message))
+    full, rest = divmod(traffic.burst, together)
+    units = full * _write_units(together * message) + (_write_units(rest * message) if rest else 0)
+    return traffic.bursts_per_second * (full + bool(rest)), traffic.bursts_per_second * units
+
+
+def _write_units(size: int) -> int:
+    return ceil((ENTRY_ROOM + size) / WRITE_UNIT_BYTES)
 
 
 def _passes(traffic: Traffic, setup: Setup, pace: Speed) -> float:

@@ -34,6 +34,11 @@ ROW_BYTES = 100
 INDEX_ROW_BYTES = 60
 #: A read unit is 4 KB (DynamoDB Developer Guide, "Read consistency").
 READ_UNIT_BYTES = 4096
+#: A write unit is 1 KB of an item (the same). An entry of the feed, and what it and each of its messages have besides.
+WRITE_UNIT_BYTES = 1024
+ENTRY_BYTES = 60_000
+ENTRY_ROOM = 60
+POSITION_ROOM = 29
 #: Fanning out is another queue and another function: it should save the last client this much.
 WORTH = 1.0
 #: The spread of one post's latency around its median (log-normal).
@@ -104,6 +109,7 @@ class Setup:
     stream_shards: int = 1
     lambda_concurrency: int = 1_000
     groups_per_batch: int = 1
+    feed: bool = False
 
     @property
     def allowed(self) -> float:

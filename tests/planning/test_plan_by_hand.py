@@ -102,6 +102,18 @@ def test_each_connection_is_written_deleted_and_asked_for_twice() -> None:
     assert loaded(traffic, Setup()).dynamodb_requests == pytest.approx(2 * 2, abs=0.001)
 
 
+@pytest.mark.parametrize(
+    ("burst", "payload", "entries", "units"),
+    [(1, 600, 1, 1), (1, 936, 1, 2), (10, 600, 1, 7), (100, 600, 2, 59 + 4), (3, 131_000, 3, 3 * 129)],
+)
+def test_a_feed_is_written_by_the_kb(burst: int, payload: int, entries: int, units: int) -> None:
+    """Messages that come together share entries of some 60 KB; one that is larger has its own."""
+    traffic = Traffic(1_000, 0.5 * burst, burst=burst, payload=payload)
+    without, fed = (loaded(traffic, Setup(feed=feed)) for feed in (False, True))
+    assert fed.dynamodb_requests - without.dynamodb_requests == pytest.approx(0.5 * entries)
+    assert fed.dynamodb_write_units - without.dynamodb_write_units == pytest.approx(0.5 * units)
+
+
 def test_a_pass_reads_every_row_by_4_kb() -> None:
     """A consistent Scan takes a whole unit, and each page is a request."""
     requests, units = reads(Traffic(1_000_000), Setup(), 1)
