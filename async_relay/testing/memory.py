@@ -31,6 +31,8 @@ from ..wire.rows import Row, client_of
 
 NEVER = float("inf")
 _PLACES = 2**64
+# Bytes of a row's key: a longer id has no row.
+_LONGEST_KEY = 2_048
 
 
 class Reply(NamedTuple):
@@ -275,6 +277,7 @@ class MemoryStore:
         if len(set(connection_ids)) < len(connection_ids):
             raise StoreUnavailable("the table cannot be read: the list of keys contains duplicates")
         self.looked_up += len(connection_ids)
+        connection_ids = [each for each in connection_ids if 0 < len(each.encode()) <= _LONGEST_KEY]
         return {each: client_of(each, self.rows[each]) for each in connection_ids if each in self.rows}
 
     async def put(self, row: Row) -> None:
