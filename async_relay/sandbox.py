@@ -225,7 +225,8 @@ class Sandbox:
             shard_kind=settings.shard_kind,
             auto_clients=settings.fanout_auto_clients if settings.fanout_mode == "auto" else None,
             coalesce=settings.coalesce,
-            formatter=settings.formatter,
+            formatter=settings.message_formatter,
+            tenant_attribute=settings.tenant_attribute,
             emit_metrics=self._emit_metrics,
             pacing=self._pacing,
         )

@@ -15,7 +15,7 @@ from typing import TypeVar
 from .errors import SettingsError
 from .http.descriptors import MOST_IN_A_LAMBDA
 from .http.urls import is_private, is_this_machine, parts
-from .wire.formatter import Formatter, load_formatter, with_tenant
+from .wire.formatter import Formatter, load_formatter
 from .wire.incidents import format_item
 from .wire.jobs import ShardKind
 
@@ -78,11 +78,6 @@ class Settings:
     authorizer_arn: str | None = None
     tenant_attribute: str | None = None
     tenant_claim: str | None = None
-
-    @property
-    def formatter(self) -> Formatter:
-        """The formatter of the messages, with their tenant where tenants are on."""
-        return with_tenant(self.message_formatter, self.tenant_attribute)
 
     @property
     def by_tenant(self) -> bool:

@@ -145,9 +145,13 @@ class DynamoStore:
             item["shard"] = {"N": str(shard_of(row.connection_id, self._shards))}
         await self._each("written", "PutItem", [{"TableName": self._table, "Item": item}])
 
-    async def refresh(self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str]) -> None:
+    async def refresh(
+        self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str] | None
+    ) -> None:
         """Update a row, on the condition that it is there and this principal's."""
-        change = "SET expiresAt = :expiresAt" + (", tenants = :tenants" if tenants else " REMOVE tenants")
+        change = "SET expiresAt = :expiresAt"
+        if tenants is not None:
+            change += ", tenants = :tenants" if tenants else " REMOVE tenants"
         values = {":expiresAt": _typed(expires_at), ":principal": _typed(principal)}
         request = {
             "TableName": self._table,

@@ -67,8 +67,10 @@ def delivery_of(records: Sequence[Record], *, coalesce: bool) -> Delivery | None
     return Delivery(Job(messages, shard=Shard()), items)
 
 
-def dead_letters_of(records: Sequence[Record], now: int) -> Iterator[tuple[int, DeadLetter]]:
-    """A dead letter for each record that can never be posted to anybody."""
+def dead_letters_of(
+    records: Sequence[Record], now: int, tenant_attribute: str | None = None
+) -> Iterator[tuple[int, DeadLetter]]:
+    """A dead letter for each record that can never be posted to anybody; it says where its tenant stands."""
     for item, record in enumerate(records):
         if record.problem is not None:
             reason, detail = "undecodable", record.problem
@@ -79,7 +81,8 @@ def dead_letters_of(records: Sequence[Record], now: int) -> Iterator[tuple[int, 
             _log.error("record %s is not posted: %s", record.event_id, detail)
         else:
             continue
-        yield item, DeadLetter(reason, detail, record.raw, now, record.event_id, record.sequence, record.keys)
+        named = (record.event_id, record.sequence, record.keys)
+        yield item, DeadLetter(reason, detail, record.raw, now, *named, tenant_attribute)
 
 
 def read_jobs(records: Sequence[Any], now: int) -> tuple[Groups, list[tuple[int, DeadLetter]]]:

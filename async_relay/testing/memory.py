@@ -289,13 +289,15 @@ class MemoryStore:
             attributes["shard"] = shard_of(connection_id, self.shards)
         self.write(connection_id, attributes)
 
-    async def refresh(self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str]) -> None:
+    async def refresh(
+        self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str] | None
+    ) -> None:
         """Give a row of this principal a new end and new tenants."""
         await self._work()
         row = self.rows.get(connection_id)
         if row is None or row.get("principal") != principal:
             raise ConditionFailed("the row is not there, or another principal's")
-        kept = {name: value for name, value in row.items() if name != "tenants"}
+        kept = {name: value for name, value in row.items() if name != "tenants" or tenants is None}
         self.write(connection_id, kept | {"expiresAt": expires_at} | ({"tenants": tenants} if tenants else {}))
 
     async def delete(self, connection_ids: Sequence[str]) -> None:

@@ -383,6 +383,8 @@ async def test_a_refresh_moves_the_end_and_the_tenants(stores: Stores) -> None:
     await store.put(Row("a=", "me", 5, 6, "sub", 100, frozenset({"acme"}), "{}"))
     await store.refresh("a=", "sub", 200, frozenset({"globex"}))
     assert await store.look_up(["a="]) == {"a=": Client("a=", 5, 0, 200, Access(frozenset({"globex"})))}
+    await store.refresh("a=", "sub", 250, None)
+    assert await store.look_up(["a="]) == {"a=": Client("a=", 5, 0, 250, Access(frozenset({"globex"})))}
     await store.refresh("a=", "sub", 300, frozenset())
     assert await store.look_up(["a="]) == {"a=": Client("a=", 5, 0, 300, Access())}
 
