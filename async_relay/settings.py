@@ -25,7 +25,7 @@ _ENDPOINT = (
     "an https:// URL, with the stage, like https://abc.execute-api.eu-west-1.amazonaws.com/prod, or of the API's own "
     "domain, like https://ws.example.com; http:// only on this machine"
 )
-_ISSUER = "an https:// URL, http:// only on this machine"
+_ISSUER = "an https:// URL without a query, http:// only on this machine"
 _ENDPOINT_URLS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS")
 # An address, and AWS's own hosts.
 _NOBODYS_OWN = re.compile(r"[\d.]+|.*:.*|.*\.amazonaws\.com(\.cn)?")
@@ -150,7 +150,7 @@ def _check_door(variables: _Variables) -> None:
         raise SettingsError("AUTH_QUERY_TOKEN is 'on', which needs AUTH_MODE to be jwt")
     if jwt and not variables.text("AUTHORIZER_ARN"):
         variables.required("AUTH_ISSUER", _issuer, f"{_ISSUER}, since AUTH_MODE is jwt")
-        variables.required("AUTH_AUDIENCE", _text, "who tokens must be made for, since AUTH_MODE is jwt")
+        variables.required("AUTH_AUDIENCE", _text, "a comma list of audiences, since AUTH_MODE is jwt")
     if variables.text("TENANT_CLAIM") and not variables.text("TENANT_ATTRIBUTE"):
         raise SettingsError(
             f"TENANT_CLAIM is {variables.text('TENANT_CLAIM')!r}, which needs TENANT_ATTRIBUTE to be set too"
