@@ -15,7 +15,7 @@ from typing import TypeVar
 from .errors import SettingsError
 from .http.descriptors import MOST_IN_A_LAMBDA
 from .http.urls import is_private, is_this_machine, parts
-from .wire.formatter import Formatter, load_formatter, with_tenant
+from .wire.formatter import Formatter, load_formatter
 from .wire.incidents import format_item
 from .wire.jobs import ShardKind
 
@@ -25,7 +25,7 @@ _ENDPOINT = (
     "an https:// URL, with the stage, like https://abc.execute-api.eu-west-1.amazonaws.com/prod, or of the API's own "
     "domain, like https://ws.example.com; http:// only on this machine"
 )
-_ISSUER = "an https:// URL, http:// only on this machine"
+_ISSUER = "an https:// URL without a query, http:// only on this machine"
 _ENDPOINT_URLS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS")
 # An address, and AWS's own hosts.
 _NOBODYS_OWN = re.compile(r"[\d.]+|.*:.*|.*\.amazonaws\.com(\.cn)?")
@@ -81,11 +81,6 @@ class Settings:
     authorizer_arn: str | None = None
     tenant_attribute: str | None = None
     tenant_claim: str | None = None
-
-    @property
-    def formatter(self) -> Formatter:
-        """The formatter of the messages, with their tenant where tenants are on."""
-        return with_tenant(self.message_formatter, self.tenant_attribute)
 
     @property
     def by_tenant(self) -> bool:
@@ -163,7 +158,7 @@ def _check_door(variables: _Variables) -> None:
         raise SettingsError("AUTH_QUERY_TOKEN is 'on', which needs AUTH_MODE to be jwt")
     if jwt and not variables.text("AUTHORIZER_ARN"):
         variables.required("AUTH_ISSUER", _issuer, f"{_ISSUER}, since AUTH_MODE is jwt")
-        variables.required("AUTH_AUDIENCE", _text, "who tokens must be made for, since AUTH_MODE is jwt")
+        variables.required("AUTH_AUDIENCE", _text, "a comma list of audiences, since AUTH_MODE is jwt")
     if variables.text("TENANT_CLAIM") and not variables.text("TENANT_ATTRIBUTE"):
         raise SettingsError(
             f"TENANT_CLAIM is {variables.text('TENANT_CLAIM')!r}, which needs TENANT_ATTRIBUTE to be set too"

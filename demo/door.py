@@ -15,6 +15,8 @@ from .feed import EVERY_TENANT
 from .issuer import Issuer
 
 _NAME = "stranger"
+# What the local AWS answers, in AWS's own terms.
+_ON_AWS: Mapping[int | str, str] = {500: " here, 401 on AWS"}
 _LONG_AGO = -60
 
 
@@ -36,7 +38,7 @@ async def knock(url: str, issuer: Issuer, tell: Callable[[str], None]) -> list[s
         if status is None:
             problems.append(f"a client {what} was let in")
         else:
-            tell(f"A client {what} was refused ({status})")
+            tell(f"A client {what} was refused ({status}{_ON_AWS.get(status, '')})")
     return problems
 
 

@@ -30,7 +30,7 @@ A_QUEUE = "the URL of an SQS queue"
 A_STANDARD_QUEUE = "a standard SQS queue, since a FIFO queue cannot delay one message"
 A_FUNCTION = "a function, as package.module:function"
 A_FIFO_QUEUE = "the URL of a FIFO queue, which ends in .fifo"
-AN_ISSUER = "an https:// URL, http:// only on this machine"
+AN_ISSUER = "an https:// URL without a query, http:// only on this machine"
 SOME_ALGORITHMS = (
     "a comma list of asymmetric algorithms, like RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA"
 )

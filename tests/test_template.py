@@ -72,9 +72,7 @@ RECEIVE = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
             MANAGE
             | {
                 tuple(LOGS): ["DefaultLogs.Arn"],
-                ("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"): [
-                    TABLE_OF_STACK
-                ],
+                ("dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"): [TABLE_OF_STACK],
             },
         ),
     ],

@@ -26,6 +26,8 @@ _log = logging.getLogger("async_relay")
 _BATCH = 25
 # Rows in one BatchGetItem (DynamoDB quotas).
 _READ_BATCH = 100
+# Bytes of a partition key (DynamoDB quotas).
+_LONGEST_KEY = 2_048
 # Calls for the rows a BatchGetItem left out: a table that leaves out three times is too busy.
 _LOOKS = 3
 # What decides about a client, which an index must hold beside its keys.
@@ -88,7 +90,8 @@ class DynamoStore:
     async def look_up(self, connection_ids: Sequence[str]) -> Mapping[str, Client]:
         """Read these rows consistently, a hundred at a time side by side, and again those DynamoDB left out."""
         found: dict[str, Client] = {}
-        rows = list(connection_ids)
+        # An id that no row can have would have the whole call refused.
+        rows = [each for each in connection_ids if 0 < len(each.encode()) <= _LONGEST_KEY]
         for _ in range(_LOOKS):
             keys = [_key(row) for row in rows]
             batches = [keys[at : at + _READ_BATCH] for at in range(0, len(keys), _READ_BATCH)]
@@ -142,9 +145,13 @@ class DynamoStore:
             item["shard"] = {"N": str(shard_of(row.connection_id, self._shards))}
         await self._each("written", "PutItem", [{"TableName": self._table, "Item": item}])
 
-    async def refresh(self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str]) -> None:
+    async def refresh(
+        self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str] | None
+    ) -> None:
         """Update a row, on the condition that it is there and this principal's."""
-        change = "SET expiresAt = :expiresAt" + (", tenants = :tenants" if tenants else " REMOVE tenants")
+        change = "SET expiresAt = :expiresAt"
+        if tenants is not None:
+            change += ", tenants = :tenants" if tenants else " REMOVE tenants"
         values = {":expiresAt": _typed(expires_at), ":principal": _typed(principal)}
         request = {
             "TableName": self._table,

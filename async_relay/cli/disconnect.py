@@ -197,7 +197,9 @@ def _find(client: Any, table: str, whom: Whom) -> Iterator[Found]:
 def _found(item: dict[str, Any]) -> Found:
     expires_at = _whole(item.get("expiresAt"))
     return Found(
-        item[KEY]["S"], _whole(item.get("createdAt")), None if expires_at is None else min(expires_at, END_OF_TIME)
+        item[KEY]["S"],
+        _whole(item.get("createdAt")),
+        None if expires_at is None or expires_at > END_OF_TIME else expires_at,
     )
 
 

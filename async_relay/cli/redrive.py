@@ -3,7 +3,7 @@
 Rules
 - A job goes back with its attempts at 0 and no reason; when it first failed is kept.
 - A record is decoded again by the code of today, with the relay's formatter, and, if that works,
-  becomes a job for everybody.
+  becomes a job for everybody. Where the letter says which attribute holds its tenant, that one counts.
   So does a body that was no job, if it is one now.
 - What cannot be delivered stays: cut, damaged, too large for API Gateway, or only a note that
   something is missing.
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from async_relay.errors import UnreadableJob
-from async_relay.wire.formatter import Formatter
+from async_relay.wire.formatter import Formatter, with_tenant
 from async_relay.wire.incidents import format_item
 from async_relay.wire.jobs import MAX_QUEUE_BODY_BYTES, Job, Shard
 from async_relay.wire.messages import MAX_POST_BYTES
@@ -48,6 +48,12 @@ def redrive(letter: ParsedDeadLetter, formatter: Formatter = format_item) -> Res
         return Stay(str(problem))
 
 
+def _for(envelope: dict[str, Any], formatter: Formatter) -> Formatter:
+    """The formatter, as the relay that wrote the letter used it."""
+    attribute = envelope.get("tenantAttribute")
+    return with_tenant(formatter, attribute if isinstance(attribute, str) else None)
+
+
 def _job(letter: ParsedDeadLetter, formatter: Formatter) -> Job:
     """The job a letter stands for; raises ``UnreadableJob`` with why there is none."""
     fields = parse_json(letter.body)
@@ -55,7 +61,7 @@ def _job(letter: ParsedDeadLetter, formatter: Formatter) -> Job:
         case Form.JOB | Form.MOVED:
             return Job.from_fields(fields)
         case Form.RECORD:
-            return _decoded(fields["record"], letter, formatter)
+            return _decoded(fields["record"], letter, _for(fields["deadLetter"], formatter))
         case Form.BODY:
             return _still(fields["body"])
         case Form.TRUNCATED:

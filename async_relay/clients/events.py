@@ -111,10 +111,11 @@ def as_principal(value: Any) -> str | None:
 
 
 def as_second(value: Any) -> int | None:
-    """A whole second since 1970, which API Gateway hands on as text; None where it is none."""
+    """A whole second from 1970 to the year 9999, which API Gateway hands on as text; None where it is none."""
+    if isinstance(value, str) and _SECONDS.fullmatch(value):
+        value = int(value)
     whole = isinstance(value, int) and not isinstance(value, bool)
-    text = str(value) if whole and abs(value) <= END_OF_TIME**2 else value
-    return min(int(text), END_OF_TIME) if isinstance(text, str) and _SECONDS.fullmatch(text) else None
+    return value if whole and 0 <= value <= END_OF_TIME else None
 
 
 def tenants_in(text: Any) -> frozenset[str]:

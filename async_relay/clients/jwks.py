@@ -3,7 +3,8 @@
 Rules
 - At most one fetch in ten seconds, however many tokens name keys nobody has, and however many wait at once. Until a
   first fetch has succeeded it is one a second.
-- Where a fetch fails, the keys of before stay good: a sandbox lives for hours at most.
+- Where a fetch fails, the keys of before stay good for an hour after they were fetched: a short outage of the issuer
+  locks nobody out, and a key that was withdrawn is not believed for long by whoever cannot hear of it.
 - A key serves the algorithms that fit it, of those that the settings name, and no other: which one a token names is
   its own word, and proves nothing.
 - A key we cannot use is skipped and logged once by its reason, without anything of the key.
@@ -25,6 +26,7 @@ _log = logging.getLogger("async_relay")
 
 # Seconds.
 _KEPT = 600.0
+_GOOD_WITHOUT_NEWS = 3_600.0
 _BETWEEN_FETCHES = 10.0
 _BEFORE_THE_FIRST = 1.0
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
@@ -81,7 +83,7 @@ class KeySet:
         return self._pick(kid, algorithm)
 
     def _pick(self, kid: str | None, algorithm: str) -> Any:
-        if self._keys is None:
+        if self._keys is None or self._is_over(self._fetched_at, _GOOD_WITHOUT_NEWS):
             raise KeysUnavailable(str(self._failure or "the issuer's keys cannot be had now"))
         named = [key for key in self._keys if kid is None or key.kid == kid]
         fitting = [key for key in named if algorithm in key.algorithms]

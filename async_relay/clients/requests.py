@@ -190,8 +190,10 @@ async def _refresh(request: Request) -> Payload:
     if not identity.in_scope:
         raise CannotAnswer("The token lacks the scope.")
     client = request.client.connection_id
+    # Without a claim to read them from, the row's tenants came from elsewhere.
+    tenants = identity.tenants if settings.tenant_claim else None
     try:
-        await request.store.refresh(client, identity.principal, identity.expires_at, identity.tenants)
+        await request.store.refresh(client, identity.principal, identity.expires_at, tenants)
     except ConditionFailed:
         raise CannotAnswer("The token is for somebody else than this connection.") from None
     return {"kind": "refreshed", "expiresAt": identity.expires_at}

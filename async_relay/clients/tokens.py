@@ -149,9 +149,9 @@ def _check_times(claims: Mapping[str, Any], now: float) -> int:
         if not _is_time(since) or since > now + _LEEWAY:
             raise BadToken(f"its {name} is no time, or still to come")
     until = claims.get("exp")
-    if not _is_time(until):
-        raise BadToken("it has no exp")
-    ends = min(math.floor(until), END_OF_TIME)
+    if not _is_time(until) or until > END_OF_TIME:
+        raise BadToken("it has no exp that is a second")
+    ends = math.floor(until)
     if ends <= now:
         raise BadToken("it has expired")
     return ends

@@ -74,8 +74,13 @@ def _oversized(message: Message, added: int) -> bool:
     return len(message.body) + added > MAX_POST_BYTES
 
 
-def dead_letters_of(records: Sequence[Record], now: int, *, added: int = 0) -> Iterator[tuple[int, DeadLetter]]:
-    """A dead letter for each record that can never be posted to anybody; ``added`` as for ``delivery_of``."""
+def dead_letters_of(
+    records: Sequence[Record], now: int, tenant_attribute: str | None = None, *, added: int = 0
+) -> Iterator[tuple[int, DeadLetter]]:
+    """A dead letter for each record that can never be posted to anybody; it says where its tenant stands.
+
+    ``added`` is as for ``delivery_of``.
+    """
     for item, record in enumerate(records):
         if record.problem is not None:
             reason, detail = "undecodable", record.problem
@@ -86,7 +91,8 @@ def dead_letters_of(records: Sequence[Record], now: int, *, added: int = 0) -> I
             _log.error("record %s is not posted: %s", record.event_id, detail)
         else:
             continue
-        yield item, DeadLetter(reason, detail, record.raw, now, record.event_id, record.sequence, record.keys)
+        named = (record.event_id, record.sequence, record.keys)
+        yield item, DeadLetter(reason, detail, record.raw, now, *named, tenant_attribute)
 
 
 def read_jobs(records: Sequence[Any], now: int) -> tuple[Groups, list[tuple[int, DeadLetter]]]:

@@ -2,7 +2,7 @@
 
 Rules
 - A lane takes its client past the messages it may not have or does not want, and is done where no other is left.
-- A lane of a client whose token has expired is ``closing``: it gets one DELETE, and no message any more.
+- A lane of a client whose time is over is ``closing``: it gets one DELETE, and no message any more.
 - A lane belongs to one job of one broadcast. A client that two jobs name has two lanes.
 - A lane posts one message at a time, so its client gets the job's messages in order.
 - ``RetryPolicy`` counts here what the answers so far say about this client alone.
@@ -21,8 +21,8 @@ _SAYS_NOTHING = Access()
 class Lane:
     """A client and how far it has come; ``error`` is the answer to its latest try, if that failed.
 
-    ``wanted`` has a bit for each message the client gets, None: it gets all. A lane is ``guarded`` where more than
-    that has to be looked at before a post: it is closing, or its client's time may be over meanwhile.
+    ``wanted`` has a bit for each message the client gets, None: it gets all. Before each post somebody looks at
+    ``expires_at`` (s), where there is one.
 
     ``refusals`` counts the 429s in a row at this message, ``refused_lately`` says whether there were any
     at the message before. While anything of this is set, or ``error``, the lane is ``troubled``.
@@ -34,7 +34,6 @@ class Lane:
         "created_at",
         "error",
         "expires_at",
-        "guarded",
         "messages",
         "outcome",
         "position",
@@ -53,7 +52,6 @@ class Lane:
         self.error: PostError | None = None
         self.refusals = 0
         self.refused_lately = self.troubled = self.closing = False
-        self.guarded = self.expires_at is not None
         self.wanted: int | None = None
         if access is not None or outcome.audience.by_tenant:
             self.wanted = outcome.audience.wanted(access or _SAYS_NOTHING)
@@ -79,11 +77,6 @@ class Lane:
         left = self.wanted >> self.position
         # The lowest bit that is set: x & -x has no other.
         self.position += (left & -left).bit_length() - 1 if left else len(self.messages)
-
-    def close(self) -> Lane:
-        """Send the client nothing more but the end of its connection."""
-        self.closing = self.guarded = True
-        return self
 
     def undelivered(self) -> Undelivered:
         """The client as it stands when the broadcast stops serving it."""

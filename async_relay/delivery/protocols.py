@@ -79,8 +79,13 @@ class ConnectionStore(Protocol):
     async def put(self, row: Row) -> None:
         """Write a row."""
 
-    async def refresh(self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str]) -> None:
-        """Give a row a new end and new tenants; raises ``ConditionFailed`` where it is not this principal's."""
+    async def refresh(
+        self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str] | None
+    ) -> None:
+        """Give a row a new end and new tenants (None: leave those).
+
+        Raises ``ConditionFailed`` where it is not this principal's.
+        """
 
     async def delete(self, connection_ids: Sequence[str]) -> None:
         """Delete rows, each named once; one that is not there counts as deleted."""

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import StoreUnavailable
-from ..wire.formatter import Formatter
+from ..wire.formatter import Formatter, with_tenant
 from ..wire.incidents import format_item
 from ..wire.jobs import Shard, ShardKind
 from ..wire.streams import Record, read_records
@@ -73,6 +73,7 @@ class Relay:
         auto_clients: int | None = None,
         coalesce: bool = False,
         formatter: Formatter = format_item,
+        tenant_attribute: str | None = None,
         emit_metrics: EmitMetrics = lambda _figures: None,
         pacing: Pacing | None = None,
         publisher: Publisher | None = None,
@@ -80,7 +81,8 @@ class Relay:
         """The fan-out makes ``shards`` of ``shard_kind``, from ``auto_clients`` clients on (None: always).
 
         ``coalesce`` leaves only the newest state of each incident of a batch; ``formatter`` makes records
-        messages; ``emit_metrics`` gets the figures of each broadcast; ``publisher`` has the feed (None: there is none).
+        messages, with the tenant that their ``tenant_attribute`` names (None: without tenants); ``emit_metrics`` gets
+        the figures of each broadcast; ``publisher`` has the feed (None: there is none).
         """
         threshold = None if auto_clients is None else ClientThreshold(broadcaster.store, auto_clients)
         self._broadcaster = broadcaster
@@ -89,7 +91,8 @@ class Relay:
         self._policy = policy
         self._wall_clock = wall_clock
         self._coalesce = coalesce
-        self._formatter = formatter
+        self._formatter = with_tenant(formatter, tenant_attribute)
+        self._tenant_attribute = tenant_attribute
         self._emit = emit_metrics
         self._pacing = pacing or Pacing()
         self._publisher = publisher
@@ -113,7 +116,7 @@ class Relay:
         return failures
 
     async def _serve_records(self, records: Sequence[Record], end: float) -> Failures:
-        letters = dead_letters_of(records, self._now(), added=self._added)
+        letters = dead_letters_of(records, self._now(), self._tenant_attribute, added=self._added)
         parts = [self._outbox.dead_letter(letter, frozenset({item})) for item, letter in letters]
         delivery = delivery_of(records, coalesce=self._coalesce, added=self._added)
         if delivery is not None:
@@ -238,9 +241,17 @@ class Relay:
                 "%d clients answered 410 and nobody 200: their rows stay, since WS_ENDPOINT may be another API's",
                 report.unproven,
             )
+        self._say_unclosed(report)
         figures = {**report.figures(), **more}
         _log.debug("broadcast", extra=figures)
         self._emit(figures)
+
+    def _say_unclosed(self, report: Report) -> None:
+        unclosed = sum(outcome.unclosed for outcome in report.outcomes)
+        if unclosed:
+            reasons = [outcome.closing_error for outcome in report.outcomes if outcome.closing_error is not None]
+            reason = f"the last answer was {reasons[-1]}" if reasons else "there was no time left"
+            _log.warning("%d connections whose time is over could not be closed yet: %s", unclosed, reason)
 
     def _reserve(self, end: float) -> float:
         """Seconds kept back for the queues."""

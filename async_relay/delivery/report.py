@@ -51,7 +51,8 @@ class Outcome:
     ``delivered`` counts the 200s of each message. ``rejected`` has the clients that refused a message, by
     position and reason, and ``blocked`` the reason of a message that is skipped, by position. ``unread`` says
     that the table was read only as far as ``cursor``, after ``pages`` answers of the table in this broadcast, and
-    ``failure`` why, unless it was the deadline. ``expired`` connections were closed, and ``unclosed`` ones not.
+    ``failure`` why, unless it was the deadline. ``expired`` connections were closed, and ``unclosed`` ones not,
+    ``closing_error`` being the last reason, unless there was no time for them.
     """
 
     job: Job
@@ -66,6 +67,7 @@ class Outcome:
     failure: StoreUnavailable | None = None
     expired: int = 0
     unclosed: int = 0
+    closing_error: PostError | None = None
     by_tenant: InitVar[bool] = False
     audience: Audience = field(init=False)
 

@@ -32,6 +32,8 @@ from ..wire.rows import Row, client_of
 
 NEVER = float("inf")
 _PLACES = 2**64
+# Bytes of a row's key: a longer id has no row.
+_LONGEST_KEY = 2_048
 
 
 class Reply(NamedTuple):
@@ -276,6 +278,7 @@ class MemoryStore:
         if len(set(connection_ids)) < len(connection_ids):
             raise StoreUnavailable("the table cannot be read: the list of keys contains duplicates")
         self.looked_up += len(connection_ids)
+        connection_ids = [each for each in connection_ids if 0 < len(each.encode()) <= _LONGEST_KEY]
         return {each: client_of(each, self.rows[each]) for each in connection_ids if each in self.rows}
 
     async def put(self, row: Row) -> None:
@@ -287,13 +290,15 @@ class MemoryStore:
             attributes["shard"] = shard_of(connection_id, self.shards)
         self.write(connection_id, attributes)
 
-    async def refresh(self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str]) -> None:
+    async def refresh(
+        self, connection_id: str, principal: str, expires_at: int, tenants: frozenset[str] | None
+    ) -> None:
         """Give a row of this principal a new end and new tenants."""
         await self._work()
         row = self.rows.get(connection_id)
         if row is None or row.get("principal") != principal:
             raise ConditionFailed("the row is not there, or another principal's")
-        kept = {name: value for name, value in row.items() if name != "tenants"}
+        kept = {name: value for name, value in row.items() if name != "tenants" or tenants is None}
         self.write(connection_id, kept | {"expiresAt": expires_at} | ({"tenants": tenants} if tenants else {}))
 
     async def delete(self, connection_ids: Sequence[str]) -> None:

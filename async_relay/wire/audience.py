@@ -2,7 +2,7 @@
 
 Rules
 - Tenants fail closed. Where they are on, a row without ``tenants`` gets nothing, and a message without a tenant goes
-  to ``*`` alone. A tenant is text or a number, and compared as text.
+  to ``*`` alone. A tenant is text or a whole number, and compared as text.
 - Interest guards nothing. A message that lacks a key the interest names is not excluded by it. An interest nobody can
   read lets no message through.
 - Whether a client wants one message never depends on its other messages, so a client that has some of them already is
@@ -54,8 +54,9 @@ def wants(access: Access, payload: Mapping[str, Any], *, by_tenant: bool) -> boo
 
 
 def tenant_of(payload: Mapping[str, Any]) -> str | None:
-    """The tenant a message is for, as text; None where it has none."""
-    return _label(payload.get("tenant")) or None
+    """The tenant a message is for, as text; None where it has none. Fractions are none: two may be the same float."""
+    tenant = payload.get("tenant")
+    return None if isinstance(tenant, float) else _label(tenant) or None
 
 
 @lru_cache(maxsize=_REMEMBERED)

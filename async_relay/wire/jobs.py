@@ -8,7 +8,8 @@
     of clients: everybody in that part of the connections table, after the cursor; hop: how often it was continued
 
     a dead letter is the job it was, or the {"record": …} it was, beside
-     "deadLetter": {"reason": …, "detail": …, "eventID": …, "sequence": …, "lastAt": …}
+     "deadLetter": {"reason": …, "detail": …, "eventID": …, "sequence": …, "lastAt": …, "tenantAttribute": …}
+                   (tenantAttribute: of a record, the attribute that says whose it is; only where tenants are on)
 
 Rules
 - A job names its clients and says nothing else about them: what they may have is decided by their rows, as they are
@@ -213,6 +214,7 @@ class DeadLetter:
     event_id: str = ""
     sequence: str = ""
     keys: Mapping[str, Any] = field(default_factory=dict)
+    tenant_attribute: str | None = None
 
     def encode(self) -> str:
         """The body of the queue message, cut as the rules say."""
@@ -223,6 +225,8 @@ class DeadLetter:
             "sequence": self.sequence[:200],
             "lastAt": self.last_at,
         }
+        if self.tenant_attribute is not None:
+            letter["tenantAttribute"] = self.tenant_attribute
         match self.content:
             case Job():
                 content = self.content._fields()

@@ -21,7 +21,8 @@ from typing import Any
 from .audience import Access, Interest, read_interest
 from .jobs import Client
 
-#: The second after which no time is taken seriously: the end of the year 9999.
+#: The last second of the year 9999. What says that it ends later is in milliseconds, or nonsense: nobody may stay for
+#: ever because somebody mixed up the units.
 END_OF_TIME = 253_402_300_799
 _NO_TENANTS: frozenset[str] = frozenset()
 _NO_INTEREST = "{}"
@@ -124,4 +125,4 @@ def _whole(value: Any) -> int | None:
 
 
 def _end(second: int | None) -> int:
-    return 0 if second is None else min(second, END_OF_TIME)
+    return 0 if second is None or second > END_OF_TIME else second

@@ -374,6 +374,7 @@ async def test_a_look_up_finds_the_rows_there_are(stores: Stores) -> None:
     assert sorted(found) == sorted([*IDS, *(f"{at}=" for at in range(100, 120))])
     assert all(client == Client(name) for name, client in found.items())
     assert await store.look_up([]) == {}
+    assert await store.look_up(["x" * 2_049, "", "x" * 1_000, "é" * 1_025]) == {"x" * 1_000: Client("x" * 1_000)}
 
 
 async def test_a_refresh_moves_the_end_and_the_tenants(stores: Stores) -> None:
@@ -382,6 +383,8 @@ async def test_a_refresh_moves_the_end_and_the_tenants(stores: Stores) -> None:
     await store.put(Row("a=", "me", 5, 6, "sub", 100, frozenset({"acme"}), "{}"))
     await store.refresh("a=", "sub", 200, frozenset({"globex"}))
     assert await store.look_up(["a="]) == {"a=": Client("a=", 5, 0, 200, Access(frozenset({"globex"})))}
+    await store.refresh("a=", "sub", 250, None)
+    assert await store.look_up(["a="]) == {"a=": Client("a=", 5, 0, 250, Access(frozenset({"globex"})))}
     await store.refresh("a=", "sub", 300, frozenset())
     assert await store.look_up(["a="]) == {"a=": Client("a=", 5, 0, 300, Access())}
 

@@ -647,6 +647,15 @@ class TestRedriveCommand:
         assert message.payload.get("tenant") == tenant
         assert message.payload["incident_id"] == "i-9"
 
+    def test_a_letter_knows_better_where_its_tenant_stands(self, shop: Shop) -> None:
+        """The relay that wrote it says so, and no shell of an operator says otherwise."""
+        item = record(9, owner={"S": "acme"}, team={"S": "umbra"})
+        shop.put(DeadLetter("undecodable", "", item, NOW, tenant_attribute="owner").encode())
+        assert run("redrive", "--all", "--yes", "--tenant-attribute", "team").code == 0
+        (body,) = shop.bodies(shop.retry)
+        (message,) = Job.decode(body).messages
+        assert message.payload.get("tenant") == "acme"
+
     def test_all(self, shop: Shop) -> None:
         """What can be delivered is in the retry queue, the rest stays and makes the exit code 1."""
         shop.put(*ALL)

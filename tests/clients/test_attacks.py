@@ -250,6 +250,16 @@ async def test_refresh_lets_the_same_principal_stay(issuer: FakeIssuer) -> None:
     assert "tenants" not in stage.rows.rows["a="]
 
 
+async def test_refresh_leaves_tenants_alone_that_no_token_brings(issuer: FakeIssuer) -> None:
+    """Without TENANT_CLAIM somebody else wrote them; a new token says nothing about them."""
+    stage = Stage(issuer, TENANT_ATTRIBUTE="org")
+    await stage.connect(stage.token())
+    stage.rows.rows["a="] = {**stage.rows.rows["a="], "tenants": frozenset({"acme"})}
+    await stage.ask({"action": "refresh", "access_token": stage.token(exp=NOW + 7_200)})
+    assert stage.rows.rows["a="]["expiresAt"] == NOW + 7_200
+    assert stage.rows.rows["a="]["tenants"] == {"acme"}
+
+
 async def test_refresh_takes_nobody_else_s_token_and_no_bad_one(issuer: FakeIssuer) -> None:
     stage = Stage(issuer, **TENANTS)
     row = await stage.connect(stage.token(org=["acme"]))

@@ -113,6 +113,21 @@ async def test_old_keys_stay_good_while_new_ones_cannot_be_had() -> None:
     assert source.fetches == 3
 
 
+async def test_an_hour_without_news_is_the_most_old_keys_are_good_for() -> None:
+    """A key that was withdrawn must not let anybody in for as long as the issuer cannot be reached."""
+    source = Source(jwk("rsa"))
+    await source.has("rsa")
+    source.down = True
+    source.time[0] += 3_599
+    assert await source.has("rsa")
+    source.time[0] += 2
+    with pytest.raises(KeysUnavailable):
+        await source.has("rsa")
+    source.down = False
+    source.time[0] += 10
+    assert await source.has("rsa")
+
+
 async def test_a_fetch_that_was_cut_off_has_failed() -> None:
     """An invocation ended: the next one asks again, after the second."""
     source = Source(jwk("rsa"))

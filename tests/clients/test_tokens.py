@@ -133,11 +133,12 @@ BAD_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"aud": "x", "client_id": AUDIENCE}, "it is for another audience"),
     ({"aud": None, "client_id": [["relay"]]}, "it is for another audience"),
     ({"token_use": "id"}, "it is an ID token, and not one for access"),
-    ({"exp": None}, "it has no exp"),
-    ({"exp": str(NOW + 60)}, "it has no exp"),
-    ({"exp": True}, "it has no exp"),
-    ({"exp": float("inf")}, "it has no exp"),
-    ({"exp": float("nan")}, "it has no exp"),
+    ({"exp": None}, "it has no exp that is a second"),
+    ({"exp": str(NOW + 60)}, "it has no exp that is a second"),
+    ({"exp": True}, "it has no exp that is a second"),
+    ({"exp": float("inf")}, "it has no exp that is a second"),
+    ({"exp": (NOW + 60) * 1_000}, "it has no exp that is a second"),
+    ({"exp": float("nan")}, "it has no exp that is a second"),
     ({"exp": NOW}, "it has expired"),
     ({"exp": NOW - 1}, "it has expired"),
     ({"exp": NOW + 0.9}, "it has expired"),
@@ -174,9 +175,7 @@ async def test_clocks_may_differ_by_a_minute_but_not_for_the_end(issuer: FakeIss
     assert await refusal(issuer, token, NOW + 3_600) == "it has expired"
 
 
-@pytest.mark.parametrize(
-    ("until", "expires"), [(NOW + 9.9, NOW + 9), (10**30, END_OF_TIME), (1e300, END_OF_TIME), (NOW + 1, NOW + 1)]
-)
+@pytest.mark.parametrize(("until", "expires"), [(NOW + 9.9, NOW + 9), (END_OF_TIME, END_OF_TIME), (NOW + 1, NOW + 1)])
 async def test_the_end_is_a_whole_second_of_this_era(issuer: FakeIssuer, until: float, expires: int) -> None:
     assert (await verified(issuer, sign(claims(issuer.url, exp=until)))).expires_at == expires
 

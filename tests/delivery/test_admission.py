@@ -414,6 +414,41 @@ async def test_a_connection_that_two_jobs_name_is_closed_once() -> None:
     assert report.figures()["expired"] == 1
 
 
+async def test_messages_go_before_closings() -> None:
+    """However many connections are to be closed, and even if every DELETE hangs, nobody waits for them."""
+    scene = Scene(bound=8)
+    scene.store.add(*(f"late{at}=" for at in range(200)), expiresAt=PAST)
+    scene.store.add(*(f"well{at}=" for at in range(200)))
+    served: list[float] = []
+
+    def script(_name: str, _message: Message) -> Reply:
+        served.append(asyncio.get_running_loop().time())
+        return Reply(200, 0.01)
+
+    scene.transport.script = script
+    scene.transport.closings = lambda _id: Reply(204, NEVER)
+    start = asyncio.get_running_loop().time()
+    report = await scene.broadcast(Job((message(0), message(1)), shard=Shard()), seconds=58)
+    assert len(served) == 400
+    assert max(served) - start < 1
+    assert asyncio.get_running_loop().time() - start < 7
+    assert report.figures()["unclosed"] == 200
+    assert report.figures()["left_over"] == 0
+
+
+async def test_connections_that_cannot_be_closed_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """With their number and a reason: a role without the permission would keep expired sockets for ever, in silence."""
+    scene = Scene()
+    scene.store.add("a=", "b=", expiresAt=PAST)
+    scene.transport.closings = lambda _id: Reply(403)
+    with caplog.at_level("WARNING", "async_relay"):
+        await scene.relay.on_jobs(
+            {"Records": [{"messageId": "1", "body": Job((message(0),), shard=Shard()).encode()}]}, 30
+        )
+    (said,) = [each.getMessage() for each in caplog.records]
+    assert said == "2 connections whose time is over could not be closed yet: the last answer was HTTP 403"
+
+
 async def test_closings_count_in_the_bound() -> None:
     """As many at once as posts may be, and no more."""
     scene = Scene(bound=7)

@@ -42,6 +42,7 @@ ACCESSES = st.builds(Access, LABELS, INTERESTS)
         ("ACME", ACME, False),
         (7, Access(frozenset({"7"})), True),
         (True, Access(frozenset({"True", "true", "1"})), False),
+        (1.5, Access(frozenset({"1.5"})), False),
         (["acme"], ACME, False),
         ({"acme": 1}, ACME, False),
     ],
