@@ -65,7 +65,7 @@ class _Replay:
 async def resume(
     position: Any, client: Client, copy: FeedCopy, settings: Settings, now: float, until: float
 ) -> Mapping[str, Any]:
-    """The answer to a client, as of ``now`` (s); reading for completeness' sake ends at ``until`` of the loop's clock."""
+    """The answer to a client, as of ``now`` (s); what it can do without is read until then of the loop's clock."""
     replay = _asked(position, client, settings, now)
     if replay is None:
         return NOT_RECOVERED
@@ -128,25 +128,29 @@ class _Page:
 
     def passed(self, entries: Iterable[KeptEntry]) -> None:
         """Note what earlier pages of the replay had."""
-        self._seen.update(message.event_id for entry in entries for message in entry.messages)
+        for entry in entries:
+            self._mine(entry)
 
     def takes(self, entry: KeptEntry) -> bool:
         """Add what the client gets of an entry; False where it does not fit any more."""
-        mine = [each for each in self._new(entry) if each.wanted_by(self._access, by_tenant=self._by_tenant)]
+        mine = self._mine(entry)
         size = sum(len(each.body) + 1 for each in mine)
         if self.messages and self.size + size > ANSWER_BYTES:
             return False
         self.size += size
         self.messages += mine
-        self.passed([entry])
         return True
 
-    def _new(self, entry: KeptEntry) -> Iterable[Kept]:
-        found: set[str] = set()
+    def _mine(self, entry: KeptEntry) -> list[Kept]:
+        """What the client gets of an entry and had not had."""
+        mine = []
         for each in entry.messages:
-            if not each.event_id or (each.event_id not in self._seen and each.event_id not in found):
-                found.add(each.event_id)
-                yield each
+            if each.event_id in self._seen or not each.wanted_by(self._access, by_tenant=self._by_tenant):
+                continue
+            if each.event_id:
+                self._seen.add(each.event_id)
+            mine.append(each)
+        return mine
 
 
 async def _fill(page: _Page, copy: FeedCopy, position: str) -> str | None:

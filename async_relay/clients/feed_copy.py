@@ -155,15 +155,16 @@ class FeedCopy:
         self._forget()
 
     async def reach(self, after: str) -> bool:
-        """Read a page more, unless everything behind this position is in the copy, or it is full; whether it read."""
+        """Read a page more, unless everything behind this position is in the copy, or it is full; whether it got there any nearer."""
         async with self._looks:
             if self._began is None or self.covers(after) or self._size > self._room * 3 / 4:
                 return False
-            page = await self._read(after, self._since, newest_first=True)
+            since = self._since
+            page = await self._read(after, since, newest_first=True)
             self._since = page.entries[-1].position if page.more else _next(after)
             self._merge(self._keep(page.entries))
             self._forget()
-            return True
+            return self._since < since
 
     async def read(self, after: str, before: str) -> tuple[Sequence[KeptEntry], bool]:
         """A page of the feed itself, and whether there is more of it."""

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -84,15 +84,15 @@ def _values(fields: Mapping[str, Any], name: str) -> frozenset[str] | None:
 def _cursor(text: Any) -> Fields | None:
     if text is None:
         return None
-    try:
-        if not isinstance(text, str) or len(text) > _LONGEST_CURSOR or not text.isascii():
-            raise ValueError
-        fields = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-        if not isinstance(fields, list) or _written(tuple(fields)) != text:
-            raise ValueError
-    except (ValueError, RecursionError, binascii.Error):
-        raise CannotAnswer(_BAD_CURSOR) from None
-    return tuple(fields)
+    fields: Fields | None = None
+    # What decodes to the same fields and is another text was not written here.
+    with suppress(ValueError, RecursionError):
+        if isinstance(text, str) and len(text) <= _LONGEST_CURSOR and text.isascii():
+            found = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+            fields = tuple(found) if isinstance(found, list) and _written(tuple(found)) == text else None
+    if fields is None:
+        raise CannotAnswer(_BAD_CURSOR)
+    return fields
 
 
 def _written(fields: Fields) -> str:
