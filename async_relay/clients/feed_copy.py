@@ -155,13 +155,14 @@ class FeedCopy:
         self._forget()
 
     async def reach(self, after: str) -> bool:
-        """Read a page more, unless everything behind this position is in the copy, or it is full; whether it got there any nearer."""
+        """Read a page more of what is behind this position, unless the copy has it or is full; whether that helped."""
         async with self._looks:
             if self._began is None or self.covers(after) or self._size > self._room * 3 / 4:
                 return False
-            since = self._since
-            page = await self._read(after, since, newest_first=True)
-            self._since = page.entries[-1].position if page.more else _next(after)
+            since, oldest = self._since, self.oldest
+            # A whole page: the next to ask wants a little more.
+            page = await self._read(oldest, since, newest_first=True)
+            self._since = page.entries[-1].position if page.more else _next(oldest)
             self._merge(self._keep(page.entries))
             self._forget()
             return self._since < since
