@@ -30,7 +30,7 @@ from ..wire.audience import Access
 from ..wire.feed import is_position, ms_of, position_at
 from ..wire.jobs import Client
 from .feed_copy import FeedCopy, KeptEntry
-from .kept import ANSWER_BYTES, Kept, fitting
+from .kept import ANSWER_BYTES, Kept, fitting, payloads_of
 
 NOT_RECOVERED: Mapping[str, Any] = {"kind": "replay", "recovered": False}
 # Seconds an invocation takes at most, each of which may hold a message back before it is parked again.
@@ -186,7 +186,7 @@ def _between(entries: Sequence[KeptEntry], end: str) -> Iterable[KeptEntry]:
 
 
 def _answer(page: _Page, position: str, *, more: bool) -> Mapping[str, Any]:
-    messages = [each.payload for each in page.messages]
+    messages = payloads_of(page.messages)
     if page.size > ANSWER_BYTES:
         messages = fitting(messages)
     return {"kind": "replay", "messages": messages, "position": position, "recovered": True, "more": more}

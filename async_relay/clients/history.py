@@ -33,7 +33,7 @@ from ..wire.jobs import Client
 from ..wire.messages import compact_json
 from .feed_copy import FeedCopy
 from .incident_list import IncidentReader, Place
-from .kept import ANSWER_BYTES, Kept, fitting
+from .kept import ANSWER_BYTES, Kept, fitting, payloads_of
 from .refusals import CannotAnswer
 
 _MOST, _USUAL = 200, 50
@@ -125,7 +125,7 @@ class _Page:
 
     def answer(self, cursor: Fields | None, position: str | None, *, complete: bool) -> Mapping[str, Any]:
         """The answer; ``cursor`` is the place of the last incident, used where there are more."""
-        incidents = [each.payload for each in self._kept]
+        incidents = payloads_of(self._kept)
         if self._size > ANSWER_BYTES:
             incidents = fitting(incidents)
         return {

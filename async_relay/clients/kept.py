@@ -46,8 +46,10 @@ class Kept(NamedTuple):
 
     def wanted_by(self, access: Access, *, by_tenant: bool) -> bool:
         """Whether a client with this access gets it; ``by_tenant``: tenants are on."""
-        named = all(key in _LABELLED for key, _ in access.interest or ())
-        return wants(access, self.labels if named else self.payload | self.labels, by_tenant=by_tenant)
+        fields = self.labels
+        if access.interest and not all(key in _LABELLED for key, _ in access.interest):
+            fields = self.payload | fields
+        return wants(access, fields, by_tenant=by_tenant)
 
 
 class Labels:
@@ -73,6 +75,12 @@ def _label(value: Any) -> str | None:
     if isinstance(value, str):
         return value
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def payloads_of(kept: Sequence[Kept]) -> list[Any]:
+    """Their payloads, read back at once: several times as fast as one by one."""
+    found: list[Any] = json.loads(b"[" + b",".join(each.body for each in kept) + b"]")
+    return found
 
 
 def fitting(payloads: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -50,7 +50,7 @@ def reformatted(item: dict[str, Any], _event_id: str, _sequence: str) -> dict[st
 class Room:
     """A sandbox with the tables it is told of, and the client ``a=`` whose row has these attributes."""
 
-    def __init__(self, environ: dict[str, str], *items: dict[str, Any], **has: Any) -> None:
+    def __init__(self, environ: dict[str, str], *items: Any, **has: Any) -> None:
         self.rows, self.posts = MemoryStore(index=False), MemoryTransport()
         self.rows.add("a=", **{"createdAt": OLD} | has)
         self.services = MemoryServices(self.rows, self.posts)
@@ -172,11 +172,14 @@ async def test_filters_name_the_values_wanted(fields: dict[str, Any], expected: 
     assert names((await Room(TABLE, *items).ask(**fields))["incidents"]) == expected
 
 
+NO_LIMITS: list[Any] = [0, 201, -1, 1.5, "5", True, None, []]
+NO_VALUES: list[Any] = [5, {}, [5], ["x"] * 51, "x" * 257, True]
+
+
 @pytest.mark.parametrize("environ", [TABLE, FEED], ids=["table", "feed"])
 @pytest.mark.parametrize(
     "fields",
-    [{"limit": each} for each in (0, 201, -1, 1.5, "5", True, None, [])]
-    + [{name: each} for name in ("severity", "status") for each in (5, {}, [5], ["x"] * 51, "x" * 257, True)],
+    [*({"limit": each} for each in NO_LIMITS), *({"severity": each} for each in NO_VALUES), {"status": 5}],
 )
 async def test_what_makes_no_sense_is_said_in_one_sentence(environ: dict[str, str], fields: dict[str, Any]) -> None:
     answer = await Room(environ, item(1)).ask(**fields)
@@ -188,16 +191,23 @@ def written(fields: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(fields, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
+UNDATED: list[Any] = [0, None, "", []]
+AGES: list[Any] = [True, 2**70, 1.5, None, "1"]
+ENDS: list[Any] = [["", "soon"], [1, at(0)], [""], ["", at(0), 1]]
+NUMBERS: list[Any] = [-1, True, 1.5, None, 2**70]
+FEEDS: list[Any] = [[], ["f"], ["f", "x", 1, at(0)], ["f", at(0), 1, "x"], ["f", at(0), 1, [at(0)]]]
+
+
 @pytest.mark.parametrize("environ", [TABLE, FEED], ids=["table", "feed"])
 @pytest.mark.parametrize(
     "cursor",
     [
         *("", "x", "é", 5, [], {}, True, "A" * 10_000, "!!!!", "bnVsbA", written({"t": 1}), written("[" * 50)),
-        *(written(["t", undated, 1, "x", at(0)]) for undated in (0, None, "", [])),
-        *(written(["t", True, age, "x", at(0)]) for age in (True, 2**70, 1.5, None, "1")),
-        *(written(["t", True, 1, *end]) for end in (["", "soon"], [1, at(0)], [""], ["", at(0), 1])),
-        *(written(["f", at(0), number, at(0)]) for number in (-1, True, 1.5, None, 2**70)),
-        *(written(each) for each in ([], ["f"], ["f", "x", 1, at(0)], ["f", at(0), 1, "x"], ["f", at(0), 1, [at(0)]])),
+        *(written(["t", undated, 1, "x", at(0)]) for undated in UNDATED),
+        *(written(["t", True, age, "x", at(0)]) for age in AGES),
+        *(written(["t", True, 1, *end]) for end in ENDS),
+        *(written(["f", at(0), number, at(0)]) for number in NUMBERS),
+        *(written(each) for each in FEEDS),
         *(written(["t", True, 1, "", at(0)]) + "=", written([float("nan")]), "//" + written([1])),
     ],
 )
