@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lambda_models import EPOCH, run_virtually, virtual_time, wall_clock
 
 from async_relay.clients.incident_list import microsecond_of
+from async_relay.errors import SettingsError
 from async_relay.sandbox import Sandbox
 from async_relay.settings import Settings
 from async_relay.testing.memory import MemoryServices, MemoryStore, MemoryTransport
@@ -453,3 +454,19 @@ async def test_interest_holds_in_history(environ: dict[str, str]) -> None:
     assert (await room.ask("b="))["incidents"] == []
     room.rows.add("c=", createdAt=OLD, interest='{"kind":["remediation"]}')
     assert (await room.ask("c="))["incidents"] == []
+
+
+# ── a wrong index ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_wrong_index_is_an_error_and_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    """The client cannot mend it, and is told so; every answer after it too."""
+    room = Room(TABLE | {"INCIDENT_INDEX": "newest"}, item(1))
+
+    async def wrong() -> Any:
+        raise SettingsError("INCIDENT_INDEX is 'newest'; its sort key must be created_at")
+
+    room.services.incidents = wrong  # type: ignore[method-assign]
+    for _ in range(2):
+        assert (await room.ask())["message"] == "Nobody can answer now; ask again later."
+    assert "its sort key must be created_at" in caplog.text
