@@ -159,7 +159,7 @@ class Sandbox:
         if self._transport is not None:
             await self._transport.close()
         await self._services.close()
-        self._store = self._transport = self._rate = self._relay = None
+        self._store = self._transport = self._rate = self._relay = self._doorkeeper = None
 
     async def _ready(self, end: float) -> Relay | None:
         """Open the relay; None where it cannot be opened by ``end``, and the log says why."""
@@ -187,12 +187,20 @@ class Sandbox:
 
     def _keeper(self) -> Doorkeeper:
         """What clients' tokens and requests take; loading it takes 10 ms, which no relay waits for."""
+        from .clients.feed_copy import FeedCopy
+        from .clients.incident_list import IncidentReader
         from .clients.requests import Doorkeeper
         from .clients.tokens import Verifier
 
+        settings, clock = self._settings, self._wall_clock
         if self._doorkeeper is None:
-            verifier, evidence = Verifier(self._settings, self._wall_clock), Evidence(self._wall_clock)
-            self._doorkeeper = Doorkeeper(self._settings, verifier, evidence, self._wall_clock)
+            feed = incidents = None
+            if settings.feed_table is not None:
+                feed = FeedCopy(self._services.feed, clock, settings.feed_hours)
+            if settings.incident_table is not None:
+                incidents = IncidentReader(self._services.incidents, clock, settings)
+            verifier, evidence = Verifier(settings, clock), Evidence(clock)
+            self._doorkeeper = Doorkeeper(settings, verifier, evidence, clock, feed, incidents)
         return self._doorkeeper
 
     async def _open_transport(self) -> Transport:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from .aws import Aws, DynamoFeed, DynamoStore, SqsQueue
-from .delivery.protocols import ConnectionStore, Feed, Queue, Transport
+from .aws import Aws, DynamoFeed, DynamoIncidents, DynamoStore, SqsQueue
+from .delivery.protocols import ConnectionStore, Feed, IncidentTable, Queue, Transport
 from .http.descriptors import sockets_at_most
 from .http.direct import DirectTransport
 from .settings import Settings
@@ -33,6 +33,9 @@ class Services(Protocol):
 
     async def feed(self) -> Feed | None:
         """Open the feed; None where there is none."""
+
+    async def incidents(self) -> IncidentTable | None:
+        """Open the incident table for reading; None where none is named."""
 
     def queue(self, url: str) -> Queue:
         """The queue with this URL; nothing is opened before the first ``send``."""
@@ -90,6 +93,11 @@ class AwsServices:
         """Make the feed in the table that ``FEED_TABLE`` names."""
         table = self._settings.feed_table
         return None if table is None else DynamoFeed(self.aws.service("dynamodb"), table, self._settings.feed_hours)
+
+    async def incidents(self) -> IncidentTable | None:
+        """Open the table that ``INCIDENT_TABLE`` names; with an index, check that the index is as it must be."""
+        table, index = self._settings.incident_table, self._settings.incident_index
+        return None if table is None else await DynamoIncidents.open(self.aws.service("dynamodb"), table, index)
 
     def queue(self, url: str) -> Queue:
         """The SQS queue with this URL."""

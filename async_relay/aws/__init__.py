@@ -6,6 +6,7 @@
     session          decides whether our own sockets or the SDK serve a call
     dynamodb         the connections table
     feed             what was published
+    incidents        the table whose changes are broadcast, read for history
     sqs              the queues
     management_api   the transport that posts through the SDK
 
@@ -21,7 +22,8 @@ Rules
 
 from .dynamodb import DynamoStore
 from .feed import DynamoFeed
+from .incidents import DynamoIncidents
 from .session import Aws
 from .sqs import SqsQueue
 
-__all__ = ["Aws", "DynamoFeed", "DynamoStore", "SqsQueue"]
+__all__ = ["Aws", "DynamoFeed", "DynamoIncidents", "DynamoStore", "SqsQueue"]

@@ -1,6 +1,8 @@
 """What a client asks for on ``$default``, and the answer.
 
-    {"action": "ping"}, {"type": "ping"}             {"type": "pong"}, with the same timestamp
+    {"action": "ping"}, {"type": "ping"}             {"type": "pong"}, with the same timestamp, and a position
+    {"action": "subscribe", ...}                     {"kind": "incident_history", ...}: see ``history``
+    {"action": "resume", "position": P}              {"kind": "replay", ...}: see ``catch_up``
     {"action": "refresh", "access_token": T}         {"kind": "refreshed", "expiresAt": s}
     anything else                                    {"kind": "error", "message": one sentence}
 
@@ -9,6 +11,8 @@ Rules
   closed where only a row can say what it may have.
 - A row is deleted once its connection was closed, or where the evidence suffices that it is gone. One whose closing
   failed stays, and the next broadcast sees to it.
+- A pong's position is of a moment ago, when whatever was published is settled: a client that is quiet for days can
+  still resume. It takes no look at the feed. A client without a row gets nothing live, so its position stands still.
 - API Gateway always gets 200. What nobody can answer is an error to the client and a line in the log, without
   anything of what was asked.
 """
@@ -25,13 +29,17 @@ from typing import Any
 
 from ..delivery.evidence import Evidence
 from ..delivery.protocols import ConnectionStore, Transport
-from ..errors import ConditionFailed, Gone, RelayError, StoreUnavailable, Unavailable
+from ..errors import ConditionFailed, Gone, RelayError, StoreUnavailable
 from ..settings import Settings
+from ..wire.feed import SETTLED_SECONDS, position_at
 from ..wire.jobs import Client
 from ..wire.messages import MAX_POST_BYTES
+from . import catch_up, history
 from .answers import Answers
 from .events import connection_id
-from .refusals import BadToken
+from .feed_copy import FeedCopy
+from .incident_list import IncidentReader
+from .refusals import BadToken, CannotAnswer
 from .tokens import Verifier
 
 _log = logging.getLogger("async_relay")
@@ -42,29 +50,37 @@ _LONGEST_TIMESTAMP = 1_024
 _LATER = "Nobody can answer now; ask again later."
 
 
-class CannotAnswer(RelayError):
-    """The sentence that the client gets instead of an answer."""
-
-
 @dataclass(frozen=True, slots=True)
 class Doorkeeper:
-    """What a sandbox keeps for its clients' requests."""
+    """What a sandbox keeps for its clients' requests; ``feed`` and ``incidents`` are None where there are none."""
 
     settings: Settings
     verifier: Verifier
     evidence: Evidence
     clock: Callable[[], float]
+    feed: FeedCopy | None = None
+    incidents: IncidentReader | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A client's request, and what it takes to decide by ``decide_by`` (of the loop's clock) what to answer."""
+    """A client's request, and what it takes to decide by ``decide_by`` (of the loop's clock) what to answer.
+
+    ``known`` says that the client has a row; what may be left unread is read until ``read_until``.
+    """
 
     client: Client
     fields: Payload
     store: ConnectionStore
     keeper: Doorkeeper
     decide_by: float
+    known: bool = True
+
+    @property
+    def read_until(self) -> float:
+        """When reading must end that an answer can do without."""
+        now = asyncio.get_running_loop().time()
+        return now + (self.decide_by - now) / 2
 
 
 async def on_request(
@@ -88,17 +104,17 @@ async def on_request(
             _log.error("a client's row cannot be read: %s", _reason(error))
             await answers.post(_error(_LATER))
             return
-        request = Request(client or Client(named), _fields(event), store, keeper, decide_by)
-        await _serve(request, answers, known=client is not None)
+        known = client is not None
+        await _serve(Request(client or Client(named), _fields(event), store, keeper, decide_by, known), answers)
 
 
 def _reason(error: Exception) -> str:
     return str(error) or "there was no answer in time"
 
 
-async def _serve(request: Request, answers: Answers, *, known: bool) -> None:
+async def _serve(request: Request, answers: Answers) -> None:
     client, keeper = request.client, request.keeper
-    if not known and keeper.settings.needs_row:
+    if not request.known and keeper.settings.needs_row:
         await answers.post(_error("Nobody knows this connection; connect again."))
         await answers.close()
         return
@@ -143,7 +159,7 @@ async def _answer(request: Request) -> Payload:
             return await _action(request.fields)(request)
     except CannotAnswer as sentence:
         return _error(str(sentence))
-    except (Unavailable, TimeoutError) as error:
+    except (RelayError, TimeoutError) as error:
         _log.error("a client's request cannot be answered: %s", _reason(error))
         return _error(_LATER)
 
@@ -164,7 +180,10 @@ def _fields(event: Any) -> Payload:
 
 async def _ping(request: Request) -> Payload:
     stamp = request.fields.get("timestamp")
-    return {"type": "pong"} | ({"timestamp": stamp} if _is_stamp(stamp) else {})
+    answer = {"type": "pong"} | ({"timestamp": stamp} if _is_stamp(stamp) else {})
+    if request.keeper.feed is not None and request.known:
+        answer["position"] = position_at(int((request.keeper.clock() - SETTLED_SECONDS) * 1000))
+    return answer
 
 
 def _is_stamp(value: Any) -> bool:
@@ -199,8 +218,31 @@ async def _refresh(request: Request) -> Payload:
     return {"kind": "refreshed", "expiresAt": identity.expires_at}
 
 
+async def _subscribe(request: Request) -> Payload:
+    keeper, fields, client = request.keeper, request.fields, request.client
+    if keeper.incidents is not None:
+        return await history.from_table(fields, client, keeper.incidents, keeper.settings, request.read_until)
+    if keeper.feed is not None:
+        now, until = keeper.clock(), request.read_until
+        return await history.from_feed(fields, client, keeper.feed, keeper.settings, now, until)
+    raise CannotAnswer("There is no history here: neither INCIDENT_TABLE nor FEED_TABLE is set.")
+
+
+async def _resume(request: Request) -> Payload:
+    keeper, position = request.keeper, request.fields.get("position")
+    if keeper.feed is None:
+        raise CannotAnswer("Nothing can be resumed here: FEED_TABLE is not set.")
+    now, until = keeper.clock(), request.read_until
+    return await catch_up.resume(position, request.client, keeper.feed, keeper.settings, now, until)
+
+
 #: What a client can ask for, by its ``action``.
-_ACTIONS: Mapping[str, Callable[[Request], Awaitable[Payload]]] = {"ping": _ping, "refresh": _refresh}
+_ACTIONS: Mapping[str, Callable[[Request], Awaitable[Payload]]] = {
+    "ping": _ping,
+    "refresh": _refresh,
+    "resume": _resume,
+    "subscribe": _subscribe,
+}
 
 
 def _action(fields: Payload) -> Callable[[Request], Awaitable[Payload]]:

@@ -8,7 +8,7 @@ Rules every implementation keeps
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import PostError
 from ..wire.feed import FeedEntry, FeedPage
@@ -105,6 +105,20 @@ class Feed(Protocol):
 
         Nothing between two entries of a page is left out: its last one is where the next page starts.
         """
+
+
+class ItemPage(NamedTuple):
+    """Some items of the incident table as plain values, and where the next ones start (None: these are the last)."""
+
+    items: Sequence[Mapping[str, Any]]
+    cursor: Cursor | None
+
+
+class IncidentTable(Protocol):
+    """The table whose changes are broadcast, read from a client's side. Raises ``StoreUnavailable``."""
+
+    async def read(self, cursor: Cursor | None) -> ItemPage:
+        """The page that starts at ``cursor``, or the first one; the newest first where an index has them in order."""
 
 
 class Entry(NamedTuple):

@@ -14,7 +14,16 @@ from copy import copy
 from hashlib import blake2b
 from typing import Any, NamedTuple, Self
 
-from ..delivery.protocols import ConnectionStore, Entry, Feed, Page, Queue, Transport
+from ..delivery.protocols import (
+    ConnectionStore,
+    Entry,
+    Feed,
+    IncidentTable,
+    ItemPage,
+    Page,
+    Queue,
+    Transport,
+)
 from ..errors import (
     ConditionFailed,
     Disconnected,
@@ -411,6 +420,7 @@ class MemoryServices:
         self.posts = posts or MemoryTransport()
         self.queues: dict[str, MemoryQueue] = defaultdict(MemoryQueue)
         self.published = MemoryFeed()
+        self.items = MemoryIncidents()
 
     def __repr__(self) -> str:
         """A sentence for tests."""
@@ -428,9 +438,41 @@ class MemoryServices:
         """The feed."""
         return self.published
 
+    async def incidents(self) -> IncidentTable:
+        """The incident table."""
+        return self.items
+
     def queue(self, url: str) -> Queue:
         """The queue with this URL, always the same."""
         return self.queues[url]
 
     async def close(self) -> None:
         """Keep everything, so that a test can look at it."""
+
+
+class MemoryIncidents:
+    """An incident table: ``items`` are plain, ``page_size`` of them are read at a time, and in no order of use.
+
+    ``delay`` (s) is how long a page takes; ``down`` makes all fail.
+    """
+
+    def __init__(self, items: Sequence[Mapping[str, Any]] = (), *, page_size: int = 100, delay: float = 0.0) -> None:
+        self.items = list(items)
+        self.page_size = page_size
+        self.delay = delay
+        self.down = False
+        self.reads = 0
+
+    def __repr__(self) -> str:
+        """A sentence for tests."""
+        return f"<{len(self.items)} items, {self.reads} pages read>"
+
+    async def read(self, cursor: Cursor | None) -> ItemPage:
+        """A page of the items."""
+        await asyncio.sleep(self.delay)
+        if self.down:
+            raise StoreUnavailable("the incident table does not answer")
+        self.reads += 1
+        start = int(cursor["item"]["N"]) if cursor is not None else 0
+        end = start + self.page_size
+        return ItemPage(self.items[start:end], {"item": {"N": str(end)}} if end < len(self.items) else None)
