@@ -259,8 +259,10 @@ export const connect = (options) => {
       return ask(made);
     }
     messages.forEach(take);
-    position = further(position, to);
-    if (!more) return caughtUp(made);
+    if (!more) {
+      position = further(position, to);
+      return caughtUp(made);
+    }
     if (to === made.cursor) return drop(made);
     made.cursor = to;
     ask(made);
@@ -290,7 +292,7 @@ export const connect = (options) => {
     if (!made.retired) quiet(made);
     let frame;
     try { frame = JSON.parse(String(data)); } catch { return; }
-    for (const each of [frame].flat()) if (each && typeof each === "object") receive(made, each);
+    for (const each of [frame].flat()) if (each && typeof each === "object" && !Array.isArray(each)) receive(made, each);
   };
 
   /** @param {Link} made @param {any} message */

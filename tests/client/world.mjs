@@ -1,0 +1,90 @@
+// A world for the client in which nothing happens by itself: a clock that the test turns, and sockets it holds in hand.
+
+export const START = 1_700_000_000_000;
+
+/** A token that ends so many seconds after the start. */
+export const tokenUntil = (exp) =>
+  `e30.${Buffer.from(JSON.stringify({ exp: START / 1_000 + exp })).toString("base64url")}.x`;
+
+export class World {
+  constructor(random = () => 0.5) {
+    this.random = random;
+    this.time = START;
+    this.timers = new Map();
+    this.numbers = 0;
+    this.sockets = [];
+    const world = this;
+    this.WebSocket = class extends Socket {
+      constructor(url, protocols) {
+        super(world, url, protocols);
+      }
+    };
+    this.page = Object.assign(new EventTarget(), { document: Object.assign(new EventTarget(), { hidden: false }), navigator: { onLine: true } });
+    this.now = () => this.time;
+    this.setTimeout = (call, ms) => {
+      this.timers.set(++this.numbers, { at: this.time + Math.max(1, ms), call });
+      return this.numbers;
+    };
+    this.clearTimeout = (number) => this.timers.delete(number);
+    this.onDial = this.onSend = this.onClose = () => {};
+  }
+
+  /** What the client gets of it. */
+  get parts() {
+    const { WebSocket, setTimeout, clearTimeout, now, page } = this;
+    return { WebSocket, setTimeout, clearTimeout, now, page, random: () => this.random() };
+  }
+
+  async wait(seconds) {
+    await settled();
+    const end = this.time + seconds * 1_000;
+    for (;;) {
+      let first;
+      for (const [number, { at }] of this.timers) if (at <= end && !(first && first[1] <= at)) first = [number, at];
+      if (!first) break;
+      const { at, call } = this.timers.get(first[0]);
+      this.timers.delete(first[0]);
+      this.time = Math.max(this.time, at);
+      call();
+      await settled();
+    }
+    this.time = end;
+  }
+}
+
+/** Let what has been promised come about. */
+export const settled = async () => {
+  for (let turn = 0; turn < 4; turn += 1) await null;
+};
+
+class Socket {
+  constructor(world, url, protocols) {
+    if (protocols.some((each) => !/^[\w.!#$%&'*+^`|~-]+$/.test(each))) throw new SyntaxError("no such protocol");
+    Object.assign(this, { world, url, protocols, readyState: 0, sent: [] });
+    world.sockets.push(this);
+    world.onDial(this);
+  }
+  open() {
+    this.readyState = 1;
+    this.onopen();
+  }
+  /** The server sends. */
+  deliver(frame) {
+    this.onmessage({ data: typeof frame === "string" ? frame : JSON.stringify(frame) });
+  }
+  /** The connection is over, whoever ended it. */
+  die() {
+    if (this.readyState === 3) return;
+    this.readyState = 3;
+    this.onclose({ code: 1006 });
+  }
+  // What the client calls.
+  send(text) {
+    this.sent.push(JSON.parse(text));
+    this.world.onSend(this, JSON.parse(text));
+  }
+  close() {
+    if (this.readyState < 2) this.readyState = 2;
+    this.world.onClose(this);
+  }
+}
