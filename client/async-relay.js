@@ -44,7 +44,7 @@ export const connect = (options) => {
   /** @param {Link} of @param {string} name @param {number} ms @param {() => void} call */
   const after = (of, name, ms, call) => {
     clearTimeout(of.timers[name]);
-    if (!ended && !of.over) of.timers[name] = setTimeout(call, Math.min(ms, 2 ** 31 - 1));
+    if (!ended && !of.over && !of.retired) of.timers[name] = setTimeout(call, Math.min(ms, 2 ** 31 - 1));
   };
 
   /** @param {Link} of */
@@ -122,6 +122,8 @@ export const connect = (options) => {
     if (!old) return;
     // What is still on its way is delivered until the old one is closed.
     old.retired = true;
+    old.renewing = false;
+    old.asked = undefined;
     stop(old);
     release(old);
     old.socket?.close();
@@ -289,7 +291,7 @@ export const connect = (options) => {
   /** @param {Link} made @param {unknown} data */
   const heard = (made, data) => {
     if (made.over) return;
-    if (!made.retired) quiet(made);
+    quiet(made);
     let frame;
     try { frame = JSON.parse(String(data)); } catch { return; }
     for (const each of [frame].flat()) if (each && typeof each === "object" && !Array.isArray(each)) receive(made, each);
