@@ -209,7 +209,7 @@ export const connect = (options) => {
 
   // Catching up
 
-  /** Every fifth try is for a server that has lost its feed. @param {Link} made */
+  /** Every fifth try is for a server that may have lost its feed. @param {Link} made */
   const ask = (made) => {
     const from = made.fresh || made.tries % 5 === 4 ? undefined : made.cursor ?? position;
     made.asked = from === undefined ? "subscribe" : "resume";
@@ -273,6 +273,9 @@ export const connect = (options) => {
   /** @param {Link} made @param {any} answer */
   const told = (made, { incidents: some = [], nextCursor, position: start, complete }) => {
     if (made.asked !== "subscribe") return;
+    // The server has its feed still: it is worth asking for what was missed.
+    if (!made.fresh && position !== undefined && start !== undefined && made.tries++ < 14) return ask(made);
+    made.fresh = true;
     made.start ??= start;
     made.found.push(...some);
     made.page = nextCursor ?? undefined;
