@@ -1,8 +1,8 @@
 """What a connection asks for when it is open, and what it makes of the answers. No I/O.
 
 Rules
-- Position first, then data. With a position it resumes, page by page; without, it reads the history, whose answer has the
-  position from before its data was read.
+- Position first, then data. With a position it resumes, page by page; without, it reads the history, whose answer has
+  the position from before its data was read.
 - The position moves when a replay is complete, and not with its pages: they continue exactly, so that what was being
   written when a page was read is found by an overlap alone, and that is what the next resume begins with.
 - Live messages are held until then. Where an answer does not come they are let through, and do not move the position.

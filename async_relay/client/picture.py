@@ -2,8 +2,8 @@
 
 Rules
 - A message is news once: repeats have the same ``event_id``, of which a bounded number is kept.
-- Of an incident only a newer state is news, by ``sequence`` and, where one of the two has none, by ``updated_at``. Where
-  nobody can say which is newer, what came last counts.
+- Of an incident only a newer state is news, by ``sequence`` and, where one of the two has none, by ``updated_at``.
+  Where nobody can say which is newer, what came last counts.
 - An item of the table, which a history may bring, and the newest message are kept apart: what the message does not
   carry stays as the item has it.
 - An incident that a history no longer names is not shown, but what is known of it still says what is old.
@@ -73,7 +73,7 @@ class Picture:
             return News.REPEATED
         if order is None or order >= 0:
             known.message = message
-        if order is not None and order < 0 or _is_older(message, known.item):
+        if (order is not None and order < 0) or _is_older(message, known.item):
             return News.STALE
         self._show(incident, known, {**(known.item or {}), **message})
         return News.NEWS
@@ -126,7 +126,7 @@ def compare(one: Message, other: Message) -> int | None:
     """Below 0: ``one`` is older; above: it is newer; None: nobody can say."""
     first, second = one.get("sequence"), other.get("sequence")
     if first and second:
-        return len(first) - len(second) or _sign(first, second)
+        return _sign((len(first), first), (len(second), second))
     times = [_instant(each.get("updated_at")) for each in (one, other)]
     if times[0] is None or times[1] is None:
         return None
@@ -135,7 +135,7 @@ def compare(one: Message, other: Message) -> int | None:
 
 
 def _sign(one: Any, other: Any) -> int:
-    return (one > other) - (one < other)
+    return int(one > other) - int(one < other)
 
 
 def _instant(value: Any) -> float | None:

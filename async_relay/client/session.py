@@ -1,8 +1,8 @@
 """The core of a client: which connection leads, when the next one is opened, what a person is told. No I/O.
 
 Rules
-- One connection leads. The next one is opened beside it, and takes over when it has caught up; the old one is heard until
-  it is closed.
+- One connection leads. The next one is opened beside it, and takes over when it has caught up; the old one is heard
+  until it is closed.
 - Pauses grow from half a second to twenty, each a random part of that, and begin anew after five seconds of being live.
 - Silence is answered by a ping, and silence after that by a new connection: but for a server that never answers.
 - A token is renewed in place before it ends, and by a new connection where that fails.
@@ -33,6 +33,7 @@ _ANSWER = 10.0
 #: A renewal is tried when a fifth of the time is left, but not earlier than this.
 _RENEW_AT_MOST_BEFORE = 300.0
 _RENEW_PAUSE = 10.0
+_ANSWERS = ("replay", "incident_history", "refreshed")
 
 
 class Session:
@@ -83,15 +84,15 @@ class Session:
         if link.over:
             return
         if self.options.has_token and not token:
-            return self._end(State.REFUSED, "there is no token")
+            self._end(State.REFUSED, "there is no token")
+            return
         url, protocols = self._address(token)
         try:
             link.socket = self._world.open(url, protocols, _Ear(self, link))
+            link.expires_at = expiry(token)
         except ValueError:
             # Its text may have the token in it.
-            return self._end(State.REFUSED, "no WebSocket takes this URL or token")
-        link.expires_at = expiry(token)
-        return None
+            self._end(State.REFUSED, "no WebSocket takes this URL or token")
 
     def _address(self, token: str | None) -> tuple[str, list[str]]:
         protocols = list(self.options.protocols)
@@ -157,7 +158,7 @@ class Session:
 
     def _pause(self) -> float:
         # The exponent is bounded, or a week offline overflows.
-        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._pauses, 10))
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._pauses, 10))
         self._pauses += 1
         return self._world.random() * longest
 
@@ -218,12 +219,12 @@ class Session:
         if link.over or link.retired:
             return
         if not token:
-            return self._end(State.REFUSED, "there is no token any more")
+            self._end(State.REFUSED, "there is no token any more")
+            return
         link.renewing = True
         link.expires_at = expiry(token) or link.expires_at
         self.send(link, {"action": "refresh", "access_token": token})
         link.after("renew", _ANSWER, lambda: self._renewed(link, None))
-        return None
 
     def _renewed(self, link: Link, answer: Message | None) -> None:
         """In place; or, without an answer that says so, by a new connection."""
@@ -249,25 +250,28 @@ class Session:
                 self._receive(link, each)
 
     def _receive(self, link: Link, message: dict[str, Any]) -> None:
-        kind, type_ = message.get("kind"), message.get("type")
-        # API Gateway's own errors have no kind.
-        failed = kind == "error" or (not kind and message.get("requestId") and message.get("connectionId"))
-        if failed or type_ == "pong" or kind in ("replay", "incident_history", "refreshed"):
+        failed = _is_error(message)
+        if failed or message.get("type") == "pong" or message.get("kind") in _ANSWERS:
             self.answers = True
         if failed:
-            if link.asked:
-                self._catching_up.unanswered(link)
-            elif link.renewing:
-                self._renewed(link, None)
-        elif kind == "refreshed":
+            self._fail(link)
+        elif message.get("kind") == "refreshed":
             self._renewed(link, message)
-        elif not self._catching_up.answered(link, message):
-            if type_ in ("ping", "pong"):
-                self._move(link, message)
-            elif link.held is not None:
-                link.held.append(message)
-            else:
-                self.deliver(link, message)
+        elif self._catching_up.answered(link, message):
+            pass
+        elif message.get("type") in ("ping", "pong"):
+            self._move(link, message)
+        elif link.held is not None:
+            link.held.append(message)
+        else:
+            self.deliver(link, message)
+
+    def _fail(self, link: Link) -> None:
+        """An error is the answer to what was asked last."""
+        if link.asked:
+            self._catching_up.unanswered(link)
+        elif link.renewing:
+            self._renewed(link, None)
 
     def deliver(self, link: Link, message: Message) -> None:
         """Deliver a live message, and move the position over it."""
@@ -287,6 +291,12 @@ class Session:
             self.listener.message(message)
         elif news is News.STALE:
             self.listener.stale(message)
+
+
+def _is_error(message: Message) -> bool:
+    """Ours have their kind, and API Gateway's own have none."""
+    kind = message.get("kind")
+    return kind == "error" or (not kind and "requestId" in message and "connectionId" in message)
 
 
 class _Ear:

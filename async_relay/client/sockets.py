@@ -7,7 +7,9 @@ import inspect
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from http import HTTPStatus
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
@@ -16,11 +18,12 @@ from websockets.uri import parse_uri
 
 from .options import SocketListener
 
-Token = str | Callable[[], str | None | Awaitable[str | None]]
+Token = str | Callable[[], str | Awaitable[str | None] | None]
 
 _REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 #: A peer that is dead does not say goodbye, and nobody waits for it.
 _CLOSE_SECONDS = 1.0
+_OPEN_SECONDS = 20.0
 #: API Gateway's frames have 128 KB at most, in pieces of 32.
 _FRAME_BYTES = 1_048_576
 
@@ -29,7 +32,7 @@ class AsyncioWorld:
     """Everything runs on the loop that it is made in; ``tasks`` are those still at work."""
 
     def __init__(self, token: Token | None) -> None:
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
         self._token = token
         self._loop = asyncio.get_running_loop()
 
@@ -78,10 +81,9 @@ class AsyncioWorld:
         self._keep(self._loop.create_task(socket.run(url, protocols)))
         return socket
 
-    def _keep(self, task: asyncio.Task[None] | asyncio.Task[str | None]) -> None:
-        kept: asyncio.Task[None] = task  # type: ignore[assignment] - nobody reads what it returns
-        self.tasks.add(kept)
-        kept.add_done_callback(self.tasks.discard)
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
 
 class WebSocket:
@@ -113,7 +115,7 @@ class WebSocket:
                 subprotocols=offered or None,
                 ping_interval=None,
                 close_timeout=_CLOSE_SECONDS,
-                open_timeout=None,
+                open_timeout=_OPEN_SECONDS,
                 max_size=_FRAME_BYTES,
             ) as connection:
                 self._listener.opened()
@@ -135,9 +137,11 @@ class WebSocket:
             await asyncio.wait([writing])
 
     async def _write(self, connection: ClientConnection) -> None:
-        while (text := await self._to_send.get()) is not None:
-            await connection.send(text)
-        await connection.close()
+        # The reader says that it was closed.
+        with suppress(ConnectionClosed):
+            while (text := await self._to_send.get()) is not None:
+                await connection.send(text)
+            await connection.close()
 
 
 def _is_token(text: str) -> bool:

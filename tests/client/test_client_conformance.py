@@ -163,7 +163,7 @@ class Play:
             sent, self.world.sent = self.world.sent, []
             return sent
         session, world = self.session, self.world
-        return {
+        looks: dict[str, Callable[[], Any]] = {
             "state": lambda: session.state.value,
             "position": lambda: session.position,
             "incidents": lambda: {key: dict(value) for key, value in session.picture.incidents.items()},
@@ -172,7 +172,8 @@ class Play:
             "closing": lambda: [number for number, each in enumerate(world.sockets, 1) if each.ready == 2],
             "url": lambda: world.opened[-1][0],
             "protocols": lambda: world.opened[-1][1],
-        }[name]()
+        }
+        return looks[name]()
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario["name"])

@@ -1,0 +1,197 @@
+"""The Python client over real sockets: it stays, it comes back, and it knows when it is not wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
+
+from async_relay.client import Connection, Detail, History, Refused, State, connect
+
+if TYPE_CHECKING:
+    from websockets.http11 import Request, Response
+
+
+class Relay:
+    """A server with a feed of its own; ``refuses``: it lets nobody in."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.sockets: list[ServerConnection] = []
+        self.offered: list[str | None] = []
+        self.asked: list[dict[str, Any]] = []
+        self.refuses: HTTPStatus | None = None
+        self.was_asked = asyncio.Event()
+
+    async def talk(self, socket: ServerConnection) -> None:
+        self.sockets.append(socket)
+        async for text in socket:
+            words = json.loads(text)
+            self.asked.append(words)
+            await socket.send(json.dumps(self.answer(words)))
+
+    def answer(self, words: dict[str, Any]) -> dict[str, Any]:
+        now = f"{len(self.messages):04}"
+        match words["action"]:
+            case "subscribe":
+                return {"kind": "incident_history", "incidents": [], "nextCursor": None, "position": now}
+            case "resume":
+                missed = self.messages[int(words["position"]) :]
+                return {"kind": "replay", "recovered": True, "messages": missed, "position": now, "more": False}
+            case "refresh":
+                return {"kind": "refreshed", "expiresAt": 4_000_000_000}
+        return {"type": "pong"}
+
+    async def publish(self, **message: Any) -> None:
+        number = len(self.messages) + 1
+        self.messages.append({"event_id": f"e-{number}", "position": f"{number:04}", **message})
+        for socket in self.sockets:
+            await socket.send(json.dumps(self.messages[-1]))
+
+    async def cut(self) -> None:
+        for socket in self.sockets:
+            socket.transport.abort()
+        self.sockets.clear()
+
+    def admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        self.was_asked.set()
+        self.offered.append(request.headers.get("Sec-WebSocket-Protocol"))
+        return connection.respond(self.refuses, "no\n") if self.refuses else None
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[tuple[Relay, str]]:
+    relay = Relay()
+    protocols = [Subprotocol("async-relay.v1")]
+    async with serve(relay.talk, "127.0.0.1", 0, process_request=relay.admit, subprotocols=protocols) as server:
+        yield relay, f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/prod"
+
+
+async def take(relay: Connection, count: int) -> list[Any]:
+    found = []
+    async for message in relay:
+        found.append(message["event_id"])
+        if len(found) == count:
+            break
+    return found
+
+
+async def test_messages_come_once_and_what_was_missed_comes_too() -> None:
+    """It is cut, messages are published meanwhile, and it has them all."""
+    states: list[State] = []
+    async with running() as (server, url), connect(url, on_state=lambda state, _detail: states.append(state)) as relay:
+        await relay.wait_until_live()
+        await server.publish(incident_id="a", sequence="1")
+        assert await take(relay, 1) == ["e-1"]
+        await server.cut()
+        await server.publish(incident_id="a", sequence="2")
+        await server.publish(kind="remediation")
+        assert await take(relay, 2) == ["e-2", "e-3"]
+        assert relay.incidents["a"]["sequence"] == "2"
+        await relay.wait_until_live()
+        assert relay.position == "0003"
+    assert relay.state is State.CLOSED
+    await asyncio.sleep(0)
+    assert states[:4] == [State.CONNECTING, State.CATCHING_UP, State.LIVE, State.OFFLINE]
+
+
+async def test_it_offers_its_token_beside_the_protocols() -> None:
+    """However the token is to be had; a new one for each connection."""
+    tokens = iter(["t-1", "t-2"])
+
+    async def fresh() -> str:
+        return next(tokens)
+
+    async with running() as (server, url):
+        async with connect(url, token=fresh) as relay:
+            await relay.wait_until_live()
+            await server.cut()
+            await server.publish()
+            await take(relay, 1)
+        async with connect(url, token="a text") as relay:
+            with pytest.raises(Refused, match="no WebSocket takes this URL or token"):
+                await relay.wait_until_live()
+        async with connect(url, token=lambda: "t-3", history=0) as relay:
+            await relay.wait_until_live()
+    assert server.offered == [f"async-relay.v2, async-relay.v1, bearer.t-{number}" for number in (1, 2, 3)]
+    assert server.asked[-1] == {"action": "subscribe", "limit": 1}
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN])
+async def test_a_server_that_does_not_let_it_in_is_the_end(status: HTTPStatus) -> None:
+    """After as many tries as are allowed."""
+    async with running() as (server, url):
+        server.refuses = status
+        async with connect(url, token="t", refused_after=2) as relay:
+            with pytest.raises(Refused, match="refused 2 times"):
+                await take(relay, 1)
+            with pytest.raises(Refused):
+                await relay.wait_until_live()
+
+
+async def test_a_server_that_is_ill_is_tried_again() -> None:
+    """Its answer is no refusal, and neither is that nobody answers."""
+    async with running() as (server, url):
+        server.refuses = HTTPStatus.INTERNAL_SERVER_ERROR
+        async with connect(url, token="t", refused_after=1) as relay:
+            await server.was_asked.wait()
+            server.refuses = None
+            await relay.wait_until_live()
+    offline = asyncio.Event()
+
+    def note(state: State, _detail: Detail) -> None:
+        if state is State.OFFLINE:
+            offline.set()
+
+    async with connect(url, token="t", refused_after=1, on_state=note):
+        await asyncio.wait_for(offline.wait(), 5)
+
+
+async def test_a_token_that_is_out_of_reach_is_asked_for_again() -> None:
+    """Whatever is raised where it is fetched."""
+    answers: list[Any] = [RuntimeError("down"), "t"]
+
+    def fetch() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    async with running() as (_server, url), connect(url, token=fetch) as relay:
+        await relay.wait_until_live()
+
+
+async def test_what_the_owners_functions_raise_stops_nothing() -> None:
+    """The loop reports it."""
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context["exception"]))
+
+    def fail(history: History) -> None:
+        raise RuntimeError(len(history.incidents))
+
+    async with running() as (server, url), connect(url, on_history=fail) as relay:
+        await relay.wait_until_live()
+        await server.publish()
+        assert await take(relay, 1) == ["e-1"]
+    assert [str(each) for each in reported] == ["0"]
+
+
+async def test_after_it_is_closed_nothing_comes_and_nothing_is_left() -> None:
+    """Iteration ends, and no task goes on."""
+    before = asyncio.all_tasks()
+    async with running() as (_server, url):
+        async with connect(url) as relay:
+            await relay.wait_until_live()
+        assert [message async for message in relay] == []
+        assert [message async for message in relay] == []
+        with pytest.raises(ConnectionError, match="closed"):
+            await relay.wait_until_live()
+        assert repr(relay) == "<closed, <0 incidents, 0 messages seen>>"
+    assert asyncio.all_tasks() == before
