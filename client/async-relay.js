@@ -9,7 +9,8 @@
  * @typedef {{item?: Message, message?: Message}} Known as its table has it, and as it was published
  * @typedef {{
  *   socket?: WebSocket, opened?: boolean, over?: boolean, retired?: boolean, liveAt?: number, held?: Message[],
- *   asked?: string, fresh?: boolean, cursor?: string, tries: number, start?: string, page?: string, found: Message[],
+ *   heardAt?: number, asked?: string,
+ *   fresh?: boolean, gap?: boolean, cursor?: string, tries: number, start?: string, page?: string, found: Message[],
  *   expiresAt?: number, renewing?: boolean, timers: Record<string, any>,
  * }} Link `held` is there as long as messages wait, `liveAt` once it has caught up
  */
@@ -70,8 +71,6 @@ export const connect = (options) => {
 
   const pause = () => random() * Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** pauses++);
 
-  // Connections
-
   const dial = async () => {
     if (next || ended) return;
     const made = next = link();
@@ -120,7 +119,7 @@ export const connect = (options) => {
     current = made;
     next = undefined;
     if (!old) return;
-    // What is still on its way is delivered until the old one is closed.
+    // It is heard until it is closed.
     old.retired = true;
     old.renewing = false;
     old.asked = undefined;
@@ -133,6 +132,8 @@ export const connect = (options) => {
   const drop = (made, closed) => {
     if (made.over) return;
     made.over = true;
+    // With a position they come again, in their order.
+    if (position === undefined) release(made);
     stop(made);
     made.socket?.close();
     if (ended || made.retired) return;
@@ -175,13 +176,11 @@ export const connect = (options) => {
   /** @param {Link} made */
   const quiet = (made) => after(made, "quiet", pingAfter * 1_000, () => probe(made));
 
-  /** Ask for a sign of life; a server that has never answered anything need not give one. @param {Link} made */
+  /** A server that has never answered anything need not answer this. @param {Link} made */
   const probe = (made) => {
     send(made, { action: "ping", timestamp: now() });
     after(made, "quiet", ANSWER, () => answers ? drop(made) : quiet(made));
   };
-
-  // Tokens
 
   /** Have a new one before this one ends. @param {Link} made @param {number} [share] */
   const keep = (made, share = 0.8) => {
@@ -199,15 +198,13 @@ export const connect = (options) => {
     });
   };
 
-  /** In place; or, without an answer that says so, by a new connection. @param {Link} made @param {any} [answer] */
+  /** In place; without an answer, by a new connection. @param {Link} made @param {any} [answer] */
   const renewed = (made, answer) => {
     made.renewing = false;
     made.expiresAt = answer?.expiresAt ?? made.expiresAt;
     keep(made);
     if (!answer) dial();
   };
-
-  // Catching up
 
   /** Every fifth try is for a server that may have lost its feed. @param {Link} made */
   const ask = (made) => {
@@ -257,7 +254,8 @@ export const connect = (options) => {
     made.tries = 0;
     if (!recovered) {
       made.fresh = true;
-      if (!current?.liveAt) position = undefined;
+      made.gap = wasLive;
+      position = undefined;
       return ask(made);
     }
     messages.forEach(take);
@@ -273,15 +271,17 @@ export const connect = (options) => {
   /** @param {Link} made @param {any} answer */
   const told = (made, { incidents: some = [], nextCursor, position: start, complete }) => {
     if (made.asked !== "subscribe") return;
-    // The server has its feed still: it is worth asking for what was missed.
-    if (!made.fresh && position !== undefined && start !== undefined && made.tries++ < 14) return ask(made);
+    // It has its feed still.
+    if (!made.fresh && position !== undefined && start && made.tries++ < 14) return ask(made);
     made.fresh = true;
-    made.start ??= start;
+    made.start ??= start ?? undefined;
     made.found.push(...some);
     made.page = nextCursor ?? undefined;
     if (made.page && some.length && made.found.length < history) return ask(made);
     made.found.splice(history);
-    const beside = current?.liveAt, gap = wasLive && !beside;
+    // The machine may have slept.
+    const beside = current?.liveAt && now() - (current.heardAt ?? 0) < pingAfter * 1_000 + 2 * ANSWER;
+    const gap = made.gap || (wasLive && !beside);
     position = beside && position !== undefined ? position : made.start;
     if (gap) incidents.clear();
     made.found.forEach(read);
@@ -289,11 +289,10 @@ export const connect = (options) => {
     caughtUp(made);
   };
 
-  // Messages
-
   /** @param {Link} made @param {unknown} data */
   const heard = (made, data) => {
     if (made.over) return;
+    made.heardAt = now();
     quiet(made);
     let frame;
     try { frame = JSON.parse(String(data)); } catch { return; }
@@ -398,7 +397,7 @@ const instant = (value) => {
 };
 
 /** Which position is ahead; of two that cannot be compared, what came last. @param {any} a @param {any} b */
-const further = (a, b) => (b === undefined || (a?.length === b.length && a > b) ? a : b);
+const further = (a, b) => (b == null || (a?.length === b.length && a > b) ? a : b);
 
 /** @param {unknown} token @returns {number | undefined} */
 const expiry = (token) => {

@@ -115,9 +115,8 @@ class CatchUp:
     def _replayed(self, link: Link, answer: Message) -> None:
         link.tries = 0
         if not answer.get("recovered"):
-            link.fresh = True
-            if not self._is_one_live():
-                self._session.position = None
+            link.fresh, link.gap = True, self._was_live
+            self._session.position = None
             return self.ask(link)
         for each in answer.get("messages") or ():
             self._session.take(each)
@@ -152,7 +151,7 @@ class CatchUp:
             del link.found[int(session.options.history) :]
         if not beside or session.position is None:
             session.position = link.start
-        gap = self._was_live and not beside
+        gap = link.gap or (self._was_live and not beside)
         if gap:
             session.picture.begin_anew()
         session.picture.read(link.found)
@@ -161,7 +160,10 @@ class CatchUp:
     def _is_one_live(self) -> bool:
         """Whether the connection that leads is live, so that nothing is missed meanwhile."""
         current = self._session.current
-        return current is not None and current.live_at is not None
+        if current is None or current.live_at is None:
+            return False
+        # It may have slept, with all of this machine.
+        return self._world.now() - current.heard_at < self._session.options.ping_after + 2 * _ANSWER
 
     def _caught_up(self, link: Link) -> None:
         self._was_live = True

@@ -21,6 +21,7 @@ class Link:
     over: bool = False
     #: Another one leads; what is still on its way is delivered.
     retired: bool = False
+    heard_at: float = 0.0
     #: Since when it has been live.
     live_at: float | None = None
     held: list[Message] | None = field(default_factory=list)
@@ -29,6 +30,8 @@ class Link:
     cursor: str | None = None
     #: Nothing can be resumed: a history is needed.
     fresh: bool = False
+    #: What was missed cannot be had any more.
+    gap: bool = False
     #: How often it was asked in vain.
     tries: int = 0
     #: The history so far, the position it begins with, and its next page.

@@ -129,6 +129,9 @@ class Session:
         if link.over:
             return
         link.end()
+        if self.position is None:
+            # With a position they come again, in their order.
+            self._catching_up.release(link)
         if self.state.is_final or link.retired:
             return
         if refused and not link.opened and self.options.has_token:
@@ -240,6 +243,7 @@ class Session:
         """A frame came: an object, or a list of them; anything else is nothing."""
         if link.over:
             return
+        link.heard_at = self._world.now()
         self._await_silence(link)
         try:
             frame = json.loads(text)

@@ -41,6 +41,7 @@ async function play({ options = {}, random = 0.5, steps }) {
     send: ([number, ...frames]) => frames.forEach((frame) => world.sockets[number - 1].deliver(frame)),
     die: (number) => world.sockets.at(number - 1).die(),
     wait: (seconds) => world.wait(seconds),
+    sleep: (seconds) => { world.time += seconds * 1_000; },
     wake: () => world.page.dispatchEvent(new Event("online")),
     close: () => relay.close(),
     expect: (wanted) => {

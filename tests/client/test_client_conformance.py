@@ -149,6 +149,8 @@ class Play:
                 self.world.sockets[given - 1].die()
             case "wait":
                 self.world.wait(given)
+            case "sleep":
+                self.world.ms += given * 1_000
             case "close":
                 self.session.close()
             case _:
