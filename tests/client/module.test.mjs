@@ -81,7 +81,7 @@ test("a callback may close, and nothing follows", async () => {
   const other = await begin({ onState: (state) => state === "catching up" && other.relay.close() });
   other.world.sockets[0].open();
   assert.equal(other.relay.state, "closed");
-  assert.equal(other.world.timers.size, 0);
+  assert.equal(other.world.timers.length, 0);
 });
 
 test("nothing of the token is in what the page is told", async () => {

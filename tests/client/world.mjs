@@ -10,8 +10,7 @@ export class World {
   constructor(random = () => 0.5) {
     this.random = random;
     this.time = START;
-    this.timers = new Map();
-    this.numbers = 0;
+    this.timers = [];
     this.sockets = [];
     const world = this;
     this.WebSocket = class extends Socket {
@@ -21,11 +20,22 @@ export class World {
     };
     this.page = Object.assign(new EventTarget(), { document: Object.assign(new EventTarget(), { hidden: false }), navigator: { onLine: true } });
     this.now = () => this.time;
+    // In the order in which they are due, the next one at the end.
     this.setTimeout = (call, ms) => {
-      this.timers.set(++this.numbers, { at: this.time + Math.max(1, ms), call });
-      return this.numbers;
+      const timer = { at: this.time + Math.max(1, ms), call };
+      let from = 0, to = this.timers.length;
+      while (from < to) {
+        const middle = (from + to) >> 1;
+        if (this.timers[middle].at > timer.at) from = middle + 1;
+        else to = middle;
+      }
+      this.timers.splice(from, 0, timer);
+      return timer;
     };
-    this.clearTimeout = (number) => this.timers.delete(number);
+    this.clearTimeout = (timer) => {
+      const at = this.timers.indexOf(timer);
+      if (at >= 0) this.timers.splice(at, 1);
+    };
     this.onDial = this.onSend = this.onClose = () => {};
   }
 
@@ -38,12 +48,8 @@ export class World {
   async wait(seconds) {
     await settled();
     const end = this.time + seconds * 1_000;
-    for (;;) {
-      let first;
-      for (const [number, { at }] of this.timers) if (at <= end && !(first && first[1] <= at)) first = [number, at];
-      if (!first) break;
-      const { at, call } = this.timers.get(first[0]);
-      this.timers.delete(first[0]);
+    while (this.timers.length && this.timers.at(-1).at <= end) {
+      const { at, call } = this.timers.pop();
       this.time = Math.max(this.time, at);
       call();
       await settled();
@@ -54,7 +60,7 @@ export class World {
 
 /** Let what has been promised come about. */
 export const settled = async () => {
-  for (let turn = 0; turn < 4; turn += 1) await null;
+  for (let turn = 0; turn < 3; turn += 1) await null;
 };
 
 class Socket {
