@@ -22,9 +22,8 @@ const DIAL = 20_000, ANSWER = 10_000, PAGE = 200;
 export const connect = (options) => {
   const { url, token, inUrl, protocols = ["async-relay.v2", "async-relay.v1"], history = PAGE } = options;
   const { pingAfter = 60, rotateAfter = 6_600, refusedAfter = 10, memory = 20_000 } = options;
-  /** @type {import("./async-relay.js").World} */
-  const { setTimeout, clearTimeout, WebSocket, now = Date.now, random = Math.random, page = globalThis } =
-    Object.assign(Object.create(globalThis), options.world);
+  const all = globalThis, { now = Date.now, random = Math.random, page = all } = options.world ?? {};
+  const { setTimeout = all.setTimeout, clearTimeout = all.clearTimeout, WebSocket = all.WebSocket } = options.world ?? {};
   let state = /** @type {import("./async-relay.js").State} */ ("offline");
   let position = options.position;
   /** @type {Link | undefined} */
@@ -84,7 +83,7 @@ export const connect = (options) => {
     try {
       const to = new URL(url), offered = [...protocols];
       if (inUrl) {
-        to.searchParams.set("protocol", offered.splice(0)[0]);
+        for (const each of offered.splice(0).slice(0, 1)) to.searchParams.set("protocol", each);
         if (granted) to.searchParams.set("access_token", granted);
       } else if (granted) offered.push(`bearer.${granted}`);
       made.socket = Object.assign(new WebSocket(to.href, offered), {

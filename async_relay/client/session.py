@@ -99,7 +99,7 @@ class Session:
         if not self.options.in_url:
             return self.options.url, [*protocols, *([f"bearer.{token}"] if token else [])]
         url = urlsplit(self.options.url)
-        more = [("protocol", protocols[0])] + ([("access_token", token)] if token else [])
+        more = [("protocol", each) for each in protocols[:1]] + ([("access_token", token)] if token else [])
         return urlunsplit(url._replace(query=urlencode(parse_qsl(url.query, keep_blank_values=True) + more))), []
 
     def opened(self, link: Link) -> None:

@@ -91,6 +91,18 @@ test("nothing of the token is in what the page is told", async () => {
   assert.ok(!JSON.stringify(told).includes("secret"));
 });
 
+test("what the page has under a name of ours is its own", async () => {
+  // An element's id is such a name in a browser.
+  Object.assign(globalThis, { page: { addEventListener: 7 }, now: 7, random: 7, all: 7 });
+  try {
+    const world = new World();
+    connect({ url, world: { WebSocket: world.WebSocket } }).close();
+    await settled();
+  } finally {
+    for (const name of ["page", "now", "random", "all"]) delete globalThis[name];
+  }
+});
+
 test("a token that comes after the end opens nothing", async () => {
   let give;
   const { world, relay } = await begin({ token: () => new Promise((resolve) => { give = resolve; }) });

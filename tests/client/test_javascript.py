@@ -33,11 +33,12 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 def compile_with_typescript(*arguments: str | Path) -> str:
     """What ``tsc`` has to say; nothing is good."""
+    runtime = node()
     if installed("typescript") != pinned()["typescript"]:
-        pytest.skip(f"typescript {pinned()['typescript']} is not installed: run `npm ci --prefix tests/node`")
+        pytest.fail(f"typescript {pinned()['typescript']} is not installed: run `npm ci --prefix tests/node`")
     compiler = NODE_SERVERS / "node_modules" / "typescript" / "lib" / "tsc.js"
     options = ("--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom,dom.iterable")
-    return run(node(), compiler, *options, *arguments).stdout
+    return run(runtime, compiler, *options, *arguments).stdout
 
 
 @pytest.mark.parametrize("path", sorted(HERE.glob("*.test.mjs")), ids=lambda path: path.name)
