@@ -46,6 +46,20 @@ test("a page that was closed hears no events", async () => {
   assert.equal(relay.state, "closed");
 });
 
+test("a page that was closed keeps nothing of the client", async () => {
+  const heard = [];
+  const target = () => ({
+    addEventListener: (...event) => heard.push(event),
+    removeEventListener: (...event) => heard.splice(heard.findIndex(([name, call]) => name === event[0] && call === event[1]), 1),
+  });
+  const world = new World();
+  world.page = { ...target(), document: target() };
+  const relay = connect({ url, world: world.parts });
+  assert.deepEqual(heard.map(([name]) => name), ["online", "visibilitychange"]);
+  relay.close();
+  assert.deepEqual(heard, []);
+});
+
 test("a browser that is offline is refused nothing", async () => {
   const { world, relay } = await begin({ token: "t", refusedAfter: 1 });
   world.page.navigator.onLine = false;
