@@ -364,7 +364,7 @@ export const connect = (options) => {
 
   page.addEventListener?.("online", wake);
   page.document?.addEventListener("visibilitychange", wake);
-  dial();
+  queueMicrotask(dial);
   return {
     incidents,
     get state() { return state; },

@@ -132,6 +132,14 @@ test("a token that does not come is waited for no longer than a connection", asy
   assert.equal(relay.state, "offline");
 });
 
+test("nothing is told before connect has returned", async () => {
+  const world = new World(), states = [];
+  const relay = connect({ url, world: world.parts, onState: () => states.push(relay.state) });
+  assert.deepEqual(states, []);
+  await settled();
+  assert.deepEqual(states, ["connecting"]);
+});
+
 test("the incidents are always the same Map", async () => {
   const { relay, socket } = await beLive();
   const { incidents } = relay;
