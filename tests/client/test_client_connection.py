@@ -102,7 +102,7 @@ async def test_a_token_that_is_out_of_reach_is_asked_for_again() -> None:
             raise answer
         return str(answer)
 
-    async with running() as (_server, url), connect(url, token=fetch) as relay:
+    async with running() as (_server, url), connect(url, token=fetch) as relay, asyncio.timeout(10):
         await relay.wait_until_live()
 
 
