@@ -12,6 +12,9 @@ from .picture import Message
 from .session import Session
 from .sockets import AsyncioWorld, Token
 
+#: For goodbyes; what takes longer is cancelled.
+_CLOSE_SECONDS = 2.0
+
 
 class Refused(Exception):
     """There is no token, or the server did not let us in with new ones."""
@@ -92,7 +95,7 @@ class Connection:
         """Close it for good."""
         self._session.close()
         if tasks := self._world.tasks - {asyncio.current_task()}:
-            _done, late = await asyncio.wait(tasks, timeout=2)
+            _done, late = await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

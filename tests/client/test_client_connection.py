@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from relay_with_feed import running
 
-from async_relay.client import Connection, Detail, History, Refused, State, connect
+from async_relay.client import Connection, Detail, History, Refused, State, connect, connection
 
 
 async def take(relay: Connection, count: int) -> list[Any]:
@@ -132,4 +132,19 @@ async def test_after_it_is_closed_nothing_comes_and_nothing_is_left() -> None:
         with pytest.raises(ConnectionError, match="closed"):
             await relay.wait_until_live()
         assert repr(relay) == "<closed, <0 incidents, 0 messages seen>>"
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_token_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fetching it is cancelled with the rest."""
+    monkeypatch.setattr(connection, "_CLOSE_SECONDS", 0.01)
+    before = asyncio.all_tasks()
+
+    async def never() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    async with connect("ws://127.0.0.1:9/", token=never) as relay:
+        await asyncio.sleep(0)
+        assert relay.state is State.CONNECTING
     assert asyncio.all_tasks() == before
