@@ -26,6 +26,8 @@ STOREYS = (
     ("handler",),
     ("planning",),
     ("cli",),
+    # For programs that are clients: it imports nothing of what runs in Lambda, and nothing imports it.
+    ("client",),
 )
 _BLOCK = re.compile(r"(?<=<!-- imports -->\n).*?(?=<!-- /imports -->)", re.DOTALL)
 
