@@ -124,6 +124,10 @@ class WatchedServices:
         """The feed, where the settings name one."""
         return await self._aws.feed()
 
+    async def incidents(self) -> IncidentTable | None:
+        """The incident table, where the settings name one."""
+        return await self._aws.incidents()
+
     def queue(self, url: str) -> Queue:
         """The queue in this process that stands for this URL."""
         return self._queues[url]

@@ -25,7 +25,7 @@ from ..delivery.protocols import IncidentTable
 from ..errors import StoreUnavailable, UndecodableRecord
 from ..settings import Settings
 from ..wire.feed import position_at
-from ..wire.formatter import format_message
+from ..wire.formatter import format_message, with_tenant
 from ..wire.incidents import format_item
 from ..wire.messages import compact_json
 from ..wire.rows import END_OF_TIME
@@ -84,6 +84,7 @@ class IncidentReader:
         self._open_table = open_table
         self._clock = clock
         self._settings = settings
+        self._formatter = with_tenant(settings.message_formatter, settings.tenant_attribute)
         self._room = room
         self._table: IncidentTable | None = None
         self._reads = asyncio.Lock()
@@ -146,7 +147,7 @@ class IncidentReader:
 
     def _form(self, item: dict[str, Any]) -> dict[str, Any] | None:
         """The payload of the message about the item."""
-        message = format_message(self._settings.formatter, item, "", "")
+        message = format_message(self._formatter, item, "", "")
         if message is None:
             return None
         payload: dict[str, Any] = message.payload
