@@ -35,7 +35,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from async_relay.delivery.protocols import ConnectionStore, Entry, Feed, Queue, Transport
+from async_relay.delivery.protocols import ConnectionStore, Entry, Feed, IncidentTable, Queue, Transport
 from async_relay.sandbox import Sandbox, new_event_loop
 from async_relay.services import AwsServices
 from async_relay.settings import Settings
