@@ -9,7 +9,7 @@ FAILED_INSTALL := echo "The installation failed: see the lines above, then run m
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help test lint types unit fuzz mistakes demo build bench load cold clean
+.PHONY: FORCE help test lint types unit coverage fuzz mistakes demo build bench load cold clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,7 +48,10 @@ lint: $(VENV)/.installed ## ruff and cfn-lint
 types: $(VENV)/.installed ## mypy, strict
 	@$(BIN)/mypy
 
-unit: $(VENV)/.installed $(VENV)/.installed-node ## The tests, with coverage
+unit: $(VENV)/.installed $(VENV)/.installed-node ## The tests
+	@$(BIN)/python -m pytest -n 2 -rs
+
+coverage: $(VENV)/.installed $(VENV)/.installed-node ## The tests again, and which lines and branches they take; two and a half times as slow
 	@$(BIN)/python -m pytest -n 2 -rs --cov --cov-report=term
 
 fuzz: $(VENV)/.installed ## Foreign input at random for SECONDS=60; TARGETS='records jobs dead-letters answers'

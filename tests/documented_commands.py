@@ -77,6 +77,7 @@ _ONE_ROUND = InTest("tests/test_demo.py", "test_one_round_on_the_deployed_templa
 
 COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
     (r"make (test|unit|lint|types|lint types)", _ITSELF),
+    (r"make coverage", CannotRun("it is every test once more, under a tracer")),
     (r"make test-fast", _make("test-fast")),
     (r"make help", _make("help")),
     (r"make demo( ONCE=1)?", _ONE_ROUND),
