@@ -35,6 +35,8 @@ from .kept import ANSWER_BYTES, Kept, fitting, payloads_of
 NOT_RECOVERED: Mapping[str, Any] = {"kind": "replay", "recovered": False}
 # Seconds an invocation takes at most, each of which may hold a message back before it is parked again.
 _INVOCATION = 60.0
+# Seconds a job is hidden whose worker crashed (the queues' visibility timeout), which counts no attempt; for two crashes.
+_CRASHES = 2 * 360.0
 # Seconds by which the clocks of those who publish may differ from ours.
 _CLOCKS = 60.0
 # Seconds for which a position continues a replay exactly.
@@ -51,7 +53,7 @@ def overlap(settings: Settings) -> float:
     """Seconds for which a message can be parked before it is delivered, or a dead letter."""
     attempts = settings.max_delivery_attempts
     delays = sum(queue_delay(attempt, settings.retry_backoff_seconds) for attempt in range(1, attempts + 1))
-    return delays + (attempts + 1) * _INVOCATION + _CLOCKS
+    return delays + (attempts + 1) * _INVOCATION + _CRASHES + _CLOCKS
 
 
 @dataclass(frozen=True, slots=True)
