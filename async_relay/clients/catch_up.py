@@ -35,7 +35,7 @@ from .kept import ANSWER_BYTES, Kept, fitting, payloads_of
 NOT_RECOVERED: Mapping[str, Any] = {"kind": "replay", "recovered": False}
 # Seconds an invocation takes at most, each of which may hold a message back before it is parked again.
 _INVOCATION = 60.0
-# Seconds a job is hidden whose worker crashed (the queues' visibility timeout), which counts no attempt; for two crashes.
+# Seconds a job stays hidden when its worker crashes (the queues' visibility timeout), which counts no attempt; twice.
 _CRASHES = 2 * 360.0
 # Seconds by which the clocks of those who publish may differ from ours.
 _CLOCKS = 60.0
