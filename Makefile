@@ -80,7 +80,7 @@ build/async-relay.zip: FORCE
 	@$(PYTHON) packaging/build.py --record build/.contents --output $@ $(addprefix --module ,$(MODULES))
 
 # What `sam build` calls for each function, whatever its Architecture.
-build-RelayFunction build-DeliverFunction build-FanoutFunction build-ConnectFunction build-DisconnectFunction build-AuthorizeFunction build-DefaultFunction: build/async-relay.zip
+build-RelayFunction build-DeliverFunction build-FanoutFunction build-ConnectFunction build-DisconnectFunction build-AuthorizeFunction build-DefaultFunction build-HeartbeatFunction: build/async-relay.zip
 	@$(PYTHON) -m zipfile -e $< "$(ARTIFACTS_DIR)"
 
 clean: ## Remove what the targets made

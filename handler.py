@@ -48,6 +48,11 @@ def default_handler(event: Any, context: Any = None) -> Answer:
     return _runner.run(_sandbox.on_request(event, context))
 
 
+def heartbeat_handler(event: Any, context: Any = None) -> Answer:
+    """A schedule: a ping to everybody, which finds those that are gone or whose time is over."""
+    return _runner.run(_sandbox.on_heartbeat(event, context))
+
+
 def disconnect_handler(event: Any, context: Any = None) -> Answer:
     """WebSocket $disconnect: delete the client's row."""
     return _runner.run(_sandbox.on_disconnect(event, context))

@@ -8,7 +8,8 @@ Rules
   service that everybody depends on does not answer, all records and jobs are handed back: nothing was sent, so
   nothing is lost and nobody gets a message twice. ``$connect`` and ``$disconnect`` raise.
 - The authorizer opens neither the table nor the transport. It raises where the issuer's keys cannot be had in time.
-- ``$default`` never raises for what it could not open: API Gateway gets 200, and the log says what it was.
+- ``$default`` never raises for what it could not open: API Gateway gets 200, and the log says what it was. Nor does
+  the heartbeat: Lambda would try it again, and the next one is on its way.
 - An opening that is cut off keeps the services that were opened whole, and the next invocation opens the rest.
 """
 
@@ -42,6 +43,7 @@ from .wire.streams import read_records
 
 if TYPE_CHECKING:
     from .clients.requests import Doorkeeper
+    from .delivery.heartbeat import Heartbeat
 
 _log = logging.getLogger("async_relay")
 
@@ -84,6 +86,7 @@ class Sandbox:
         self._relay: Relay | None = None
         self._pacing = Pacing()
         self._doorkeeper: Doorkeeper | None = None
+        self._heartbeat: Heartbeat | None = None
 
     def __repr__(self) -> str:
         """A sentence for logs and tests."""
@@ -154,12 +157,26 @@ class Sandbox:
             _log.error("a client could not be answered: %s", str(error) or "there was no time left")
         return {"statusCode": 200}
 
+    async def on_heartbeat(self, _event: Any, context: Any = None) -> Answer:
+        """Ping everybody; see ``delivery.heartbeat``."""
+        end = _end(context)
+        now = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(end - min(_LAST_WORDS, (end - now) / 4)):
+                heartbeat = await self._open_heartbeat()
+        except (Unavailable, TimeoutError) as error:
+            _log.error("nobody can be pinged: %s", str(error) or "nothing was open in time")
+        else:
+            await heartbeat.beat(end - asyncio.get_running_loop().time())
+        return {"statusCode": 200}
+
     async def close(self) -> None:
         """Close every socket; for programs that end, which a sandbox does not."""
         if self._transport is not None:
             await self._transport.close()
         await self._services.close()
         self._store = self._transport = self._rate = self._relay = self._doorkeeper = None
+        self._heartbeat = None
 
     async def _ready(self, end: float) -> Relay | None:
         """Open the relay; None where it cannot be opened by ``end``, and the log says why."""
@@ -224,10 +241,9 @@ class Sandbox:
             dead_letters=self._queue(settings.dead_letter_queue_url),
             fanout=self._queue(settings.fanout_queue_url if settings.fanout_mode != "direct" else None),
         )
-        limits = Limits(sockets_at_most(settings.max_concurrency), settings.post_timeout_seconds)
         admission = Admission(settings.by_tenant, settings.needs_row)
         return Relay(
-            Broadcaster(transport, store, limits, rate, Random(), self._wall_clock, admission),
+            self._new_broadcaster(transport, store, rate, admission),
             queues,
             RequeuePolicy(settings.retry_backoff_seconds, settings.max_delivery_attempts),
             wall_clock=self._wall_clock,
@@ -241,6 +257,30 @@ class Sandbox:
             pacing=self._pacing,
             publisher=Publisher(feed, self._wall_clock, Random()) if feed is not None else None,
         )
+
+    def _new_broadcaster(
+        self, transport: Transport, store: ConnectionStore, rate: Rate, admission: Admission
+    ) -> Broadcaster:
+        settings = self._settings
+        limits = Limits(sockets_at_most(settings.max_concurrency), settings.post_timeout_seconds)
+        return Broadcaster(transport, store, limits, rate, Random(), self._wall_clock, admission)
+
+    async def _open_heartbeat(self) -> Heartbeat:
+        from .delivery.heartbeat import FOR_EVERYBODY, Heartbeat, Round
+
+        if self._heartbeat is None:
+            table = Round(await self._open_store())
+            transport = await self._open_transport()
+            self._rate = Rate(self._settings.max_posts_per_second)
+            self._heartbeat = Heartbeat(
+                self._new_broadcaster(transport, table, self._rate, FOR_EVERYBODY),
+                table,
+                wall_clock=self._wall_clock,
+                random=Random(),
+                has_feed=self._settings.feed_table is not None,
+                emit_metrics=self._emit_metrics,
+            )
+        return self._heartbeat
 
     def _queue(self, url: str | None) -> Queue | None:
         return None if url is None else self._services.queue(url)

@@ -57,6 +57,7 @@ def test_each_entry_point_is_one_call_of_the_sandbox(loaded: ModuleType, monkeyp
         "connect_handler": "on_connect",
         "default_handler": "on_request",
         "disconnect_handler": "on_disconnect",
+        "heartbeat_handler": "on_heartbeat",
     }
     event, context, loops = object(), object(), set()
     for entry_point, method in calls.items():

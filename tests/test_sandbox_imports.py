@@ -21,6 +21,7 @@ CALLS = {
     "deliver_handler": "handler.deliver_handler({'Records': []})",
     "connect_handler": "assert handler.connect_handler(route) == {'statusCode': 200}",
     "disconnect_handler": "assert handler.disconnect_handler(route) == {'statusCode': 200}",
+    "heartbeat_handler": "assert handler.heartbeat_handler({}) == {'statusCode': 200}",
     "default_handler": "assert handler.default_handler(route) == {'statusCode': 200}",
 }
 AUTHORIZE = """

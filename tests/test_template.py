@@ -9,14 +9,17 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cloudformation import ROOT, Stack, template
 
+from async_relay.aws.feed import DynamoFeed
 from async_relay.metrics import NAMESPACE
 from async_relay.settings import Settings
+from async_relay.wire.feed import FeedEntry, position_at
 
 STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/Incident/stream/2026-01-01T00:00:00.000"
 EXISTING = {"IncidentStreamArn": STREAM, "ConnectionsTableName": "WebSocketConnections", "WebSocketApiId": "kote8jrryb"}
@@ -50,6 +53,7 @@ RECEIVE = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
                     "IncidentTable.StreamArn"
                 ],
                 ("dynamodb:ListStreams",): ["*"],
+                ("dynamodb:PutItem",): ["FeedTable.Arn"],
                 ("sqs:SendMessage",): ["RetryQueue.Arn", "DeadLetterQueue.Arn"],
                 ("s3:PutObject",): ["StreamFailureBucket.Arn/*"],
                 ("s3:ListBucket",): ["StreamFailureBucket.Arn"],
@@ -73,13 +77,110 @@ RECEIVE = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
             | {
                 tuple(LOGS): ["DefaultLogs.Arn"],
                 ("dynamodb:BatchGetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"): [TABLE_OF_STACK],
+                ("dynamodb:Query",): ["FeedTable.Arn"],
+                ("dynamodb:Scan",): ["IncidentTable.Arn"],
             },
         ),
+        ("HeartbeatRole", BROADCAST | {tuple(LOGS): ["HeartbeatLogs.Arn"]}),
     ],
 )
 def test_a_role_allows(role: str, expected: Mapping[tuple[str, ...], list[str]]) -> None:
     """Each function may do what it does, to its own resources, and nothing else."""
-    assert Stack(**JWT).statements(role) == expected
+    assert Stack(**JWT, HeartbeatMinutes="5").statements(role) == expected
+
+
+@pytest.mark.parametrize(
+    ("parameters", "table"),
+    [({}, "IncidentTable.Arn"), ({"IncidentStreamArn": STREAM}, STREAM.partition("/stream")[0])],
+)
+def test_who_may_read_the_incident_table(parameters: dict[str, str], table: str) -> None:
+    """The function that shows clients its history, and by its index alone where there is one."""
+    named = {"IncidentTable.Arn": "IncidentTable"}.get(table, table)
+    by_scan, by_index = Stack(**parameters), Stack(**parameters, IncidentIndex="by-time")
+    assert by_scan.statements("DefaultRole")[("dynamodb:Scan",)] == [table]
+    allowed = by_index.statements("DefaultRole")
+    assert ("dynamodb:Scan",) not in allowed
+    assert allowed[("dynamodb:DescribeTable",)] == [table]
+    assert allowed[("dynamodb:Query", "dynamodb:Scan")] == [f"{table}/index/by-time"]
+    for stack, index in ((by_scan, None), (by_index, "by-time")):
+        assert not stack.refused
+        told = Settings.from_env(stack.functions()["DefaultFunction"]["Environment"])
+        assert (told.incident_table, told.incident_index) == (named, index)
+        others = {name for name in stack.functions() if name != "DefaultFunction"}
+        assert not [name for name in others if "INCIDENT_TABLE" in stack.functions()[name]["Environment"]]
+
+
+def test_history_of_the_feed_alone() -> None:
+    """Then nobody may read the Incident table, and the function knows of none."""
+    stack = Stack(History="feed")
+    told = Settings.from_env(stack.functions()["DefaultFunction"]["Environment"])
+    assert (told.incident_table, told.feed_table) == (None, "FeedTable")
+    assert not who_may_touch("IncidentTable.Arn", stack)
+
+
+def who_may_touch(arn: str, stack: Stack) -> list[str]:
+    """The roles that are allowed something to it."""
+    return [role for role in stack.of("IAM::Role") if any(arn in each for each in stack.statements(role).values())]
+
+
+def test_history_shows_what_the_formatter_lets_out() -> None:
+    """So the function that shows it knows the formatter, as the relay does."""
+    told = door(MessageFormatter="builtins:pow")
+    formatters: dict[str, object] = {name: each.message_formatter for name, each in told.items()}
+    assert {name for name, each in formatters.items() if each is pow} == {"RelayFunction", "DefaultFunction"}
+
+
+def test_the_feed() -> None:
+    """Its table, who knows of it and for how long it keeps what was sent; its keys are those that are written."""
+    parameters = {"FeedHours": "1.5", "HeartbeatMinutes": "5", "FanoutMode": "auto"}
+    stack, told = Stack(**parameters), door(**parameters)
+    table = stack.properties("FeedTable")
+    assert table["KeySchema"] == [
+        {"AttributeName": "bucket", "KeyType": "HASH"},
+        {"AttributeName": "position", "KeyType": "RANGE"},
+    ]
+    assert {each["AttributeType"] for each in table["AttributeDefinitions"]} == {"S"}
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
+    unused: Any = None
+    written = DynamoFeed(unused, "feed", 1.0)._put(FeedEntry("0", position_at(0), ()))["Item"]
+    assert written.keys() == {"bucket", "position", "messages", "ttl"}
+    assert stack.outputs["FeedTable"] == "FeedTable"
+    knows = {"RelayFunction", "DefaultFunction", "HeartbeatFunction"}
+    assert {name for name, each in told.items() if each.feed_table == "FeedTable"} == knows
+    assert {told[name].feed_hours for name in ("RelayFunction", "DefaultFunction")} == {1.5}
+    assert who_may_touch("FeedTable.Arn", stack) == ["RelayRole", "DefaultRole"]
+
+
+@pytest.mark.parametrize("parameters", [{"Feed": "off"}, EXISTING], ids=["off", "existing"])
+def test_stacks_without_a_feed(parameters: dict[str, str]) -> None:
+    """Where it is off, and where the clients' requests go to functions that are not of this stack."""
+    stack = Stack(**parameters, HeartbeatMinutes="5")
+    assert "FeedTable" not in stack.resources | stack.outputs
+    assert not [name for name, each in stack.functions().items() if "FEED_TABLE" in each["Environment"]]
+    assert not who_may_touch("FeedTable.Arn", stack)
+
+
+def test_the_heartbeat_is_off_until_it_is_asked_for() -> None:
+    """By default nothing of it is made, and the retry queue has its whole fifth of the posts."""
+    stack = Stack()
+    assert not [name for name in stack.resources if name.startswith("Heartbeat")]
+    assert stack.functions()["DeliverFunction"]["Environment"]["MAX_POSTS_PER_SECOND"] == "400"
+
+
+def test_the_heartbeat() -> None:
+    """A schedule of whole minutes, without tries of its own: the next one is on its way."""
+    for minutes in ("1", "2", "5", "8"):
+        stack = Stack(**EXISTING, HeartbeatMinutes=minutes)
+        event = stack.mappings()["HeartbeatFunction.Minutes"]
+        assert event == {"Type": "Schedule", "Schedule": f"cron(0/{minutes} * * * ? *)"}
+        assert stack.functions()["HeartbeatFunction"]["Handler"] == "handler.heartbeat_handler"
+        assert stack.properties("HeartbeatInvocations") == {
+            "FunctionName": "HeartbeatFunction",
+            "Qualifier": "$LATEST",
+            "MaximumRetryAttempts": 0,
+            "MaximumEventAgeInSeconds": 60,
+        }
+    assert all(int(each) < 10 for each in template()["Parameters"]["HeartbeatMinutes"]["AllowedValues"])  # idle: closed
 
 
 def test_the_roles_of_the_fanout() -> None:
@@ -109,7 +210,7 @@ def test_no_role_is_wider_than_it_says(parameters: dict[str, str]) -> None:
     Only connections and the objects of the bucket for failures have names nobody knows before, and
     the action that lists streams has no resource to name.
     """
-    stack = Stack(**parameters)
+    stack = Stack(**parameters, HeartbeatMinutes="5")
     roles = stack.of("IAM::Role")
     assert sorted(each["Role"] for each in stack.functions().values()) == sorted(f"{name}.Arn" for name in roles)
     for name, role in roles.items():
@@ -307,8 +408,9 @@ INDEXED = {"RelayFunction", "DeliverFunction", "FanoutFunction", "ConnectFunctio
         FANOUT | JWT | {"TenantAttribute": "tenant", "TenantClaim": "tenants"},
         FANOUT | OWN | {"TenantAttribute": "tenant"},
         FANOUT | {"AuthMode": "iam", "AuthOrigins": "https://app.example.com"},
+        FANOUT | {"HeartbeatMinutes": "5", "IncidentIndex": "by-time"},
     ],
-    ids=["plain", "fanout", "index", "tokens", "own authorizer", "iam"],
+    ids=["plain", "fanout", "index", "tokens", "own authorizer", "iam", "heartbeat"],
 )
 def test_the_settings_of_every_function_are_accepted(parameters: dict[str, str]) -> None:
     """Every variable is a setting by name, and every function would start with what it is given."""
@@ -404,28 +506,30 @@ def test_without_tokens_no_function_looks_for_them(mode: str) -> None:
 
 
 def test_whoever_posts_at_once_stays_within_the_quota() -> None:
-    """For every allowed quota and number of functions: relays or workers, and the retry workers beside them.
+    """For every allowed quota and number of functions: relays or workers, the retry workers beside them, the heartbeat.
 
     No share is smaller than it need be: the rest is less than a post for each function.
     """
     allowed = {name: each.get("AllowedValues", []) for name, each in template()["Parameters"].items()}
     steering = ("StreamShards", "FanoutWorkers", "RetryWorkers")
     for quota in allowed["AccountPostsPerSecond"]:
-        for number in range(max(len(allowed[name]) for name in steering)):
+        for number, minutes in product(range(max(len(allowed[name]) for name in steering)), ("0", "5")):
             chosen = {name: str(allowed[name][number % len(allowed[name])]) for name in steering}
-            stack = Stack(FanoutMode="auto", AccountPostsPerSecond=str(quota), **chosen)
+            stack = Stack(FanoutMode="auto", AccountPostsPerSecond=str(quota), HeartbeatMinutes=minutes, **chosen)
             mappings, shares = stack.mappings(), {}
             for name, function in stack.functions().items():
                 shares[name] = Settings.from_env(function["Environment"]).max_posts_per_second or 0.0
             read = {"FanoutFunction.Shard": "FanoutWorkers", "DeliverFunction.Retry": "RetryWorkers"}
             for mapping, steered in read.items():
                 assert mappings[mapping]["ScalingConfig"]["MaximumConcurrency"] == chosen[steered]
+            heartbeat = shares.get("HeartbeatFunction", 0)
+            assert heartbeat == (0 if minutes == "0" else quota / 10)
             retry = shares["DeliverFunction"] * int(chosen["RetryWorkers"])
-            assert quota / 5 - int(chosen["RetryWorkers"]) < retry <= quota / 5
+            assert quota / 5 - heartbeat - int(chosen["RetryWorkers"]) < retry <= quota / 5 - heartbeat
             for name, steered in (("RelayFunction", "StreamShards"), ("FanoutFunction", "FanoutWorkers")):
                 posting = shares[name] * int(chosen[steered])
                 assert quota * 4 / 5 - int(chosen[steered]) < posting <= quota * 4 / 5
-                assert posting + retry <= quota
+                assert posting + retry + heartbeat <= quota
 
 
 def test_four_relays_are_reckoned_with() -> None:
@@ -515,6 +619,10 @@ def allows(name: str, value: str) -> bool:
 
 #: Of each parameter that reaches a function: the values at the edges of what it allows, and some beyond them.
 EDGES: dict[str, tuple[list[str], list[str]]] = {
+    "IncidentStreamArn": (
+        ["", STREAM, f"arn:aws-us-gov:dynamodb:us-gov-west-1:123456789012:table/{'_' * 255}/stream/1"],
+        [STREAM.replace("Incident", "ab"), STREAM.replace("Incident", "a" * 256), STREAM.partition("/stream")[0], "a"],
+    ),
     "ConnectionsTableName": (["a-b", "_" * 255], ["ab", "a" * 256, "arn:aws:dynamodb:eu-west-1:123456789012:table/a"]),
     "ConnectionsIndex": (["a-b", "_" * 255], ["ab", "a" * 256]),
     "WebSocketApiId": (["", "kote8jrryb"], ["KOTE8JRRYB", "a/b", "a.b"]),
@@ -530,6 +638,8 @@ EDGES: dict[str, tuple[list[str], list[str]]] = {
             "https://a.localhost",
         ],
     ),
+    "FeedHours": (["1", "1.5", "8760"], ["0", "0.5", "8761", "-1"]),
+    "IncidentIndex": (["a-b", "_" * 255], ["ab", "a" * 256, "a/b"]),
     "TtlHours": (["3", "3.5", "8760"], ["2", "8761"]),
     "MaxConcurrency": (["1", "99", "100", "900"], ["0", "-1", "2.5", "901", "1000", "007", "1e2", ""]),
     "PostTimeoutSeconds": (["0.05", "1.5", "60"], ["0", "0.04", "61", "-1"]),
@@ -683,6 +793,9 @@ def test_every_parameter_that_reaches_a_function_has_its_edges() -> None:
         ({"ExecuteApiEndpoint": "off"}, "ExecuteApiEndpoint=off needs WebSocketEndpoint"),
         ({"ConnectionsIndexSweep": "off"}, "ConnectionsIndexSweep=off needs ConnectionsIndex"),
         ({"IncidentStreamArn": STREAM, "IncidentTableProtection": "on"}, "the stack's own table"),
+        ({"Feed": "off", "History": "feed"}, "History=feed needs Feed=on"),
+        ({"IncidentIndex": "by-time", "History": "feed"}, "IncidentIndex needs History=table"),
+        (EXISTING | {"IncidentIndex": "by-time"}, "IncidentIndex is for the stack's own API"),
         ({"AuthMode": "jwt"}, "AuthMode=jwt needs AuthIssuer and AuthAudience, or AuthorizerArn"),
         (JWT | {"AuthIssuer": ""}, "AuthMode=jwt needs AuthIssuer and AuthAudience"),
         (JWT | {"AuthAudience": ""}, "AuthMode=jwt needs AuthIssuer and AuthAudience"),
@@ -720,6 +833,10 @@ def test_stacks_that_are_refused(parameters: dict[str, str], sentence: str) -> N
         {"ConnectionsTableName": "WebSocketConnections"},
         {"IncidentStreamArn": STREAM},
         {"IncidentTableProtection": "on"},
+        {"Feed": "off"},
+        {"History": "feed", "HeartbeatMinutes": "1"},
+        EXISTING | {"Feed": "off", "HeartbeatMinutes": "8"},
+        {"IncidentStreamArn": STREAM, "IncidentIndex": "by-time", "FeedHours": "1"},
         {"LocalEndpoint": "http://127.0.0.1:4566"},
         {"Alarms": "false", "AlarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:oncall"},
         {"AuthMode": "iam", "AuthOrigins": "https://app.example.com", "DoorConcurrency": "20"},
@@ -746,7 +863,7 @@ def test_handlers_exist() -> None:
     defined = {
         each.name for each in ast.parse((ROOT / "handler.py").read_text()).body if isinstance(each, ast.FunctionDef)
     }
-    for function in Stack(**FANOUT, **JWT).functions().values():
+    for function in Stack(**FANOUT, **JWT, HeartbeatMinutes="5").functions().values():
         module, name = function["Handler"].split(".")
         assert module == "handler"
         assert name in defined
@@ -754,15 +871,15 @@ def test_handlers_exist() -> None:
 
 
 def test_those_that_post_have_a_whole_processor() -> None:
-    """The relay and both workers have one vCPU and a minute."""
-    functions = Stack(**FANOUT).functions()
-    for name in ("RelayFunction", "DeliverFunction", "FanoutFunction"):
+    """The relay, both workers and the heartbeat have one vCPU and a minute."""
+    functions = Stack(**FANOUT, HeartbeatMinutes="5").functions()
+    for name in ("RelayFunction", "DeliverFunction", "FanoutFunction", "HeartbeatFunction"):
         assert (functions[name]["MemorySize"], functions[name]["Timeout"]) == (1769, 60)
 
 
 def test_every_function_logs_json_to_a_group_that_forgets() -> None:
     """Each function has its own log group with a retention."""
-    stack = Stack(**FANOUT, **JWT, LogRetentionDays="7")
+    stack = Stack(**FANOUT, **JWT, LogRetentionDays="7", HeartbeatMinutes="5")
     groups = stack.of("Logs::LogGroup")
     used = [function["LoggingConfig"]["LogGroup"] for function in stack.functions().values()]
     assert sorted(used) == sorted(groups)

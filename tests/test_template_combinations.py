@@ -57,6 +57,10 @@ CHOICES = {
     "TenantAttribute": ["", "tenant"],
     "TenantClaim": ["", "tenants"],
     "DoorConcurrency": ["0", "50"],
+    "Feed": ["on", "off"],
+    "History": ["table", "feed"],
+    "IncidentIndex": ["", "by-time"],
+    "HeartbeatMinutes": ["0", "1", "2", "5", "8"],
 }
 
 Parameters = dict[str, str]

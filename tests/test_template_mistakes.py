@@ -29,8 +29,10 @@ STACKS = [
         "authorizer": OWN,
         "iam": {"AuthMode": "iam"},
         "fanout": FANOUT | JWT,
+        "heartbeat": {"HeartbeatMinutes": "5", "IncidentIndex": "by-time"},
+        "sparing": {"Feed": "off", "HeartbeatMinutes": "1"},
         "queue": FANOUT | {"StreamFailureDestination": "queue"},
-        "existing": EXISTING | FANOUT,
+        "existing": EXISTING | FANOUT | {"HeartbeatMinutes": "8"},
         "local": JWT | {"LocalEndpoint": "http://127.0.0.1:4566"},
     }.items()
 ]
@@ -186,7 +188,7 @@ def test_only_those_that_post_may_close_a_connection(parameters: dict[str, str])
     stack = Stack(**parameters)
     api = parameters.get("WebSocketApiId", "WebSocketApi")
     arn = f"arn:aws:execute-api:eu-west-1:123456789012:{api}/prod"
-    managers = {"RelayRole", "DeliverRole", "FanoutRole", "DefaultRole"}
+    managers = {"RelayRole", "DeliverRole", "FanoutRole", "DefaultRole", "HeartbeatRole"}
     for role in stack.of("IAM::Role"):
         managed = stack.statements(role).get(("execute-api:ManageConnections",))
         assert managed == ([f"{arn}/{how}/@connections/*" for how in ("POST", "DELETE")] if role in managers else None)
@@ -271,6 +273,8 @@ def test_how_the_sources_are_read(parameters: dict[str, str]) -> None:
     """Sizes and limits of every mapping, each with its reason."""
     stack = Stack(**parameters)
     for name, mapping in stack.mappings().items():
+        if mapping["Type"] == "Schedule":
+            continue
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"], name
         assert not {"MaximumBatchingWindowInSeconds", "TumblingWindowInSeconds", "Enabled"} & mapping.keys(), name
     stream = stack.mappings()["RelayFunction.Stream"]

@@ -31,7 +31,7 @@ from ..delivery.evidence import Evidence
 from ..delivery.protocols import ConnectionStore, Transport
 from ..errors import ConditionFailed, Gone, RelayError, StoreUnavailable
 from ..settings import Settings
-from ..wire.feed import SETTLED_SECONDS, position_at
+from ..wire.feed import settled_at
 from ..wire.jobs import Client
 from ..wire.messages import MAX_POST_BYTES
 from . import catch_up, history
@@ -182,7 +182,7 @@ async def _ping(request: Request) -> Payload:
     stamp = request.fields.get("timestamp")
     answer = {"type": "pong"} | ({"timestamp": stamp} if _is_stamp(stamp) else {})
     if request.keeper.feed is not None and request.known:
-        answer["position"] = position_at(int((request.keeper.clock() - SETTLED_SECONDS) * 1000))
+        answer["position"] = settled_at(request.keeper.clock())
     return answer
 
 

@@ -32,10 +32,14 @@ class Entry(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What is asked of rows: ``by_tenant`` that they name tenants, ``needs_row`` that there is one."""
+    """What is asked of rows: ``by_tenant`` that they name tenants, ``needs_row`` that there is one.
+
+    ``for_all``: tenants and interest are not looked at, since what is sent is for everybody who is connected.
+    """
 
     by_tenant: bool = False
     needs_row: bool = False
+    for_all: bool = False
 
     def decide(self, asked: Client, rows: Mapping[str, Client], now: float) -> tuple[Entry, Client]:
         """What becomes of a client a job or an earlier look at the table named, and the client as its row has it."""

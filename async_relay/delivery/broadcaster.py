@@ -99,7 +99,10 @@ class Broadcaster:
 
         ``retry_until_deadline``: there is no retry queue, so no client is given up before the time is over.
         """
-        outcomes = tuple(Outcome(job, [0] * len(job.messages), by_tenant=self.admission.by_tenant) for job in jobs)
+        rules = self.admission
+        outcomes = tuple(
+            Outcome(job, [0] * len(job.messages), by_tenant=rules.by_tenant, for_all=rules.for_all) for job in jobs
+        )
         policy = RetryPolicy(self.rate, self.random, self.wall_clock, retry_until_deadline=retry_until_deadline)
         return await _Broadcast(self, outcomes, policy, seconds).run()
 

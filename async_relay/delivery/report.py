@@ -69,11 +69,12 @@ class Outcome:
     unclosed: int = 0
     closing_error: PostError | None = None
     by_tenant: InitVar[bool] = False
+    for_all: InitVar[bool] = False
     audience: Audience = field(init=False)
 
-    def __post_init__(self, by_tenant: bool) -> None:
-        """Get ready to say who gets which of the messages; ``by_tenant``: tenants are on."""
-        self.audience = Audience(self.job.messages, by_tenant=by_tenant)
+    def __post_init__(self, by_tenant: bool, for_all: bool) -> None:
+        """Get ready to say who gets which of the messages; ``by_tenant``: tenants are on; ``for_all``: all get all."""
+        self.audience = Audience(self.job.messages, by_tenant=by_tenant, for_all=for_all)
 
     def reject(self, connection_id: str, created_at: int | None, position: int, error: PostError) -> None:
         """Note that a client will never take this message."""

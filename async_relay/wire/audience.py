@@ -5,6 +5,7 @@ Rules
   to ``*`` alone. A tenant is text or a whole number, and compared as text.
 - Interest guards nothing. A message that lacks a key the interest names is not excluded by it. An interest nobody can
   read lets no message through.
+- What is ``for_all`` is everybody's, whatever their rows say: a ping.
 - Whether a client wants one message never depends on its other messages, so a client that has some of them already is
   decided about like any other.
 
@@ -86,9 +87,10 @@ class Audience:
     An answer is a bit mask: bit 0 stands for the first message.
     """
 
-    def __init__(self, messages: Sequence[Message], *, by_tenant: bool) -> None:
-        """``by_tenant``: tenants are on."""
-        self.by_tenant = by_tenant
+    def __init__(self, messages: Sequence[Message], *, by_tenant: bool, for_all: bool = False) -> None:
+        """``by_tenant``: tenants are on; ``for_all``: whatever a row says, its client gets all messages."""
+        self.by_tenant = by_tenant and not for_all
+        self._for_all = for_all
         self._messages = messages
         self._payloads: list[Mapping[str, Any]] | None = None
         self._all = (1 << len(messages)) - 1
@@ -100,6 +102,8 @@ class Audience:
 
     def wanted(self, access: Access) -> int:
         """The messages that a client with this access gets."""
+        if self._for_all:
+            return self._all
         if access.interest is None:
             return 0
         mask = self._all

@@ -88,6 +88,14 @@ def ms_of(position: str) -> int:
     return int(position[:_TIME], 36)
 
 
+def settled_at(now: float) -> str:
+    """The position up to which whatever was published is in the feed, at ``now`` (s): a quiet client may go by it.
+
+    It takes no look at the feed.
+    """
+    return position_at(int((now - SETTLED_SECONDS) * 1000))
+
+
 def _in_base_36(number: int, digits: int) -> str:
     text = ""
     for _ in range(digits):
