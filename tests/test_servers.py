@@ -29,7 +29,9 @@ def test_the_lock_names_no_registry() -> None:
 
 
 STARTS = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's job in the background inherits as ignored
 sys.path[:0] = sys.argv[1:]
 from servers import ministack, node_server
 with {server} as url:
