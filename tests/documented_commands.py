@@ -104,6 +104,7 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
         _python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/wire/test_streams.py"),
     ),
     (r"\.venv/bin/python tests/simulate\.py", _python("tests/simulate.py", "--histories", "3")),
+    (r"\.venv/bin/python tests/simulate_feed\.py", _python("tests/simulate_feed.py", "--histories", "3")),
     (r"\.venv/bin/python -m benchmarks\.rate", _python("-m", "benchmarks.rate", "--case", "2 full, 5 clients")),
     (
         r"\.venv/bin/python -m benchmarks\.measurement",
