@@ -185,6 +185,7 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
             *("--shards", "20", "--workers", "20", "--concurrency", "200", "--simulate"),
         ),
     ),
+    (r"async-relay plan --clients 10k --feed", _relay("plan", "--clients", "10k", "--feed")),
     (r"async-relay plan --clients 10k --json", _relay("plan", "--clients", "10k", "--json")),
     (
         r"async-relay plan --clients 10k --plot plan\.svg",

@@ -54,6 +54,9 @@ DEFAULTS: dict[str, Any] = {
     "MESSAGE_FORMATTER": format_item,
     "TRANSPORT": "direct",
     "INCIDENT_TABLE": None,
+    "INCIDENT_INDEX": None,
+    "FEED_TABLE": None,
+    "FEED_HOURS": 24.0,
     "TTL_HOURS": 24.0,
     "AUTH_MODE": "none",
     "AUTH_ISSUER": "",
@@ -155,6 +158,10 @@ GOOD: list[tuple[str, str, Any]] = [
     ("TRANSPORT", "direct", "direct"),
     ("TRANSPORT", "sdk", "sdk"),
     ("INCIDENT_TABLE", "Incident", "Incident"),
+    ("INCIDENT_INDEX", "by-date", "by-date"),
+    ("FEED_TABLE", "feed", "feed"),
+    ("FEED_HOURS", "0.5", 0.5),
+    ("FEED_HOURS", "72", 72.0),
     ("TTL_HOURS", "0.01", 0.01),
     ("TTL_HOURS", "8760", 8_760.0),
 ]
@@ -183,6 +190,9 @@ BAD = [
     *refused("WS_ENDPOINT", AN_ENDPOINT, "https://[::1/prod", "https://abc.com/a b", "https://abc.com/a\r\nHost: evil"),
     *refused("CONNECTIONS_TABLE", A_TABLE, "ab", "t" * 256, "a b c", "table/x", "täble", f"{TABLE_ARN}/index/x"),
     *refused("INCIDENT_TABLE", A_TABLE, "x", "arn:aws:s3:::bucket", "a\nb\nc"),
+    *refused("INCIDENT_INDEX", "the name of a global secondary index", "x", "by date"),
+    *refused("FEED_TABLE", A_TABLE, "x", "arn:aws:s3:::bucket"),
+    *refused("FEED_HOURS", "a number from 0.5 to 8,760", "0", "0.4", "8761", "a day"),
     *refused("CONNECTIONS_INDEX", AN_INDEX, "ab", "i" * 256, TABLE_ARN),
     *refused("CONNECTIONS_INDEX_SWEEP", "on or off", "yes", "ON", "1"),
     *refused(
@@ -268,6 +278,8 @@ def beside(name: str, text: str = "") -> dict[str, str]:
     """What a variable means nothing without."""
     if (name.startswith("AUTH") and name not in ("AUTH_MODE", "AUTH_ORIGINS")) or text == "jwt":
         return DOOR
+    if name == "INCIDENT_INDEX":
+        return {"INCIDENT_TABLE": "Incident"}
     return {"TENANT_ATTRIBUTE": "tenant"} if name == "TENANT_CLAIM" else NEEDED.get((name, text), {})
 
 
