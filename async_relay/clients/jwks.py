@@ -73,9 +73,9 @@ class KeySet:
     async def find(self, kid: str | None, algorithm: str) -> Any:
         """The public key for a token that names this; raises ``BadToken`` or ``KeysUnavailable``."""
         if self._is_over(self._fetched_at, _KEPT):
-            await self._refresh(self._fetched_at)
+            await self._refresh()
         if kid is not None and not any(key.kid == kid for key in self._keys or ()):
-            await self._refresh(self._fetched_at)
+            await self._refresh()
             if self._failure is not None and not any(key.kid == kid for key in self._keys or ()):
                 raise KeysUnavailable("the token's key is not known, and the issuer's keys cannot be had now")
         return self._pick(kid, algorithm)
@@ -91,11 +91,11 @@ class KeySet:
             raise BadToken("it names no key, and the issuer has several")
         return fitting[0].public
 
-    async def _refresh(self, seen: float) -> None:
-        """Fetch the keys, unless they came since ``seen``, or it is too early to try again."""
+    async def _refresh(self) -> None:
+        """Fetch the keys, unless it is too early to try again: whoever waited for a fetch makes none."""
         async with self._one_fetch:
             between = _BEFORE_THE_FIRST if self._keys is None else _BETWEEN_FETCHES
-            if self._fetched_at != seen or not self._is_over(self._tried_at, between):
+            if not self._is_over(self._tried_at, between):
                 return
             self._tried_at = self._clock()
             # Should the fetch be cut off, it has failed.

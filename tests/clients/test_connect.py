@@ -135,6 +135,13 @@ async def test_an_end_that_is_past_or_odd_is_refused(until: Any) -> None:
     assert await status(let_in(expiresAt=until), OPEN) == 401
 
 
+async def test_the_second_of_the_end_is_past() -> None:
+    """To the second, as for whoever is connected."""
+    store = MemoryStore()
+    assert await connect(let_in(), store, SECOND + 60.0, CLOSED) == {"statusCode": 401}
+    assert (await connect(let_in(), store, SECOND + 59.9, CLOSED))["statusCode"] == 200
+
+
 async def test_an_authorizer_may_name_no_end() -> None:
     assert "expiresAt" not in await row(let_in(expiresAt=None))
 

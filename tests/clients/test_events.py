@@ -63,7 +63,22 @@ def test_tenants_survive_the_way_through_a_context(tenants: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [None, 5, "", "acme", '"acme"', "{}", '{"acme":1}', "[", '["a",null]', "[" * 9_000, ["acme"]]
+    "text",
+    [
+        None,
+        5,
+        "",
+        "acme",
+        '"acme"',
+        "{}",
+        '{"acme":1}',
+        "[",
+        '["a",null]',
+        '["a",true]',
+        '["a",["b"]]',
+        "[" * 9_000,
+        ["acme"],
+    ],
 )
 def test_tenants_of_another_form_are_none(text: Any) -> None:
     assert events.tenants_in(text) == frozenset()

@@ -214,6 +214,12 @@ async def test_of_two_keys_of_one_name_the_one_that_fits_is_taken() -> None:
     assert not await source.has("k", "PS256")
 
 
+async def test_a_token_that_names_no_key_needs_exactly_one_that_fits() -> None:
+    assert await Source(jwk("rsa"), jwk("ec")).has(None)
+    assert not await Source(jwk("rsa"), jwk("other")).has(None)
+    assert not await Source(jwk("ec")).has(None)
+
+
 async def test_a_set_without_a_key_lets_nobody_in() -> None:
     assert not await Source().has("rsa")
     assert not await Source().has(None)

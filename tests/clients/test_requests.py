@@ -233,6 +233,7 @@ async def test_there_is_an_end_even_to_an_answer(caplog: pytest.LogCaptureFixtur
     assert await room.ask(PING, seconds=2) == []
     assert asyncio.get_running_loop().time() < 2
     assert "there was no time left" in caplog.text
+    assert "0 in flight" in repr(room.posts)
     room.posts.script = lambda _id, _message: OK
     assert await room.ask(PING) == [PONG]
 
