@@ -191,12 +191,13 @@ def _figure(name: str, value: str) -> Text:
 
 def _row(write: Write) -> tuple[str, Text, Text, str, str, str]:
     item, took = write.change.item, write.took.values()
+    whose = (f"{write.change.tenant:<10}", "dim")
     if "incident_id" in item:
         resource = item.get("arn") or item.get("resource") or item.get("sg", "")
-        what = Text.assemble((item["incident_id"], "bold"), "  ", _end(item["event_type"], "/"))
+        what = Text.assemble(whose, (item["incident_id"], "bold"), "  ", _end(item["event_type"], "/"))
         what.append(f"  {_end(resource, ':')}", "dim")
     else:
-        what = Text.assemble((item["action"], "magenta"), ("  " + _end(item["target"], ":"), "dim"))
+        what = Text.assemble(whose, (item["action"], "magenta"), ("  " + _end(item["target"], ":"), "dim"))
     return (
         write.change.marker.time[11:19],
         what,

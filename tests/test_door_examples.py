@@ -14,7 +14,9 @@ import pytest
 from botocore.credentials import Credentials
 from documented_commands import ROOT
 
+from async_relay.clients.connect import connect
 from async_relay.settings import Settings
+from async_relay.testing.memory import MemoryStore
 
 DOOR = (ROOT / "docs" / "door.md").read_text()
 ARN = "arn:aws:execute-api:eu-west-1:123456789012:abc/prod/$connect"
@@ -64,6 +66,23 @@ def test_a_ticket_lets_somebody_in_once(authorize: Any) -> None:
     assert all(isinstance(value, str | int) for value in answer["context"].values())
     with pytest.raises(Exception, match=r"^Unauthorized$"):
         authorize({"queryStringParameters": {"ticket": "good"}})
+
+
+async def test_the_relay_understands_what_the_ticket_says(authorize: Any) -> None:
+    """The row has whom it names, until when, and the tenants; API Gateway hands a context on as text."""
+    answer = authorize({"queryStringParameters": {"ticket": "good"}})
+    context = {name: str(value) for name, value in answer["context"].items()} | {"principalId": answer["principalId"]}
+    event = {"requestContext": {"connectionId": "c=", "authorizer": context}}
+    function = "arn:aws:lambda:eu-west-1:123456789012:function:tickets"
+    settings = Settings(
+        "https://a.example", "connections", auth_mode="jwt", authorizer_arn=function, tenant_attribute="tenant"
+    )
+    store = MemoryStore()
+    assert (await connect(event, store, time.time(), settings))["statusCode"] == 200
+    row = store.rows["c="]
+    assert row["principal"] == "alice"
+    assert row["expiresAt"] == answer["context"]["expiresAt"]
+    assert row["tenants"] == {"acme", "umbrella"}
 
 
 @pytest.mark.parametrize("query", [None, {}, {"ticket": ""}, {"ticket": "old"}, {"ticket": "no such"}])
