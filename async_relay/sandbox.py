@@ -18,10 +18,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .clients.connect import Answer, connect, disconnect
 from .clients.refusals import KeysUnavailable
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from .delivery.heartbeat import Heartbeat
 
 _log = logging.getLogger("async_relay")
+T = TypeVar("T")
+
+_ALL_BACK = "nobody can be served, all is handed back"
 
 # Seconds kept back for the return: the answer is encoded and travels to the runtime, on a busy vCPU.
 _RETURN = 0.2
@@ -101,7 +104,7 @@ class Sandbox:
         """Serve a stream event; see ``Relay.on_stream``."""
         end = _end(context)
         try:
-            relay = await self._ready(end)
+            relay = await _opened(self._open(), end, _ALL_BACK)
         except RelayError:
             await self._pacing.wait(end)
             raise
@@ -113,7 +116,7 @@ class Sandbox:
     async def on_jobs(self, event: Any, context: Any) -> Failures:
         """Serve an SQS event; see ``Relay.on_jobs``."""
         end = _end(context)
-        relay = await self._ready(end)
+        relay = await _opened(self._open(), end, _ALL_BACK)
         if relay is None:
             return _all_back(record["messageId"] for record in event["Records"])
         return await relay.on_jobs(event, end - asyncio.get_running_loop().time())
@@ -160,13 +163,8 @@ class Sandbox:
     async def on_heartbeat(self, _event: Any, context: Any = None) -> Answer:
         """Ping everybody; see ``delivery.heartbeat``."""
         end = _end(context)
-        now = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout_at(end - min(_LAST_WORDS, (end - now) / 4)):
-                heartbeat = await self._open_heartbeat()
-        except (Unavailable, TimeoutError) as error:
-            _log.error("nobody can be pinged: %s", str(error) or "nothing was open in time")
-        else:
+        heartbeat = await _opened(self._open_heartbeat(), end, "nobody can be pinged")
+        if heartbeat is not None:
             await heartbeat.beat(end - asyncio.get_running_loop().time())
         return {"statusCode": 200}
 
@@ -177,16 +175,6 @@ class Sandbox:
         await self._services.close()
         self._store = self._transport = self._rate = self._relay = self._doorkeeper = None
         self._heartbeat = None
-
-    async def _ready(self, end: float) -> Relay | None:
-        """Open the relay; None where it cannot be opened by ``end``, and the log says why."""
-        now = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout_at(end - min(_LAST_WORDS, (end - now) / 4)):
-                return await self._open()
-        except (Unavailable, TimeoutError) as error:
-            _log.error("nobody can be served, all is handed back: %s", str(error) or "nothing was open in time")
-            return None
 
     @asynccontextmanager
     async def _table_until(self, end: float) -> AsyncIterator[ConnectionStore]:
@@ -284,6 +272,17 @@ class Sandbox:
 
     def _queue(self, url: str | None) -> Queue | None:
         return None if url is None else self._services.queue(url)
+
+
+async def _opened(opening: Coroutine[None, None, T], end: float, without: str) -> T | None:
+    """What is opened; None where it cannot be opened by ``end``, and the log says what that means (``without``)."""
+    now = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout_at(end - min(_LAST_WORDS, (end - now) / 4)):
+            return await opening
+    except (Unavailable, TimeoutError) as error:
+        _log.error("%s: %s", without, str(error) or "nothing was open in time")
+        return None
 
 
 def _all_back(identifiers: Iterable[str]) -> Failures:

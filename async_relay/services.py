@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from .aws import Aws, DynamoFeed, DynamoIncidents, DynamoStore, SqsQueue
 from .delivery.protocols import ConnectionStore, Feed, IncidentTable, Queue, Transport
 from .http.descriptors import sockets_at_most
 from .http.direct import DirectTransport
+from .http.urls import endpoint_region
 from .settings import Settings
 
 
@@ -108,11 +108,3 @@ class AwsServices:
         if self._aws is not None:
             await self._aws.close()
         self._aws = None
-
-
-def endpoint_region(endpoint: str) -> str | None:
-    """The Region in an API Gateway host name, which is the one to sign for; None for any other host."""
-    match (urlsplit(endpoint).hostname or "").split("."):
-        case [_, "execute-api", region, *_]:
-            return region
-    return None

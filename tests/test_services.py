@@ -20,8 +20,9 @@ from async_relay.delivery.protocols import ConnectionStore, Entry, Transport
 from async_relay.errors import StoreUnavailable, TimedOut
 from async_relay.http.descriptors import RESERVED
 from async_relay.http.direct import DirectTransport
+from async_relay.http.urls import endpoint_region
 from async_relay.sandbox import Sandbox
-from async_relay.services import AwsServices, Services, endpoint_region
+from async_relay.services import AwsServices, Services
 from async_relay.settings import Settings
 from async_relay.testing import Gateway, Hang
 from async_relay.testing.memory import MemoryServices, MemoryStore, Reply

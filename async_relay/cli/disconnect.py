@@ -27,7 +27,9 @@ import typer
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from async_relay.delivery.retry_policy import HANDSHAKE_MS
 from async_relay.errors import SettingsError
+from async_relay.http.urls import endpoint_region
 from async_relay.settings import Settings
 from async_relay.wire.rows import END_OF_TIME
 
@@ -42,11 +44,8 @@ from .tables import KEY
 _THREADS = 8
 #: Stop after this many failures and no success: one cause, such as a missing permission, then fails them all.
 _FAILURES_BEFORE_STOP = 10
-#: A connection this young may answer 410 because its handshake is not over.
-_HANDSHAKE_MS = 10_000
 _GONE = 410
 _READ = (KEY, "principal", "createdAt", "expiresAt")
-_HOST_REGION = re.compile(r"https://[a-z0-9]+\.execute-api(?:-fips)?\.([a-z]{2}(?:-[a-z]+)+-\d+)\.")
 
 
 @screen.report_errors
@@ -131,7 +130,7 @@ class Found(NamedTuple):
 
     def is_young(self) -> bool:
         """Whether its handshake may not be over."""
-        return self.created_at is not None and time.time() * 1_000 - self.created_at < _HANDSHAKE_MS
+        return self.created_at is not None and time.time() * 1_000 - self.created_at < HANDSHAKE_MS
 
 
 class Outcome(NamedTuple):
@@ -368,8 +367,8 @@ _SIGNATURE = (
 def _connect(endpoint: str) -> Any:
     with aws_errors(endpoint):
         session = botocore.session.Session()
-        match = _HOST_REGION.match(endpoint)
-        region = match[1] if match else os.environ.get("AWS_REGION") or session.get_config_variable("region")
+        named = endpoint_region(endpoint) or os.environ.get("AWS_REGION")
+        region = named or session.get_config_variable("region")
         config = Config(
             retries={"mode": "standard", "total_max_attempts": 4},
             connect_timeout=5,

@@ -1,7 +1,7 @@
 """A JSON document by HTTPS from the issuer of tokens: bounded in time and size, whatever the other end does.
 
 Rules
-- Certificates are verified against the authorities that ``http.tls`` names for the host.
+- Certificates are verified against the system's authorities, or those of ``AWS_CA_BUNDLE`` where it is set.
 - No redirect is followed, no proxy asked and nothing unpacked: what is said there is said there, or not at all.
 - Every failure is ``KeysUnavailable``.
 
@@ -17,7 +17,7 @@ import ssl
 from functools import lru_cache
 from typing import Any
 
-from ..http.tls import certificate_authorities, trust
+from ..http.tls import trust
 from .refusals import KeysUnavailable
 
 #: Seconds for one document, name look-up, handshake and all: a client waits for it.
@@ -49,7 +49,7 @@ async def _get(url: str, largest: int) -> bytes:
     import aiohttp
 
     # A thread reads the CAs, which takes 40 ms in which the loop would stand still.
-    context = await asyncio.to_thread(_tls, url)
+    context = await asyncio.to_thread(_trust, os.environ.get("AWS_CA_BUNDLE")) if url.startswith("https:") else True
     async with (
         aiohttp.ClientSession(headers=_HEADERS, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()) as session,
         session.get(url, ssl=context, allow_redirects=False) as answer,
@@ -64,11 +64,6 @@ async def _get(url: str, largest: int) -> bytes:
         return bytes(body)
 
 
-def _tls(url: str) -> ssl.SSLContext | bool:
-    bundle = os.environ.get("AWS_CA_BUNDLE")
-    return _trust(certificate_authorities(url, bundle), bool(bundle)) if url.startswith("https:") else True
-
-
-@lru_cache(maxsize=4)
-def _trust(ca_file: str | None, is_bundle: bool) -> ssl.SSLContext:  # noqa: FBT001 - lru_cache keys it
-    return trust(ca_file, falls_back=ca_file is not None and not is_bundle)
+@lru_cache(maxsize=1)
+def _trust(ca_bundle: str | None) -> ssl.SSLContext:
+    return trust(ca_bundle or None)

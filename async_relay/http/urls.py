@@ -30,6 +30,14 @@ def is_this_machine(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")  # RFC 6761, section 6.3
 
 
+def endpoint_region(endpoint: str) -> str | None:
+    """The Region in an API Gateway host name, which is the one to sign for; None for any other host."""
+    match (urlsplit(endpoint).hostname or "").split("."):
+        case [_, "execute-api" | "execute-api-fips", region, *_]:
+            return region
+    return None
+
+
 def is_private(text: str) -> bool:
     """Whether a URL leads over TLS, or to this machine: nobody on a network can read or answer what is sent there."""
     url = parts(text)
