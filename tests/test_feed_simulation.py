@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,7 +44,7 @@ from async_relay.delivery.relay import Relay
 from async_relay.delivery.settlement import RequeuePolicy
 from async_relay.errors import StoreUnavailable
 from async_relay.testing.memory import NEVER, MemoryFeed, MemoryStore, MemoryTransport, Reply
-from async_relay.wire.feed import FeedEntry, is_position, ms_of, position_at
+from async_relay.wire.feed import SETTLED_SECONDS, FeedEntry, is_position, ms_of, position_at
 from async_relay.wire.jobs import Job, ShardKind, shard_of
 from async_relay.wire.messages import Message
 
@@ -64,6 +64,8 @@ OVERLAP = (
     + 2 * VISIBILITY
     + CLOCKS
 )
+#: As long as it takes until what has a position is in the feed, by anybody's clock.
+PUBLISHING = SETTLED_SECONDS + CLOCKS
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,9 @@ class Rules:
     overlap: float = OVERLAP
     position_first: bool = True
     reads_ahead: bool = True
+    resumes_after_history: bool = True
     asks_again: bool = True
+    publishing: float = PUBLISHING
     live_moves_while_behind: bool = False
     exact_on_any_connection: bool = False
     relay: type[Relay] = Relay
@@ -132,19 +136,22 @@ class Replay(NamedTuple):
     more: bool
 
 
-async def replay(feed: Feed, position: str, *, exact: bool, now: Callable[[], int], rules: Rules) -> Replay:
-    """Everything from a position on, less the overlap, page by page; ``now`` in ms.
+async def replay(feed: Feed, position: str, *, before: float | None, now: Callable[[], int], rules: Rules) -> Replay:
+    """Everything from so many seconds before a position on, page by page; None: exactly from there. ``now`` in ms.
 
     What a relay whose clock is ahead has published is read too: its broadcast may have been over when the client came.
     """
     bound = position_at(now())
     ahead = int(CLOCKS * 1000) if rules.reads_ahead else 0
-    after = position if exact else position_at(ms_of(position) - int(rules.overlap * 1000))
+    after = position if before is None else position_at(ms_of(position) - int(before * 1000))
     page = await feed.read(after, position_at(now() + ahead))
     if not rules.position_first:
         bound = position_at(now())
     messages = {payload["event_id"]: payload for entry in page.entries for payload in entry.payloads}
     return Replay(tuple(messages.values()), page.entries[-1].position if page.more else bound, page.more)
+
+
+Ask = Callable[[str, float | None], Awaitable[Replay]]
 
 
 class Device:
@@ -153,6 +160,7 @@ class Device:
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self.position = ""
+        self.reached = ""
         self.since = NEVER
         self.seen: set[str] = set()
         self.behind = True
@@ -173,22 +181,31 @@ class Device:
         self.repeats += payload["event_id"] in self.seen
         self.seen.add(payload["event_id"])
 
-    async def catch_up(self, ask: Callable[[str, bool], Any]) -> None:
+    async def catch_up(self, ask: Ask) -> None:
         """Resume until there is no more."""
         self.behind = True
-        position, exact = self.position, False
+        before: float | None = self.rules.overlap
+        position = self.position
         if self.rules.exact_on_any_connection and self.unfinished:
-            position, exact = self.unfinished, True
+            position, before = self.unfinished, None
+        await self._resume(ask, position, before)
+
+    async def ask_again(self, ask: Ask) -> None:
+        """Resume once more, from where the last answer on this connection ended."""
+        await self._resume(ask, self.reached, self.rules.publishing)
+
+    async def _resume(self, ask: Ask, position: str, before: float | None) -> None:
         while True:
-            answer = await ask(position, exact)
+            answer = await ask(position, before)
             for payload in answer.messages:
                 self.replayed += payload["event_id"] not in self.seen
                 self._see(payload)
             if not answer.more:
                 break
             position = self.unfinished = answer.position
-            exact = True
+            before = None
         self.unfinished = ""
+        self.reached = answer.position
         self.position = max(self.position, answer.position)
         self.behind = False
 
@@ -286,13 +303,13 @@ class World:
             row["shard"] = shard_of(connection_id, self.history.shards or 1)
         self.store.write(connection_id, row)
 
-    async def ask(self, position: str, exact: bool) -> Replay:
+    async def ask(self, position: str, before: float | None) -> Replay:
         """Resume; tried again where the feed does not answer."""
         clock = self.clock()
         while True:
             try:
                 answer = await replay(
-                    self.feed, position, exact=exact, now=lambda: int(clock() * 1000), rules=self.rules
+                    self.feed, position, before=before, now=lambda: int(clock() * 1000), rules=self.rules
                 )
                 await asyncio.sleep(self.random.choice(self.history.reads))
                 break
@@ -325,22 +342,29 @@ class World:
         await asyncio.sleep(visit.handshake + self.random.choice([0.0, 0.05, 1.0]))
         if not device.position:
             await self.subscribe(device)
-            device.since = visit.connects
+            if self.rules.resumes_after_history:
+                await device.ask_again(self.ask)
         else:
             await device.catch_up(self.ask)
         if self.history.lag and self.rules.asks_again:
             await asyncio.sleep(self.history.lag + 0.1)
-            await device.catch_up(self.ask)
+            await device.ask_again(self.ask)
         if visit.drops < NEVER:
             await asyncio.Event().wait()
 
     async def subscribe(self, device: Device) -> None:
-        """The first time: the position comes first, then the state of everything, which is not modelled."""
+        """The first time: the position comes first, then the state of everything, which is not modelled.
+
+        It may have been read for somebody else, some seconds ago.
+        """
+        age = self.random.choice([0.0, 0.0, 2.0, 5.0])
+        device.since = self.now() - age
         clock = self.clock()
-        position = position_at(int(clock() * 1000))
+        position = position_at(int((clock() - age) * 1000))
         await asyncio.sleep(self.random.choice(self.history.reads))
         device.position = position if self.rules.position_first else position_at(int(clock() * 1000))
-        device.behind = False
+        device.reached = device.position
+        device.behind = self.rules.resumes_after_history
 
 
 class Sandbox:
@@ -627,6 +651,8 @@ def briefly_back(history: History) -> History:
         pytest.param(Rules(publisher=CarelessPublisher), as_it_is, "was never published", id="sent and not published"),
         pytest.param(Rules(overlap=0.0), as_it_is, "never got", id="no overlap"),
         pytest.param(Rules(position_first=False), slowly_read, "never got", id="the position after the data"),
+        pytest.param(Rules(resumes_after_history=False), as_it_is, "never got", id="not resumed after an old list"),
+        pytest.param(Rules(publishing=0.0), with_a_late_index, "never got", id="not asked for what was being written"),
         pytest.param(Rules(asks_again=False), with_a_late_index, "never got", id="not asked again after a late index"),
         pytest.param(Rules(reads_ahead=False), with_clocks_apart, "never got", id="not read ahead of one's own clock"),
         pytest.param(Rules(live_moves_while_behind=True), long_gone, "never got", id="moved while it lies behind"),

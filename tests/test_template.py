@@ -395,8 +395,8 @@ def test_the_index_of_the_connections_table() -> None:
     assert {"AttributeName": "shard", "AttributeType": "N"} in table["AttributeDefinitions"]
 
 
-#: The functions that read connections by the index, where there is one, or have to write what it needs.
-INDEXED = {"RelayFunction", "DeliverFunction", "FanoutFunction", "ConnectFunction"}
+#: The functions that read connections by the index, where there is one, write what it needs, or say that it is late.
+INDEXED = {"RelayFunction", "DeliverFunction", "FanoutFunction", "ConnectFunction", "DefaultFunction"}
 
 
 @pytest.mark.parametrize(

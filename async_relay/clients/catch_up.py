@@ -1,12 +1,15 @@
 """What a client missed: the messages published since the position it names. Reads the feed, and nothing else.
 
-    {"action": "resume", "position": P}
-    {"kind": "replay", "messages": [...], "position": P', "recovered": true, "more": true | false}
+    {"action": "resume", "position": P, "parked": false}
+    {"kind": "replay", "messages": [...], "position": P', "recovered": true, "more": true | false, "again": 5}
     {"kind": "replay", "recovered": false}            P is none of ours, too old, or of a time to come: never a part
 
 Rules
 - P says: everything published up to P I have, or it was on its way to me. What was on its way may have been parked
   for a connection that is no more, so the replay begins before P by as long as a message can be parked.
+- ``"parked": false`` says that no message can have been parked for an earlier connection: the replay begins before P
+  only by as long as it takes to publish. So a client asks that got P a moment ago, on the same connection.
+- ``again`` says after how many seconds to ask once more like that: see ``lateness``.
 - While there is more, the position continues exactly: it says where the replay began, and that this connection asked
   for it a moment ago. On another connection, or later, it is a plain one: what came to the feed late was sent to the
   connection that was.
@@ -27,10 +30,11 @@ from zlib import crc32
 from ..delivery.backoff import queue_delay
 from ..settings import Settings
 from ..wire.audience import Access
-from ..wire.feed import is_position, ms_of, position_at
+from ..wire.feed import SETTLED_SECONDS, is_position, ms_of, position_at
 from ..wire.jobs import Client
 from .feed_copy import FeedCopy, KeptEntry
 from .kept import ANSWER_BYTES, Kept, fitting, payloads_of
+from .lateness import ask_again
 
 NOT_RECOVERED: Mapping[str, Any] = {"kind": "replay", "recovered": False}
 # Seconds an invocation takes at most, each of which may hold a message back before it is parked again.
@@ -57,18 +61,31 @@ def overlap(settings: Settings) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """What a client asks for: what was missed since ``position``; ``parked``: or parked for an earlier connection."""
+
+    position: Any
+    parked: bool = True
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> Ask:
+        """The ask of a request."""
+        return cls(fields.get("position"), fields.get("parked") is not False)
+
+
+@dataclass(frozen=True, slots=True)
 class _Replay:
-    """What a client asks for: from ``start`` on, of which it has what is up to ``position``."""
+    """From ``start`` on, of which the client has what is up to ``position``."""
 
     start: str
     position: str
 
 
 async def resume(
-    position: Any, client: Client, copy: FeedCopy, settings: Settings, now: float, until: float
+    ask: Ask, client: Client, copy: FeedCopy, settings: Settings, now: float, until: float
 ) -> Mapping[str, Any]:
     """The answer to a client, as of ``now`` (s); what it can do without is read until then of the loop's clock."""
-    replay = _asked(position, client, settings, now)
+    replay = _asked(ask, client, settings, now)
     if replay is None:
         return NOT_RECOVERED
     await copy.look(client.created_at)
@@ -79,19 +96,19 @@ async def resume(
     page.passed(_between(copy.after(replay.start), replay.position))
     end = await _fill(page, copy, replay.position)
     if end is None:
-        return _answer(page, copy.bound, more=False)
+        return _answer(page, copy.bound, more=False) | ask_again(client, settings, now)
     return _answer(page, _continuing(end, now, replay.start, client), more=True)
 
 
-def _asked(position: Any, client: Client, settings: Settings, now: float) -> _Replay | None:
+def _asked(ask: Ask, client: Client, settings: Settings, now: float) -> _Replay | None:
     """The replay a position asks for; None where it cannot be had whole."""
     oldest = now - settings.feed_hours * 3600
-    text = position if isinstance(position, str) else ""
+    text = ask.position if isinstance(ask.position, str) else ""
     continuing = _CONTINUING.fullmatch(text)
     plain = continuing["position"] if continuing else text
     if not is_position(plain) or ms_of(plain) / 1000 > now + _CLOCKS:
         return None
-    parked = overlap(settings)
+    parked = overlap(settings) if ask.parked else SETTLED_SECONDS + _CLOCKS
     if continuing and _is_exact(continuing, client, now):
         start = position_at(int(continuing["start"], 36))
         # A replay takes its time, while the feed moves on.
@@ -187,7 +204,7 @@ def _between(entries: Sequence[KeptEntry], end: str) -> Iterable[KeptEntry]:
         yield entry
 
 
-def _answer(page: _Page, position: str, *, more: bool) -> Mapping[str, Any]:
+def _answer(page: _Page, position: str, *, more: bool) -> dict[str, Any]:
     messages = payloads_of(page.messages)
     if page.size > ANSWER_BYTES:
         messages = fitting(messages)

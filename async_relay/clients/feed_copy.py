@@ -25,21 +25,18 @@ from ..errors import StoreUnavailable
 from ..wire.feed import SETTLED_SECONDS, FeedEntry, FeedPage, position_at
 from ..wire.messages import compact_json
 from .kept import Kept, Labels
+from .lateness import came_before
 
 #: Bytes of the copy, as ``KeptEntry.size`` counts them.
 ROOM = 32 * 1024 * 1024
 # Seconds for which a look serves clients that came before it.
 _FRESH = 1.0
-# Seconds by which a row's time and ours may differ.
-_MARGIN = 1.0
 # Seconds: entries this much older than a look are all in it; clocks may differ by what is more than settling takes.
 _UNSETTLED = SETTLED_SECONDS + 5.0
 # Seconds that a publishing clock may be ahead; more than anybody's is.
 _AHEAD = 3600.0
 # Seconds that entries stay in the table beyond FEED_HOURS, so that what precedes the last of them is there.
 _BEYOND = 3600.0
-# A createdAt before API Gateway had WebSockets is none: seconds, or nonsense.
-_FIRST_CONNECTION_MS = 1_543_622_400_000
 # Bytes that Python takes for an entry beside its messages.
 _PER_ENTRY = 300
 
@@ -129,8 +126,7 @@ class FeedCopy:
         """Whether the last look is fresh, and began when the row was there."""
         if self._began is None or not 0 <= self._clock() - self._began <= _FRESH:
             return False
-        known = created_at is not None and created_at >= _FIRST_CONNECTION_MS
-        return known and (created_at or 0) / 1000 + _MARGIN <= self._began
+        return came_before(created_at, self._began)
 
     async def _look(self) -> None:
         self._begun += 1

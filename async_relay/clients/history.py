@@ -1,12 +1,15 @@
 """The incidents as they are: what a client shows before the first change reaches it.
 
     {"action": "subscribe", "limit": 50, "severity": text or list, "status": text or list, "cursor": C}
-    {"kind": "incident_history", "incidents": [...], "nextCursor": C' | null, "position": P, "complete": false}
+    {"kind": "incident_history", "incidents": [...], "nextCursor": C' | null, "position": P, "complete": false,
+     "again": 0}
 
 Rules
 - From the incident table where there is one, newest ``created_at`` first; else from the feed: the newest state of each
   incident, newest change first. ``position`` is there where there is a feed, and was taken before the data was read:
   a client that resumes from it lacks nothing. ``complete`` is there where a bound kept older incidents away.
+- ``again`` is there where the client has to resume from that position after so many seconds, since the data was read
+  before its row was written, or an index may lack the row: see ``lateness``.
 - A page ends at ``limit`` incidents, or where an answer is full; its cursor goes on behind the last one. It says where
   that is and nothing else: whoever forges one gets other incidents of its own, never somebody else's.
 - Pages of the feed belong to one moment, that of the first: what changed since comes as a message.
@@ -28,12 +31,13 @@ from typing import Any
 
 from ..settings import Settings
 from ..wire.audience import Access
-from ..wire.feed import is_position, position_at
+from ..wire.feed import is_position, ms_of, position_at
 from ..wire.jobs import Client
 from ..wire.messages import compact_json
 from .feed_copy import FeedCopy
 from .incident_list import IncidentReader, Place
 from .kept import ANSWER_BYTES, Kept, fitting, payloads_of
+from .lateness import ask_again
 from .refusals import CannotAnswer
 
 _MOST, _USUAL = 200, 50
@@ -123,7 +127,7 @@ class _Page:
             self._size += size
         return not self.full
 
-    def answer(self, cursor: Fields | None, position: str | None, *, complete: bool) -> Mapping[str, Any]:
+    def answer(self, cursor: Fields | None, position: str | None, *, complete: bool) -> dict[str, Any]:
         """The answer; ``cursor`` is the place of the last incident, used where there are more."""
         incidents = payloads_of(self._kept)
         if self._size > ANSWER_BYTES:
@@ -138,9 +142,9 @@ class _Page:
 
 
 async def from_table(
-    fields: Mapping[str, Any], client: Client, reader: IncidentReader, settings: Settings, until: float
+    fields: Mapping[str, Any], client: Client, reader: IncidentReader, settings: Settings, now: float, until: float
 ) -> Mapping[str, Any]:
-    """The answer from the incident table, read until then of the loop's clock at most."""
+    """The answer from the incident table as of ``now`` (s), read until then of the loop's clock at most."""
     question = Question.read(fields)
     after = None if question.cursor is None else _place(question.cursor)
     found = await reader.list(until)
@@ -155,7 +159,8 @@ async def from_table(
         if not page.takes(kept):
             break
         last = ("t", place.undated, place.age, place.tie, position)
-    return page.answer(last, position if settings.feed_table is not None else None, complete=found.complete)
+    again = ask_again(client, settings, now, ms_of(position) / 1000)
+    return page.answer(last, position if settings.feed_table is not None else None, complete=found.complete) | again
 
 
 def _place(cursor: Fields) -> Place:
@@ -182,7 +187,7 @@ async def from_feed(
         if page.full or whole or asyncio.get_running_loop().time() >= until or not await copy.reach(oldest):
             break
     position = copy.bound if after is None else min(copy.bound, after.moment)
-    return page.answer(last, position, complete=page.full or whole)
+    return page.answer(last, position, complete=page.full or whole) | ask_again(client, settings, now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,20 +220,21 @@ async def _refresh(request: Request) -> Payload:
 
 async def _subscribe(request: Request) -> Payload:
     keeper, fields, client = request.keeper, request.fields, request.client
+    now, until = keeper.clock(), request.read_until
     if keeper.incidents is not None:
-        return await history.from_table(fields, client, keeper.incidents, keeper.settings, request.read_until)
+        return await history.from_table(fields, client, keeper.incidents, keeper.settings, now, until)
     if keeper.feed is not None:
-        now, until = keeper.clock(), request.read_until
         return await history.from_feed(fields, client, keeper.feed, keeper.settings, now, until)
     raise CannotAnswer("There is no history here: neither INCIDENT_TABLE nor FEED_TABLE is set.")
 
 
 async def _resume(request: Request) -> Payload:
-    keeper, position = request.keeper, request.fields.get("position")
+    keeper = request.keeper
     if keeper.feed is None:
         raise CannotAnswer("Nothing can be resumed here: FEED_TABLE is not set.")
     now, until = keeper.clock(), request.read_until
-    return await catch_up.resume(position, request.client, keeper.feed, keeper.settings, now, until)
+    ask = catch_up.Ask.read(request.fields)
+    return await catch_up.resume(ask, request.client, keeper.feed, keeper.settings, now, until)
 
 
 #: What a client can ask for, by its ``action``.

@@ -120,6 +120,46 @@ async def test_a_client_gets_what_was_published_since() -> None:
     assert all("position" in each for each in answer["messages"])
 
 
+async def test_a_client_that_was_there_gets_what_was_being_published_and_no_more() -> None:
+    """Nothing of its was parked for an earlier connection, and clocks differ by a minute at most."""
+    past = Past()
+    for number, seconds in enumerate((-171, -169, -110, -90, -1)):
+        past.put(seconds, change(number))
+    answer = await past.ask({"action": "resume", "position": at(-100), "parked": False})
+    assert ids(answer["messages"]) == ["e1", "e2", "e3", "e4"]
+    for odd in (None, 0, "", True, "false"):
+        answer = await past.ask({"action": "resume", "position": at(-100), "parked": odd})
+        assert ids(answer["messages"]) == ["e0", "e1", "e2", "e3", "e4"], odd
+
+
+async def test_a_long_replay_goes_on_as_it_began() -> None:
+    past = Past()
+    for number in range(40):
+        past.put(-90 + number, change(number, text="x" * 20_000))
+    past.put(-1_000, change(99))
+    answer = await past.ask({"action": "resume", "position": at(-91), "parked": False})
+    found = ids(answer["messages"])
+    while answer["more"]:
+        assert "again" not in answer
+        answer = await past.ask({"action": "resume", "position": answer["position"], "parked": False})
+        found += ids(answer["messages"])
+    assert found == [f"e{number}" for number in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "age", "again"),
+    [("off", 0, 5), ("off", 4.9, 5), ("off", -1, 5), ("off", 5.1, None), ("off", -9_000, None), ("on", 0, None)],
+)
+async def test_where_an_index_may_be_late_a_young_client_is_told_to_ask_again(
+    sweep: str, age: float, again: int | None
+) -> None:
+    past = Past(
+        BARE | {"CONNECTIONS_INDEX": "by-shard", "CONNECTIONS_INDEX_SWEEP": sweep},
+        createdAt=int((EPOCH - age) * 1000),
+    )
+    assert (await past.resume(at(-5))).get("again") == again
+
+
 def test_a_message_can_be_parked_for_all_its_attempts() -> None:
     """5 + 10 + ... + 160 s in the queue, seven invocations of a minute, and a minute for clocks."""
     assert overlap(Settings.from_env(BARE)) == 315 + 7 * 60 + 60 + 720

@@ -287,6 +287,29 @@ async def test_the_position_is_from_before_the_read() -> None:
     assert "position" not in await Room(TABLE, item(1)).ask()
 
 
+async def test_a_client_that_gets_an_older_list_than_its_row_is_told_to_resume() -> None:
+    """Nobody else is; and where there is no feed, nobody can."""
+    for environ, again in ((TABLE | {"FEED_TABLE": "feed"}, 0), (TABLE, None)):
+        room = Room(environ, item(1), item(2))
+        assert "again" not in await room.ask()
+        await asyncio.sleep(2)
+        now = int(wall_clock() * 1000)
+        for who, created_at, told in (("new=", now, again), ("old=", now - 4_000, None), ("odd=", 5, again)):
+            room.rows.add(who, createdAt=created_at)
+            answer = await room.ask(who, limit=1)
+            assert answer.get("again") == told, who
+            assert (await room.ask(who, limit=1, cursor=answer["nextCursor"])).get("again") == told, who
+        assert room.table.reads == 1
+
+
+@pytest.mark.parametrize("environ", [FEED, TABLE | {"FEED_TABLE": "feed"}], ids=["feed", "table"])
+async def test_where_an_index_may_be_late_a_young_client_is_told_to_resume_later(environ: dict[str, str]) -> None:
+    late = environ | {"CONNECTIONS_INDEX": "by-shard", "CONNECTIONS_INDEX_SWEEP": "off"}
+    for given, age, told in ((late, 3, 5), (late, 6, None), (late | {"CONNECTIONS_INDEX_SWEEP": "on"}, 3, None)):
+        room = Room(given, item(1), createdAt=int((EPOCH - age) * 1000))
+        assert (await room.ask()).get("again") == told
+
+
 async def test_an_item_nobody_can_read_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     answer = await Room(TABLE, item(1), item(2, text="s3cret\ud800")).ask()
     assert names(answer["incidents"]) == ["i1"]
