@@ -10,9 +10,10 @@
  * @typedef {{
  *   socket?: WebSocket, opened?: boolean, over?: boolean, retired?: boolean, liveAt?: number, held?: Message[],
  *   heardAt?: number, asked?: string,
- *   fresh?: boolean, gap?: boolean, cursor?: string, tries: number, start?: string, page?: string, found: Message[],
+ *   fresh?: boolean, here?: boolean, again?: number, gap?: boolean, cursor?: string, tries: number, start?: string, page?: string, found: Message[],
  *   expiresAt?: number, renewing?: boolean, timers: Record<string, any>,
- * }} Link `held` is there as long as messages wait, `liveAt` once it has caught up
+ * }} Link `held` is there as long as messages wait, `liveAt` once it has caught up, `here` where
+ *   it missed things itself
  */
 
 const FIRST_PAUSE = 500, LONGEST_PAUSE = 20_000, STEADY = 5_000, MINUTE = 60_000;
@@ -50,7 +51,7 @@ export const connect = (options) => {
   /** @param {Link} of */
   const stop = (of) => Object.values(of.timers).forEach(clearTimeout);
 
-  /** What the page's own code throws stops nothing here. @param {() => void} call */
+  /** What the page throws stops nothing here. @param {() => void} call */
   const tell = (call) => {
     try { call(); } catch (error) { queueMicrotask(() => { throw error; }); }
   };
@@ -127,7 +128,7 @@ export const connect = (options) => {
     old.socket?.close();
   };
 
-  /** A connection is over, or taken to be. @param {Link} made @param {boolean} [closed] */
+  /** It is over, or taken to be. @param {Link} made @param {boolean} [closed] */
   const drop = (made, closed) => {
     if (made.over) return;
     made.over = true;
@@ -175,7 +176,7 @@ export const connect = (options) => {
   /** @param {Link} made */
   const quiet = (made) => after(made, "quiet", pingAfter * 1_000, () => probe(made));
 
-  /** A server that has never answered anything need not answer this. @param {Link} made */
+  /** A server that never answered need not answer this. @param {Link} made */
   const probe = (made) => {
     send(made, { action: "ping", timestamp: now() });
     after(made, "quiet", ANSWER, () => answers ? drop(made) : quiet(made));
@@ -205,18 +206,18 @@ export const connect = (options) => {
     if (!answer) dial();
   };
 
-  /** Every fifth try is for a server that may have lost its feed. @param {Link} made */
+  /** Every fifth try is for a server that lost its feed. @param {Link} made */
   const ask = (made) => {
     const from = made.fresh || made.tries % 5 === 4 ? undefined : made.cursor ?? position;
     made.asked = from === undefined ? "subscribe" : "resume";
     made.cursor = from;
-    send(made, from !== undefined ? { action: "resume", position: from } : {
+    send(made, from !== undefined ? { action: "resume", position: from, parked: made.here ? false : undefined } : {
       action: "subscribe", limit: Math.max(1, Math.min(PAGE, history - made.found.length)), cursor: made.page,
     });
     after(made, "answer", ANSWER, () => unanswered(made));
   };
 
-  /** Nobody waits for an answer that does not come; but the position stays. @param {Link} made */
+  /** Nobody waits for it any more; the position stays. @param {Link} made */
   const unanswered = (made) => {
     release(made);
     made.tries += 1;
@@ -229,12 +230,16 @@ export const connect = (options) => {
     look();
   };
 
-  /** @param {Link} made */
-  const caughtUp = (made) => {
+  /** What it got may be older than the connection. @param {Link} made @param {string} [to] */
+  const caughtUp = (made, to) => {
+    const again = to ? made.again : undefined;
+    if (again !== undefined) Object.assign(made, { here: true, fresh: false, again: undefined, cursor: to });
+    if (again === 0) return ask(made);
     wasLive = true;
     made.asked = undefined;
-    made.liveAt = now();
+    made.liveAt ??= now();
     clearTimeout(made.timers.answer);
+    if (again) after(made, "answer", again * 1_000, () => ask(made));
     release(made);
     if (made !== current && !made.over) lead(made);
     look();
@@ -248,10 +253,10 @@ export const connect = (options) => {
   };
 
   /** @param {Link} made @param {any} answer */
-  const replayed = (made, { recovered, messages = [], position: to = made.cursor, more }) => {
+  const replayed = (made, { recovered, messages = [], position: to = made.cursor, more, again }) => {
     if (made.asked !== "resume") return;
     made.tries = 0;
-    if (!recovered) {
+    if (!recovered && !made.here) {
       made.fresh = true;
       made.gap = wasLive;
       position = undefined;
@@ -260,7 +265,8 @@ export const connect = (options) => {
     messages.forEach(take);
     if (!more) {
       position = further(position, to);
-      return caughtUp(made);
+      made.again = again;
+      return caughtUp(made, to);
     }
     if (to === made.cursor) return drop(made);
     made.cursor = to;
@@ -268,12 +274,13 @@ export const connect = (options) => {
   };
 
   /** @param {Link} made @param {any} answer */
-  const told = (made, { incidents: some = [], nextCursor, position: start, complete }) => {
+  const told = (made, { incidents: some = [], nextCursor, position: start, complete, again }) => {
     if (made.asked !== "subscribe") return;
     // It has its feed still.
     if (!made.fresh && position !== undefined && start && made.tries++ < 14) return ask(made);
     made.fresh = true;
     made.start ??= start ?? undefined;
+    made.again ??= again;
     made.found.push(...some);
     made.page = nextCursor ?? undefined;
     if (made.page && some.length && made.found.length < history) return ask(made);
@@ -285,7 +292,7 @@ export const connect = (options) => {
     if (gap) incidents.clear();
     made.found.forEach(read);
     tell(() => options.onHistory?.(made.found, { gap, complete: complete !== false && !made.page }));
-    caughtUp(made);
+    caughtUp(made, made.start);
   };
 
   /** @param {Link} made @param {unknown} data */
@@ -395,7 +402,7 @@ const instant = (value) => {
   return Date.parse(zone ? text : `${text}Z`);
 };
 
-/** Which position is ahead; of two that cannot be compared, what came last. @param {any} a @param {any} b */
+/** The position ahead, or what came last. @param {any} a @param {any} b */
 const further = (a, b) => (b == null || (a?.length === b.length && a > b) ? a : b);
 
 /** @param {unknown} token @returns {number | undefined} */

@@ -6,6 +6,8 @@ Rules
 - The position moves when a replay is complete, and not with its pages: they continue exactly, so that what was being
   written when a page was read is found by an overlap alone, and that is what the next resume begins with.
 - Live messages are held until then. Where an answer does not come they are let through, and do not move the position.
+- What is answered may be older than the connection, or lack what an index found late. The server says so (``again``):
+  then it resumes once more from there, at once or some seconds later, when it is live already.
 - A position is given up only where the server says that it cannot recover it, or no longer has a feed. After some
   minutes of errors, where a history can be had, that is better than nothing: it counts as a gap.
 """
@@ -74,7 +76,8 @@ class CatchUp:
         link.cursor = position
         if position is not None:
             link.asked = "resume"
-            self._session.send(link, {"action": "resume", "position": position})
+            parked = {"parked": False} if link.here else {}
+            self._session.send(link, {"action": "resume", "position": position, **parked})
         else:
             link.asked = "subscribe"
             limit = max(1, min(_PAGE, self._session.options.history - len(link.found)))
@@ -114,7 +117,7 @@ class CatchUp:
 
     def _replayed(self, link: Link, answer: Message) -> None:
         link.tries = 0
-        if not answer.get("recovered"):
+        if not (answer.get("recovered") or link.here):
             link.fresh, link.gap = True, self._was_live
             self._session.position = None
             return self.ask(link)
@@ -123,7 +126,8 @@ class CatchUp:
         position = answer.get("position", link.cursor)
         if not answer.get("more"):
             self._session.position = further(self._session.position, position)
-            return self._caught_up(link)
+            link.again = answer.get("again")
+            return self._caught_up(link, position)
         if position == link.cursor:
             return self._session.drop(link)
         link.cursor = position
@@ -137,13 +141,14 @@ class CatchUp:
             return self.ask(link)
         link.fresh = True
         link.start = position if link.start is None else link.start
+        link.again = answer.get("again") if link.again is None else link.again
         incidents = answer.get("incidents") or []
         link.found += incidents
         link.page = answer.get("nextCursor")
         if link.page and incidents and len(link.found) < session.options.history:
             return self.ask(link)
         self._show(link, is_complete=answer.get("complete") is not False and not link.page)
-        return self._caught_up(link)
+        return self._caught_up(link, link.start)
 
     def _show(self, link: Link, *, is_complete: bool) -> None:
         session, beside = self._session, self._is_one_live()
@@ -165,12 +170,20 @@ class CatchUp:
         # It may have slept, with all of this machine.
         return self._world.now() - current.heard_at < self._session.options.ping_after + 2 * _ANSWER
 
-    def _caught_up(self, link: Link) -> None:
+    def _caught_up(self, link: Link, position: str | None) -> None:
+        """Be live; but what came up to this position may be older than the connection."""
+        again = link.again if position else None
+        if again is not None:
+            link.here, link.fresh, link.again, link.cursor = True, False, None, position
+        if again == 0:
+            return self.ask(link)
         self._was_live = True
         link.asked = None
-        link.live_at = self._world.now()
+        link.live_at = self._world.now() if link.live_at is None else link.live_at
         link.stop("answer")
+        if again:
+            link.after("answer", again, lambda: self.ask(link))
         self.release(link)
         if link is not self._session.current and not link.over:
             self._session.lead(link)
-        self._session.look()
+        return self._session.look()

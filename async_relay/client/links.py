@@ -30,6 +30,10 @@ class Link:
     cursor: str | None = None
     #: Nothing can be resumed: a history is needed.
     fresh: bool = False
+    #: It asks for what it missed itself, and no connection before it.
+    here: bool = False
+    #: Seconds after which the server wants it to ask again.
+    again: float | None = None
     #: What was missed cannot be had any more.
     gap: bool = False
     #: How often it was asked in vain.
