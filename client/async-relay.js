@@ -210,7 +210,7 @@ export const connect = (options) => {
   const ask = (made) => {
     const from = made.fresh || made.tries % 5 === 4 ? undefined : made.cursor ?? position;
     made.asked = from === undefined ? "subscribe" : "resume";
-    made.cursor = from;
+    made.cursor = from ?? made.cursor;
     send(made, from !== undefined ? { action: "resume", position: from, parked: made.here ? false : undefined } : {
       action: "subscribe", limit: Math.max(1, Math.min(PAGE, history - made.found.length)), cursor: made.page,
     });
@@ -233,7 +233,10 @@ export const connect = (options) => {
   /** What it got may be older than the connection. @param {Link} made @param {string} [to] */
   const caughtUp = (made, to) => {
     const again = to ? made.again : undefined;
-    if (again !== undefined) Object.assign(made, { here: true, fresh: false, again: undefined, cursor: to });
+    if (again === undefined) {
+      position = further(position, to);
+      made.cursor = undefined;
+    } else Object.assign(made, { here: true, fresh: false, again: undefined, cursor: to });
     if (again === 0) return ask(made);
     wasLive = true;
     made.asked = undefined;
@@ -263,11 +266,8 @@ export const connect = (options) => {
       return ask(made);
     }
     messages.forEach(take);
-    if (!more) {
-      position = further(position, to);
-      made.again = again;
-      return caughtUp(made, to);
-    }
+    made.again ??= again;
+    if (!more) return caughtUp(made, to);
     if (to === made.cursor) return drop(made);
     made.cursor = to;
     ask(made);
@@ -327,7 +327,7 @@ export const connect = (options) => {
 
   /** @param {Link} made @param {Message} message */
   const move = (made, message) => {
-    if (made.liveAt) position = further(position, message.position);
+    if (made.liveAt && !made.cursor) position = further(position, message.position);
   };
 
   /** @param {Message} message */

@@ -115,6 +115,7 @@ class Rules:
     reads_ahead: bool = True
     resumes_after_history: bool = True
     asks_again: bool = True
+    since_it_came: bool = True
     publishing: float = PUBLISHING
     live_moves_while_behind: bool = False
     exact_on_any_connection: bool = False
@@ -183,16 +184,21 @@ class Device:
 
     async def catch_up(self, ask: Ask) -> None:
         """Resume until there is no more."""
-        self.behind = True
         before: float | None = self.rules.overlap
         position = self.position
         if self.rules.exact_on_any_connection and self.unfinished:
             position, before = self.unfinished, None
         await self._resume(ask, position, before)
 
-    async def ask_again(self, ask: Ask) -> None:
-        """Resume once more, from where the last answer on this connection ended."""
-        await self._resume(ask, self.reached, self.rules.publishing)
+    async def ask_again(self, ask: Ask, came: str) -> None:
+        """Resume once more, from where the last answer on this connection ended, and for the time since it came."""
+        since = min(self.reached, came) if self.rules.since_it_came else self.reached
+        await self._resume(ask, since, self.rules.publishing)
+
+    def caught_up(self) -> None:
+        """Nothing is missing up to where the last answer ended."""
+        self.position = max(self.position, self.reached)
+        self.behind = False
 
     async def _resume(self, ask: Ask, position: str, before: float | None) -> None:
         while True:
@@ -206,8 +212,6 @@ class Device:
             before = None
         self.unfinished = ""
         self.reached = answer.position
-        self.position = max(self.position, answer.position)
-        self.behind = False
 
 
 # ── the world ───────────────────────────────────────────────────────────────────────────────────
@@ -339,16 +343,18 @@ class World:
 
     async def visit(self, device: Device, visit: Visit) -> None:
         """One connection."""
+        came = position_at(int((EPOCH + self.now()) * 1000))
         await asyncio.sleep(visit.handshake + self.random.choice([0.0, 0.05, 1.0]))
         if not device.position:
             await self.subscribe(device)
             if self.rules.resumes_after_history:
-                await device.ask_again(self.ask)
+                await device.ask_again(self.ask, came)
         else:
             await device.catch_up(self.ask)
         if self.history.lag and self.rules.asks_again:
             await asyncio.sleep(self.history.lag + 0.1)
-            await device.ask_again(self.ask)
+            await device.ask_again(self.ask, came)
+        device.caught_up()
         if visit.drops < NEVER:
             await asyncio.Event().wait()
 
@@ -364,7 +370,6 @@ class World:
         await asyncio.sleep(self.random.choice(self.history.reads))
         device.position = position if self.rules.position_first else position_at(int(clock() * 1000))
         device.reached = device.position
-        device.behind = self.rules.resumes_after_history
 
 
 class Sandbox:
@@ -650,7 +655,12 @@ def briefly_back(history: History) -> History:
         pytest.param(Rules(relay=HastyRelay), as_it_is, "never got", id="published after the rows were read"),
         pytest.param(Rules(publisher=CarelessPublisher), as_it_is, "was never published", id="sent and not published"),
         pytest.param(Rules(overlap=0.0), as_it_is, "never got", id="no overlap"),
-        pytest.param(Rules(position_first=False), slowly_read, "never got", id="the position after the data"),
+        pytest.param(
+            Rules(position_first=False, since_it_came=False),
+            slowly_read,
+            "never got",
+            id="the position after the data",
+        ),
         pytest.param(Rules(resumes_after_history=False), as_it_is, "never got", id="not resumed after an old list"),
         pytest.param(Rules(publishing=0.0), with_a_late_index, "never got", id="not asked for what was being written"),
         pytest.param(Rules(asks_again=False), with_a_late_index, "never got", id="not asked again after a late index"),

@@ -7,7 +7,7 @@ Rules
   written when a page was read is found by an overlap alone, and that is what the next resume begins with.
 - Live messages are held until then. Where an answer does not come they are let through, and do not move the position.
 - What is answered may be older than the connection, or lack what an index found late. The server says so (``again``):
-  then it resumes once more from there, at once or some seconds later, when it is live already.
+  then it resumes once more from there, at once or some seconds later, when it is live already. The position waits.
 - A position is given up only where the server says that it cannot recover it, or no longer has a feed. After some
   minutes of errors, where a history can be had, that is better than nothing: it counts as a gap.
 """
@@ -73,8 +73,8 @@ class CatchUp:
         position = link.cursor if link.cursor is not None else self._session.position
         if link.fresh or link.tries % _TRIES == _TRIES - 1:
             position = None
-        link.cursor = position
         if position is not None:
+            link.cursor = position
             link.asked = "resume"
             parked = {"parked": False} if link.here else {}
             self._session.send(link, {"action": "resume", "position": position, **parked})
@@ -123,10 +123,9 @@ class CatchUp:
             return self.ask(link)
         for each in answer.get("messages") or ():
             self._session.take(each)
+        link.again = answer.get("again") if link.again is None else link.again
         position = answer.get("position", link.cursor)
         if not answer.get("more"):
-            self._session.position = further(self._session.position, position)
-            link.again = answer.get("again")
             return self._caught_up(link, position)
         if position == link.cursor:
             return self._session.drop(link)
@@ -173,8 +172,12 @@ class CatchUp:
     def _caught_up(self, link: Link, position: str | None) -> None:
         """Be live; but what came up to this position may be older than the connection."""
         again = link.again if position else None
-        if again is not None:
-            link.here, link.fresh, link.again, link.cursor = True, False, None, position
+        if again is None:
+            link.cursor = None
+            self._session.position = further(self._session.position, position)
+        else:
+            link.cursor = position
+            link.here, link.fresh, link.again = True, False, None
         if again == 0:
             return self.ask(link)
         self._was_live = True

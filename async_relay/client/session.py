@@ -283,7 +283,7 @@ class Session:
         self._move(link, message)
 
     def _move(self, link: Link, message: Message) -> None:
-        if link.live_at is not None:
+        if link.live_at is not None and link.cursor is None:
             self.position = further(self.position, message.get("position"))
 
     def take(self, message: Message) -> None:

@@ -7,9 +7,9 @@
 Rules
 - P says: everything published up to P I have, or it was on its way to me. What was on its way may have been parked
   for a connection that is no more, so the replay begins before P by as long as a message can be parked.
-- ``"parked": false`` says that no message can have been parked for an earlier connection: the replay begins before P
-  only by as long as it takes to publish. So a client asks that got P a moment ago, on the same connection.
-- ``again`` says after how many seconds to ask once more like that: see ``lateness``.
+- ``"parked": false`` says that no message can have been parked for an earlier connection: the replay begins only as
+  long before P, and before this connection, as it takes to publish. So a client asks that got P a moment ago, when it
+  is told to ask ``again`` after so many seconds: see ``lateness``.
 - While there is more, the position continues exactly: it says where the replay began, and that this connection asked
   for it a moment ago. On another connection, or later, it is a plain one: what came to the feed late was sent to the
   connection that was.
@@ -21,6 +21,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ _CRASHES = 2 * 360.0
 _CLOCKS = 60.0
 # Seconds for which a position continues a replay exactly.
 _CONTINUES = 60.0
+# Seconds a replay may take, from its first page to its last.
+_REPLAY = 600.0
 # Pages of the feed itself read for one answer: where nearly nothing is for the client, it asks again sooner.
 _PAGES = 8
 # P, and in base 36 when it was handed out, where its replay began (nine characters each), and to whom (seven).
@@ -95,9 +98,8 @@ async def resume(
     page = _Page(client.access or Access(), by_tenant=settings.by_tenant)
     page.passed(_between(copy.after(replay.start), replay.position))
     end = await _fill(page, copy, replay.position)
-    if end is None:
-        return _answer(page, copy.bound, more=False) | ask_again(client, settings, now)
-    return _answer(page, _continuing(end, now, replay.start, client), more=True)
+    position = copy.bound if end is None else _continuing(end, now, replay.start, client)
+    return _answer(page, position, more=end is not None) | ask_again(client, settings, now)
 
 
 def _asked(ask: Ask, client: Client, settings: Settings, now: float) -> _Replay | None:
@@ -112,13 +114,20 @@ def _asked(ask: Ask, client: Client, settings: Settings, now: float) -> _Replay 
     if continuing and _is_exact(continuing, client, now):
         start = position_at(int(continuing["start"], 36))
         # A replay takes its time, while the feed moves on.
-        whole = oldest - min(parked + 600, 3600) <= ms_of(start) / 1000 and start <= plain
+        whole = oldest - min(parked + _REPLAY, 3600) <= ms_of(start) / 1000 and start <= plain
         return _Replay(start, plain) if whole else None
     # An hour more is kept than FEED_HOURS, so that what precedes the oldest position is there.
     if ms_of(plain) / 1000 < oldest or parked > 3600 + ms_of(plain) / 1000 - oldest:
         return None
-    start = position_at(ms_of(plain) - int(parked * 1000))
+    since = ms_of(plain) if ask.parked else min(ms_of(plain), _came(client, now))
+    start = position_at(since - int(parked * 1000))
     return _Replay(start, start)
+
+
+def _came(client: Client, now: float) -> float:
+    """When the client's connection was made, in ms, if that was not long ago."""
+    made = client.created_at
+    return made if made is not None and made / 1000 > now - _REPLAY else math.inf
 
 
 def _is_exact(continuing: re.Match[str], client: Client, now: float) -> bool:

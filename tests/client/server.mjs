@@ -6,9 +6,11 @@
 //   for a connection that ends in the meantime is lost, and the feed has it.
 // - A resume starts an overlap before its position, and ends where the feed is at that moment. The position of a page
 //   that is not the last is of a form of its own, and is continued exactly.
+// - A history may be of some seconds ago, and the connections are found by an index that is late. Who may have missed
+//   something by that is told to ask again.
 // - Answers may be errors, or not come.
 
-const SETTLE = 3_000, PARK = 20_000, OVERLAP = SETTLE + PARK + 1_000;
+const OLD = 5_000, LATE = 4_000, SETTLE = 3_000, PARK = 20_000, OVERLAP = SETTLE + PARK + 1_000;
 
 export class Server {
   constructor(world, random, { page = 4, hours = Infinity, feed = true, trouble = 0.1, arrays = 0.3, silent = false } = {}) {
@@ -43,6 +45,8 @@ export class Server {
     if (socket.readyState > 0) return;
     if (this.chance(this.trouble)) return socket.die();
     this.connections.add(socket);
+    socket.since = this.world.time;
+    socket.found = socket.since + this.random() * LATE;
     socket.open();
   }
 
@@ -64,7 +68,7 @@ export class Server {
     // A table has it before its stream says so.
     this.later(0, SETTLE, () => {
       this.entries.push(message);
-      for (const socket of this.connections) this.send(socket, message);
+      for (const socket of this.connections) if (socket.found <= this.world.time) this.send(socket, message);
     });
   }
 
@@ -89,7 +93,7 @@ export class Server {
     if (!this.connections.has(socket) || this.silent) return;
     const trouble = this.chance(this.trouble);
     if (trouble && this.chance(0.5)) return;
-    const answer = trouble ? { kind: "error", message: "not now" } : this[words.action](words);
+    const answer = trouble ? { kind: "error", message: "not now" } : this[words.action](words, socket);
     this.later(5, 400, () => this.post(socket, answer));
   }
 
@@ -97,20 +101,36 @@ export class Server {
     return { type: "pong", timestamp, ...(this.feed && { position: this.at() + "zzzzz" }) };
   }
 
-  subscribe({ limit, cursor }) {
-    const position = this.at() + "zzzzz";
+  /** For a connection that the index may lack, or since when something was read. */
+  again(socket, read = this.world.time) {
+    if (!this.feed) return {};
+    if (read < socket.since) return { again: 0 };
+    return this.world.time - socket.since < LATE ? { again: LATE / 1_000 } : {};
+  }
+
+  /** A list of some seconds ago serves everybody, page by page. */
+  list() {
+    if (!this.read || this.world.time - this.read.time > OLD) this.read = { time: this.world.time, entries: [...this.entries] };
+    return this.read;
+  }
+
+  subscribe({ limit, cursor }, socket) {
+    const { time, entries } = this.list();
+    const first = cursor ? Math.min(time, parseInt(cursor.slice(0, 9), 36)) : time, position = this.at(first) + "zzzzz";
+    cursor &&= cursor.slice(9);
     const newest = new Map();
-    for (const each of this.entries) if (each.incident_id && !(+newest.get(each.incident_id)?.sequence > +each.sequence)) newest.set(each.incident_id, each);
+    for (const each of entries) if (each.incident_id && !(+newest.get(each.incident_id)?.sequence > +each.sequence)) newest.set(each.incident_id, each);
     const all = [...newest.keys()].sort(), from = cursor ? all.findIndex((id) => id > cursor) : 0;
     const found = from < 0 ? [] : all.slice(from, from + Math.min(limit, this.page));
     const more = found.length > 0 && found.at(-1) !== all.at(-1);
     return {
-      kind: "incident_history", incidents: found.map((id) => newest.get(id)), nextCursor: more ? found.at(-1) : null,
-      ...(this.feed && { position }),
+      kind: "incident_history", incidents: found.map((id) => newest.get(id)),
+      nextCursor: more ? this.at(first) + found.at(-1) : null,
+      ...(this.feed && { position }), ...this.again(socket, first),
     };
   }
 
-  resume({ position }) {
+  resume({ position, parked }, socket) {
     if (!this.feed) return { kind: "error", message: "there is no feed" };
     const exactly = position.startsWith("exactly "), from = exactly ? position.slice(8) : position;
     const ms = parseInt(from.slice(0, 9), 36), now = this.world.time;
@@ -118,10 +138,11 @@ export class Server {
       this.recovered = false;
       return { kind: "replay", recovered: false };
     }
-    const after = exactly ? from : this.at(ms - OVERLAP);
+    const here = parked === false, since = here ? Math.min(ms, socket.since) - SETTLE - 1_000 : ms - OVERLAP;
+    const after = exactly ? from : this.at(since);
     const found = this.entries.filter((each) => each.position > after).sort((a, b) => (a.position < b.position ? -1 : 1));
     const messages = found.slice(0, this.page), more = found.length > messages.length;
     const to = more ? `exactly ${messages.at(-1).position}` : this.at() + "zzzzz";
-    return { kind: "replay", recovered: true, messages, more, position: to };
+    return { kind: "replay", recovered: true, messages, more, position: to, ...this.again(socket) };
   }
 }

@@ -132,6 +132,16 @@ async def test_a_client_that_was_there_gets_what_was_being_published_and_no_more
         assert ids(answer["messages"]) == ["e0", "e1", "e2", "e3", "e4"], odd
 
 
+@pytest.mark.parametrize(("age", "begins"), [(30, -171), (200, -271), (590, -661), (610, -171), (None, -171)])
+async def test_a_young_client_gets_what_was_being_published_when_it_came(age: float | None, begins: float) -> None:
+    """Its pages may have gone past an entry that was still being written, and whose broadcast did not find it."""
+    past = Past(createdAt=None if age is None else int((EPOCH - age) * 1000))
+    past.put(begins - 1, change(0))
+    past.put(begins + 2, change(1))
+    answer = await past.ask({"action": "resume", "position": at(-100), "parked": False})
+    assert ids(answer["messages"]) == ["e1"]
+
+
 async def test_a_long_replay_goes_on_as_it_began() -> None:
     past = Past()
     for number in range(40):

@@ -294,7 +294,12 @@ async def test_a_client_that_gets_an_older_list_than_its_row_is_told_to_resume()
         assert "again" not in await room.ask()
         await asyncio.sleep(2)
         now = int(wall_clock() * 1000)
-        for who, created_at, told in (("new=", now, again), ("old=", now - 4_000, None), ("odd=", 5, again)):
+        for who, created_at, told in (
+            ("new=", now, again),
+            ("old=", now - 4_000, None),
+            ("odd=", 5, again),
+            ("near=", now - 2_500, again),
+        ):
             room.rows.add(who, createdAt=created_at)
             answer = await room.ask(who, limit=1)
             assert answer.get("again") == told, who
@@ -305,8 +310,8 @@ async def test_a_client_that_gets_an_older_list_than_its_row_is_told_to_resume()
 @pytest.mark.parametrize("environ", [FEED, TABLE | {"FEED_TABLE": "feed"}], ids=["feed", "table"])
 async def test_where_an_index_may_be_late_a_young_client_is_told_to_resume_later(environ: dict[str, str]) -> None:
     late = environ | {"CONNECTIONS_INDEX": "by-shard", "CONNECTIONS_INDEX_SWEEP": "off"}
-    for given, age, told in ((late, 3, 5), (late, 6, None), (late | {"CONNECTIONS_INDEX_SWEEP": "on"}, 3, None)):
-        room = Room(given, item(1), createdAt=int((EPOCH - age) * 1000))
+    for environment, age, told in ((late, 3, 5), (late, 6, None), (late | {"CONNECTIONS_INDEX_SWEEP": "on"}, 3, None)):
+        room = Room(environment, item(1), createdAt=int((EPOCH - age) * 1000))
         assert (await room.ask()).get("again") == told
 
 

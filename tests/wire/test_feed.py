@@ -103,6 +103,12 @@ def test_an_entry_has_60_kb_at_most_or_one_message(sizes: list[int]) -> None:
         assert size + len(compact_json(following.payloads[0])) > 59_990
 
 
+def test_positions_count_in_the_size_of_an_entry() -> None:
+    """Small messages grow most by them."""
+    _, entries = publish([message(number) for number in range(2_000)], NOW, Random(1))
+    assert all(len(entry.encode()) <= 60_001 for entry in entries)
+
+
 @PROPERTY
 @given(SIZES)
 def test_an_entry_survives_the_table(sizes: list[int]) -> None:
