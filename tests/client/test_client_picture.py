@@ -25,6 +25,7 @@ def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_time_without_a_zone_is_utc_wherever_one_is() -> None:
     """As it is for the JavaScript client."""
     assert compare({"updated_at": "2026-01-01T12:00:00"}, {"updated_at": "2026-01-01T12:00:00.5Z"}) == -1
+    assert compare({"updated_at": "2026-01-01T12:00:00.5"}, {"updated_at": "2026-01-01T12:00:00Z"}) == 1
 
 
 @pytest.mark.parametrize("odd", [None, True, "", "yesterday", "2026-13-01T00:00:00Z", [], {}])
