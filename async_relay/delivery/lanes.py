@@ -45,7 +45,7 @@ class Lane:
     )
 
     def __init__(self, client: Client, outcome: Outcome) -> None:
-        self.connection_id, self.created_at, self.position, self.expires_at, access = client
+        self.connection_id, self.created_at, self.position, self.expires_at, access, _ = client
         self.messages = outcome.job.messages
         self.outcome = outcome
         self.tries = 0
