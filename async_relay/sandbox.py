@@ -250,7 +250,7 @@ class Sandbox:
         self, transport: Transport, store: ConnectionStore, rate: Rate, admission: Admission
     ) -> Broadcaster:
         settings = self._settings
-        limits = Limits(sockets_at_most(settings.max_concurrency), settings.post_timeout_seconds)
+        limits = Limits(sockets_at_most(settings.max_concurrency), settings.post_timeout_seconds, settings.frame_bytes)
         return Broadcaster(transport, store, limits, rate, Random(), self._wall_clock, admission)
 
     async def _open_heartbeat(self) -> Heartbeat:

@@ -16,8 +16,10 @@ from .errors import SettingsError
 from .http.descriptors import MOST_IN_A_LAMBDA
 from .http.urls import is_private, is_this_machine, parts
 from .wire.formatter import Formatter, load_formatter
+from .wire.frames import FRAME_BYTES
 from .wire.incidents import format_item
 from .wire.jobs import ShardKind
+from .wire.messages import MAX_POST_BYTES
 
 T = TypeVar("T")
 
@@ -63,6 +65,7 @@ class Settings:
     fanout_auto_clients: int = 5_000
     connections_index_sweep: bool = True
     coalesce: bool = False
+    frame_bytes: int = FRAME_BYTES
     message_formatter: Formatter = _BUILT_IN
     transport: str = "direct"
     incident_table: str | None = None
@@ -127,6 +130,7 @@ class Settings:
             fanout_auto_clients=read("FANOUT_AUTO_CLIENTS", _whole(1, 1_000_000), 5_000),
             connections_index_sweep=read("CONNECTIONS_INDEX_SWEEP", _one_of("on", "off"), "on") == "on",
             coalesce=read("COALESCE", _one_of("off", "latest"), "off") == "latest",
+            frame_bytes=read("FRAME_BYTES", _whole(1_024, MAX_POST_BYTES), FRAME_BYTES),
             message_formatter=read("MESSAGE_FORMATTER", load_formatter, _BUILT_IN),
             transport=read("TRANSPORT", _one_of("direct", "sdk"), "direct"),
             incident_table=read("INCIDENT_TABLE", _table, None),

@@ -9,6 +9,7 @@
 
 Rules
 - The seed decides the kind of each client. Everybody but the gone gets every message in the end.
+- A frame is refused, cut or left without an answer as its first message would be, and arrives whole.
 - A client that left answers 410.
 """
 
@@ -35,7 +36,7 @@ _SLOW_SECONDS = 1.0
 _SICK_TRIES = 2
 #: The sigma of a log-normal latency, as in ``async_relay.planning.values``.
 _SPREAD = 0.5
-_SEQUENCE = b'"sequence":"'
+_SEQUENCES = re.compile(rb'"sequence":"(\d+)"}').findall
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +107,12 @@ class Crowd:
 
     def answer(self, name: str, body: bytes) -> tuple[int, float]:
         """The status (``CUT``, ``HANGS``) and the extra seconds of one post; what arrives is in the ledger."""
-        number, message = int(name[1:10]), sequence_of(body)
+        number, messages = int(name[1:10]), sequences_of(body)
         kind = KINDS[self._kinds[number]]
-        status, delay = (200, 0.0) if kind == "ok" else self._sick(kind, number, message)
+        status, delay = (200, 0.0) if kind == "ok" else self._sick(kind, number, messages[0])
         if status == 200:
-            self.ledger.arrive(number, message)
+            for message in messages:
+                self.ledger.arrive(number, message)
         return status, delay
 
     def _sick(self, kind: str, number: int, message: int) -> tuple[int, float]:
@@ -161,7 +163,12 @@ class CrowdGateway(Gateway):
         return Answer(status, delay=delay) if delay else status
 
 
-def sequence_of(body: bytes) -> int:
-    """The sequence a message carries."""
-    start = body.rindex(_SEQUENCE) + len(_SEQUENCE)
-    return int(body[start : body.index(b'"', start)])
+def sequences_of(body: bytes) -> list[int]:
+    """The sequences of the messages in a post; each ends with its own."""
+    return [int(each) for each in _SEQUENCES(body)]
+
+
+def reads_arrays(name: str, share: float) -> bool:
+    """Whether a client is of that share of all which reads arrays."""
+    # A large prime, so that they are spread among the others.
+    return int(name[1:10]) * 7_919 % 1_000 < 1_000 * share

@@ -2,6 +2,7 @@
 
     make load                                              10,000 clients, 5 messages
     make load LOAD='--clients 100000 --gone 0.05'          a twentieth has gone
+    make load LOAD='--messages 100 --frames 1'             everybody reads arrays: many messages in one post
     make load LOAD='--duration 60 --churn 200'             a minute, with clients coming and going
     make load LOAD='--chaos --clients 3000'                a clean run, a chaotic one, and how much later it delivers
     python -m benchmarks.load --endpoint URL --table NAME  one's own API: it posts for real
@@ -88,6 +89,7 @@ class Options:
     concurrency: int
     transport: Carrier
     seed: int
+    arrays: float = 0.0
     retry_backoff: float = 1.0
     endpoint: str = ""
     table: str = ""
@@ -344,6 +346,7 @@ def summary(load: Load, ending: Ending | None) -> dict[str, Any]:
         "delivered": watch.delivered,
         "outcomes": dict(watch.outcomes),
         "posts_a_second": round(watch.sent / seconds, 1) if seconds else 0.0,
+        "cpu_us_a_message": round(cpu / watch.delivered * 1e6, 2) if watch.delivered else 0.0,
         "cpu_us_a_post": round(cpu / watch.sent * 1e6, 2) if watch.sent else 0.0,
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "post_seconds": dict(zip(("p50", "p95", "p99"), watch.posts.percentiles(), strict=True)),
@@ -387,6 +390,9 @@ def main(
         float | None,
         typer.Option(min=0, max=86_400, metavar="SECONDS", help="batch after batch; 0: one"),
     ] = None,
+    frames: Annotated[
+        float, typer.Option(min=0, max=1, metavar="SHARE", help="of the clients that read arrays of messages")
+    ] = 0.0,
     churn: Annotated[
         float | None,
         typer.Option(min=0, max=10_000, metavar="CLIENTS", help="coming and going a second"),
@@ -424,6 +430,7 @@ def main(
         churn=chosen["churn"],
         concurrency=concurrency,
         transport=transport,
+        arrays=frames,
         seed=seed,
         endpoint=endpoint,
         table=table,
@@ -448,9 +455,11 @@ def check(options: Options) -> None:
         raise CommandError("--account-limit is the gateway's, and --transport memory has none: say --account-limit 0")
     if bool(options.endpoint) != bool(options.table):
         raise CommandError("--endpoint and --table belong together: whom to post to stands in the table")
-    mocked = any(options.shares.values()) or options.churn or options.account_limit
+    mocked = any(options.shares.values()) or options.churn or options.account_limit or options.arrays
     if options.endpoint and (mocked or options.transport is Carrier.MEMORY):
-        raise CommandError("shares, churn, limits and memory belong to mocked clients; with --endpoint they are real")
+        raise CommandError(
+            "shares, frames, churn, limits and memory belong to mocked clients; with --endpoint they are real"
+        )
 
 
 def _warn(options: Options, console: Console) -> None:
@@ -465,8 +474,8 @@ def _world(options: Options) -> World:
     if options.endpoint:
         return Endpoint(options.endpoint, options.table)
     if options.transport is Carrier.MEMORY:
-        return Memory(options.shares, options.seed, options.lag)
-    return Servers(options.shares, options.seed, options.lag, options.account_limit)
+        return Memory(options.shares, options.seed, options.lag, options.arrays)
+    return Servers(options.shares, options.seed, options.lag, options.account_limit, options.arrays)
 
 
 def _compare(options: Options, console: Console) -> int:

@@ -140,6 +140,7 @@ def _lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "came again, came late", f"{figures['arrived']['repeats']:,}, {figures['arrived']['late']:,}"
     yield "own rate limit", _limit(figures["moments"])
     yield "CPU a post", f"{figures['cpu_us_a_post']:.1f} µs, starting the SDK and watching included"
+    yield "CPU a message", f"{figures['cpu_us_a_message']:.2f} µs of the same"
     yield "peak memory", f"{figures['peak_memory_mb']:.0f} MB"
 
 

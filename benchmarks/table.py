@@ -31,6 +31,7 @@ class Table:
         self._page_rows = page_rows
         self._tls = tls
         self._created: dict[str, int] = {}
+        self._arrays: set[str] = set()
         self._order: list[str] = []
         self._positions: dict[str, int] = {}
         self._pages: dict[int, bytes] = {}
@@ -65,8 +66,9 @@ class Table:
         self._positions.clear()
         self.put(map(connection_id, range(count)), int(time.time() * 1000) - _DAY_MS)
 
-    def put(self, ids: Iterable[str], created_at: int) -> None:
-        """Write rows; a row that was there before is a new one."""
+    def put(self, ids: Iterable[str], created_at: int, arrays: Iterable[str] = ()) -> None:
+        """Write rows, some of clients that read ``arrays``; a row that was there before is a new one."""
+        self._arrays.update(arrays)
         for each in ids:
             self._positions[each] = len(self._order)
             self._order.append(each)
@@ -113,7 +115,8 @@ class Table:
         return json.dumps(page, separators=(",", ":")).encode()
 
     def _item(self, row: str) -> dict[str, Any]:
-        return {"connectionId": {"S": row}, "createdAt": {"N": str(self._created[row])}}
+        item = {"connectionId": {"S": row}, "createdAt": {"N": str(self._created[row])}}
+        return item | {"frames": {"S": "array"}} if row in self._arrays else item
 
     def _batch_get_item(self, request: Any) -> bytes:
         ((name, asked),) = request["RequestItems"].items()

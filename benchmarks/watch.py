@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, log
 from typing import Any
@@ -102,14 +102,15 @@ class Watch:
         now = self.clock()
         self.began.update(dict.fromkeys(sequences, now))
 
-    def answered(self, message: Message, sent_at: float, error: PostError | None) -> None:
-        """A post has come to its end."""
+    def answered(self, messages: Iterable[Message], sent_at: float, error: PostError | None) -> None:
+        """A post of these messages has come to its end."""
         now = self.clock()
         self._answers += 1
         self.posts.add(now - sent_at)
         if error is None:
-            self.delivered += 1
-            self.deliveries.add(now - self.began.get(message.sequence, sent_at))
+            for message in messages:
+                self.delivered += 1
+                self.deliveries.add(now - self.began.get(message.sequence, sent_at))
         else:
             self.outcomes[error.reason] += 1
 
@@ -157,7 +158,9 @@ class WatchedTransport:
         sent_at = watch.clock()
 
         def answered(lane: Any, error: PostError | None) -> None:
-            watch.answered(message, sent_at, error)
+            frame = lane.frame
+            found = (message,) if frame is None else [lane.messages[at] for at in frame.positions]
+            watch.answered(found, sent_at, error)
             done(lane, error)
 
         self._transport.send(lane, message, answered)

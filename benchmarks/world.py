@@ -19,7 +19,7 @@ from async_relay.testing.memory import NEVER, MemoryStore, MemoryTransport, Repl
 from async_relay.testing.process import RemoteObject
 from async_relay.wire.messages import Message
 
-from .crowd import CUT, HANGS, Crowd, Latency
+from .crowd import CUT, HANGS, Crowd, Latency, reads_arrays
 from .ledger import Shortfall, Tally
 from .peers.worker import TABLE
 from .stage import environment, take_over
@@ -61,7 +61,11 @@ class Servers:
     transport: Transport | None = None
     store: ConnectionStore | None = None
 
-    def __init__(self, shares: Mapping[str, float], seed: int, lag: Latency, account_limit: float | None) -> None:
+    def __init__(
+        self, shares: Mapping[str, float], seed: int, lag: Latency, account_limit: float | None, arrays: float = 0.0
+    ) -> None:
+        """``arrays`` is the share of the clients that read them."""
+        self._arrays = arrays
         options = {"shares": shares, "seed": seed, "lag": lag, "account_limit": account_limit}
         with ExitStack() as stack:
             scratch = Path(stack.enter_context(TemporaryDirectory(prefix="async-relay-")))
@@ -79,7 +83,8 @@ class Servers:
     async def join(self, count: int, first: int, *, old: bool) -> Sequence[str]:
         """The crowd first: a post may come as soon as there is a row."""
         ids: list[str] = await asyncio.to_thread(self._crowd.call, "join", count, first)
-        await asyncio.to_thread(self._table.call, "put", ids, _created_at(old=old))
+        arrays = [each for each in ids if reads_arrays(each, self._arrays)]
+        await asyncio.to_thread(self._table.call, "put", ids, _created_at(old=old), arrays)
         return ids
 
     async def leave(self, ids: Sequence[str], last: int) -> None:
@@ -112,7 +117,9 @@ class Memory:
 
     settings: Mapping[str, str] = {"WS_ENDPOINT": "https://in-process.invalid/prod", "CONNECTIONS_TABLE": TABLE}
 
-    def __init__(self, shares: Mapping[str, float], seed: int, lag: Latency) -> None:
+    def __init__(self, shares: Mapping[str, float], seed: int, lag: Latency, arrays: float = 0.0) -> None:
+        """``arrays`` is the share of the clients that read them."""
+        self._arrays = arrays
         self._crowd = Crowd(shares, seed)
         self._lag = lag
         self._random = Random(seed)
@@ -129,7 +136,9 @@ class Memory:
     async def join(self, count: int, first: int, *, old: bool) -> Sequence[str]:
         """The crowd first: a post may come as soon as there is a row."""
         ids = self._crowd.join(count, first)
+        arrays = [each for each in ids if reads_arrays(each, self._arrays)]
         self._rows.add(*ids, createdAt=_created_at(old=old))
+        self._rows.add(*arrays, createdAt=_created_at(old=old), frames="array")
         return ids
 
     async def leave(self, ids: Sequence[str], last: int) -> None:

@@ -37,7 +37,10 @@ def count(totals: Counter[str], after: Aftermath) -> None:
     totals["invocations"] += sum(function.invocations for function in after.functions)
     totals["crashed invocations"] += sum(function.crashes for function in after.functions)
     totals["histories with a redelivery"] += bool(world.redelivered)
-    totals["posts"] += len(world.posts)
+    totals["clients that read arrays"] += sum(nature.frames for nature in world.natures.values())
+    totals["posts"] += world.sent
+    totals["messages in them"] += len(world.posts)
+    totals["messages in arrays"] += sum(post.beside > 0 for post in world.posts)
     totals["messages that arrived"] += sum(post.arrived for post in world.posts)
     totals["jobs requeued in the retry queue"] += world.retry.sent
     totals["jobs in the FIFO queue"] += world.fanout.sent

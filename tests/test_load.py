@@ -26,7 +26,7 @@ from async_relay.errors import ServerError
 from async_relay.wire.messages import Message
 from benchmarks import chaos, load
 from benchmarks.command import FAILED, STOPPED, USAGE, CommandError, exit_code
-from benchmarks.crowd import CUT, HANGS, Crowd, Latency, latency, sequence_of
+from benchmarks.crowd import CUT, HANGS, Crowd, Latency, latency, sequences_of
 from benchmarks.ledger import Ledger, Shortfall, Tally
 from benchmarks.load_report import live, page
 from benchmarks.stage import body_of, stream_event
@@ -145,7 +145,7 @@ def body(sequence: int) -> bytes:
 
 
 def test_a_message_carries_its_number() -> None:
-    assert sequence_of(body(12_345)) == 12_345
+    assert sequences_of(body(12_345)) == [12_345]
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,17 @@ def test_every_kind_of_client_behaves_as_it_should(kind: str, answers: list[tupl
     for sequence in (1, 2):
         assert [crowd.answer(name, body(sequence)) for _ in answers] == answers
     assert crowd.ledger.shortfall(2).messages == 0
+
+
+def test_a_frame_arrives_whole_or_not_at_all() -> None:
+    """It fails as its first message would, and then all of its messages arrive."""
+    crowd = Crowd({"throttled": 1.0}, seed=1)
+    (name,) = crowd.join(1, 1)
+    frame = b"[" + b",".join(body(sequence) for sequence in (1, 2, 3)) + b"]"
+    assert [crowd.answer(name, frame)[0] for _ in range(2)] == [429, 429]
+    assert crowd.ledger.shortfall(3).messages == 3
+    assert crowd.answer(name, frame)[0] == 200
+    assert crowd.ledger.shortfall(3).messages == 0
 
 
 def test_an_erring_client_answers_500_or_cuts_twice() -> None:
@@ -218,8 +229,8 @@ def test_a_watch_counts_and_takes_the_time() -> None:
     watch.begin(["7"])
     watch.sent = 3
     now = 2.0
-    watch.answered(message, 1.5, None)
-    watch.answered(message, 1.9, ServerError("500"))
+    watch.answered([message], 1.5, None)
+    watch.answered([message], 1.9, ServerError("500"))
     moment = watch.take(400.0, requeued=1, clients=3)
     assert (moment.posts, moment.delivered, moment.in_flight, moment.posts_a_second) == (3, 1, 1, 1.5)
     assert watch.outcomes == {"server_error": 1}
@@ -334,6 +345,19 @@ def test_a_small_run_over_sockets(results_in: Path, capsys: pytest.CaptureFixtur
     assert set(figures["outcomes"]) <= {"gone", "throttled", "server_error", "disconnected"}
     assert "<svg" in (results_in / "load.html").read_text()
     assert "everybody got what they should have got" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("transport", ["memory", "direct"])
+def test_a_run_with_frames(transport: str, results_in: Path) -> None:
+    """A part of the clients reads arrays: everybody gets everything, with fewer posts than messages."""
+    shares = ["--frames", "0.5", "--gone", "0.05", "--erring", "0.1", "--throttled", "0.1"]
+    arguments = ["--transport", transport, "--clients", "200", "--messages", "30", "--latency", "1", *shares]
+    assert exit_code(load.main, arguments) == 0
+    figures = json.loads((results_in / "load.json").read_text())
+    assert figures["problems"] == []
+    assert figures["arrived"]["arrived"] == figures["delivered"] > 5_000
+    assert figures["posts"] < 0.7 * figures["delivered"]
+    assert figures["cpu_us_a_message"] < figures["cpu_us_a_post"]
 
 
 def test_a_run_in_memory_with_churn(results_in: Path) -> None:
@@ -467,7 +491,7 @@ def test_the_page_says_and_marks_when_a_rate_limit_was_found() -> None:
     figures = {
         "clients": 1, "messages": 1, "batches": 1, "delivered": 1, "posts": 1, "seconds": 1.0, "posts_a_second": 1.0,
         "outcomes": {}, "post_seconds": {}, "delivery_seconds": {}, "arrived": {}, "cpu_us_a_post": 1.0,
-        "peak_memory_mb": 1.0, "problems": [], "options": {},
+        "cpu_us_a_message": 1.0, "peak_memory_mb": 1.0, "problems": [], "options": {},
     }  # fmt: skip
     for limits, found in [((None, None, None), False), ((None, 410.0, 390.0), True)]:
         moments = [{**moment, "at": at, "rate_limit": limit} for at, limit in enumerate(limits)]

@@ -194,6 +194,19 @@ async def test_coalesce_leaves_the_newest_state(coalesce: str, got: list[str]) -
     assert [message.sequence for message in box.posts.received["c0="]] == got
 
 
+@pytest.mark.parametrize(("most", "posts"), [("1024", 10), ("", 1)])
+async def test_frames_are_as_large_as_frame_bytes_says(most: str, posts: int) -> None:
+    """For whoever reads arrays, with and without ``COALESCE``; all others get one message a post."""
+    batch = [record(incident(at, arn="x" * 250), sequence=str(at)) for at in range(20)]
+    for coalesce in ("off", "latest"):
+        box = Box(1, COALESCE=coalesce, FRAME_BYTES=most)
+        box.rows.add("c1=", frames="array")
+        assert await box.stream(*batch) == NOTHING_BACK
+        assert (box.posts.arrivals["c1="], box.posts.arrivals["c0="]) == (posts, 20)
+        assert box.posts.received["c1="] == box.posts.received["c0="]
+        assert (box.figures[0]["delivered"], box.figures[0]["posts"]) == (40, posts + 20)
+
+
 def shouting(item: Mapping[str, Any], _event_id: str, _sequence: str) -> dict[str, Any]:
     """A formatter of one's own."""
     return {"shout": str(item["incident_id"]).upper()}

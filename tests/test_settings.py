@@ -51,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
     "FANOUT_MODE": "fanout",
     "FANOUT_AUTO_CLIENTS": 5_000,
     "COALESCE": False,
+    "FRAME_BYTES": 32_768,
     "MESSAGE_FORMATTER": format_item,
     "TRANSPORT": "direct",
     "INCIDENT_TABLE": None,
@@ -154,6 +155,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("FANOUT_AUTO_CLIENTS", "1000000", 1_000_000),
     ("COALESCE", "off", False),
     ("COALESCE", "latest", True),
+    ("FRAME_BYTES", "1024", 1_024),
+    ("FRAME_BYTES", "131072", 131_072),
     ("MESSAGE_FORMATTER", "async_relay.wire.incidents:format_item", format_item),
     ("TRANSPORT", "direct", "direct"),
     ("TRANSPORT", "sdk", "sdk"),
@@ -216,6 +219,7 @@ BAD = [
     *refused("FANOUT_MODE", "direct, fanout or auto", "Auto", "none"),
     *refused("FANOUT_AUTO_CLIENTS", "a whole number from 1 to 1,000,000", "0", "1000001"),
     *refused("COALESCE", "off or latest", "on", "Latest"),
+    *refused("FRAME_BYTES", "a whole number from 1,024 to 131,072", "0", "1023", "131073", "32KB", "32768.0"),
     *refused(
         "MESSAGE_FORMATTER", A_FUNCTION, "orders", "orders:", ":format", "a b:c", "a..b:c", "a:b:c", "a:b.c", "/a:b"
     ),

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from random import Random
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -44,7 +45,8 @@ from async_relay.delivery.relay import Relay
 from async_relay.delivery.report import Outcome, Report
 from async_relay.delivery.settlement import RequeuePolicy
 from async_relay.errors import PostError, StoreUnavailable
-from async_relay.testing.memory import NEVER, MemoryStore, MemoryTransport, Reply
+from async_relay.testing.memory import NEVER, MemoryStore, MemoryTransport, Reply, messages_in
+from async_relay.wire.frames import FRAME_BYTES
 from async_relay.wire.jobs import Client, Cursor, Job, Shard, ShardKind, shard_of
 from async_relay.wire.messages import Message
 from async_relay.wire.streams import read_record
@@ -55,13 +57,15 @@ CLOSING = 140.0
 SAMPLE_SIZE = 10
 ON_TRUST = 25
 
-Fault = Literal["none", "slow", "flaky", "sick", "hanging", "full", "lossy", "odd", "small", "forbidden", "unreachable"]
+Fault = Literal[
+    "none", "slow", "flaky", "sick", "hanging", "full", "lossy", "odd", "small", "narrow", "forbidden", "unreachable"
+]
 Answer = Callable[[Random, float, Message], Reply]
 
 
 def refused(message: Message) -> bool:
-    """Whether an odd or a small client refuses this message."""
-    return int(message.sequence) % 3 == 0
+    """Whether an odd or a small client refuses a post with this message in it, alone or among others."""
+    return any(int(each.sequence) % 3 == 0 for each in messages_in(message))
 
 
 def well(_random: Random, quick: float, _message: Message) -> Reply:
@@ -90,6 +94,11 @@ def refusing(status: int) -> Answer:
     return lambda _random, quick, message: Reply(status if refused(message) else 200, quick)
 
 
+def narrow(_random: Random, quick: float, message: Message) -> Reply:
+    """Each message is welcome, and no array of them."""
+    return Reply(413 if len(messages_in(message)) > 1 else 200, quick)
+
+
 ANSWERS: dict[Fault, Answer] = {
     "none": well,
     "slow": slow,
@@ -100,17 +109,21 @@ ANSWERS: dict[Fault, Answer] = {
     "full": always(429),
     "odd": refusing(400),
     "small": refusing(413),
+    "narrow": narrow,
     "forbidden": always(403),
     "unreachable": always(-1),
 }
 #: What may last for ever: one client's own trouble, not what would make the whole endpoint unusable.
-LASTING: tuple[Fault, ...] = ("sick", "hanging", "full", "lossy", "odd", "small")
+LASTING: tuple[Fault, ...] = ("sick", "hanging", "full", "lossy", "odd", "small", "narrow")
 KINDS = ("incident", "remediation", "ignored", "removed", "malformed", "no image", "oversized")
 
 
 @dataclass(frozen=True)
 class Nature:
-    """A client: when it connects and drops (seconds into the history), and what is wrong with it until when."""
+    """A client: when it connects and drops (seconds into the history), and what is wrong with it until when.
+
+    ``frames``: it reads arrays.
+    """
 
     connects: float = -HOUR
     handshake: float = 0.0
@@ -118,6 +131,7 @@ class Nature:
     row_stays: bool = True
     fault: Fault = "none"
     until: float = TROUBLE_ENDS
+    frames: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,6 +172,7 @@ class History:
     deploy: Deploy | None = None
     lag: float = 0.0
     pages_per_second: float | None = None
+    frame_bytes: int = FRAME_BYTES
 
     def hands_back(self) -> bool:
         """Whether records or jobs whose messages arrived may have to come again; a table in trouble is no reason."""
@@ -171,7 +186,7 @@ class History:
 
 @dataclass(eq=False)
 class Post:
-    """One post as the client's side saw it."""
+    """One message as the client's side saw it come, or fail; ``beside`` others in the post of this ``number``."""
 
     lane: Any
     connection_id: str
@@ -179,6 +194,8 @@ class Post:
     at: float
     arrived: bool
     acknowledged: bool = False
+    beside: int = 0
+    number: int = 0
 
 
 class Allowance:
@@ -233,6 +250,8 @@ class World:
         self.store.allowance = Allowance(history.pages_per_second, 2.0)
         self.account = Allowance(history.account, float(history.burst))
         self.posts: list[Post] = []
+        self.sent = 0
+        self.oversized_frames = 0
         self.published: dict[str, tuple[float, str, Any]] = {}
         self.redelivered: set[str] = set()
         self.harmed = False
@@ -267,6 +286,8 @@ class World:
     def connect(self, connection_id: str) -> None:
         connects = self.natures[connection_id].connects
         row: dict[str, Any] = {"createdAt": int((EPOCH + connects) * 1000)} if connects >= 0 else {}
+        if self.natures[connection_id].frames:
+            row["frames"] = "array"
         partitions = self.history.partitions()
         if partitions:
             row["shard"] = shard_of(connection_id, min(partitions))
@@ -299,7 +320,7 @@ class World:
 
 
 class WatchedTransport(MemoryTransport):
-    """Keeps every post in the world's book, and notices those made outside an invocation."""
+    """Keeps every message of a post in the world's book, and notices posts made outside an invocation."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world.reply, timeout=1.0, keep=False)
@@ -307,18 +328,31 @@ class WatchedTransport(MemoryTransport):
         self.serving = 0
 
     def send(self, lane: Any, message: Message, done: Callable[[Any, PostError | None], None]) -> None:
-        post = Post(lane, lane.connection_id, message, self.world.now(), arrived=False)
+        found = self._own(lane, message)
+        now, number, beside = self.world.now(), self.world.sent, len(found) - 1
+        posts = [Post(lane, lane.connection_id, each, now, False, beside=beside, number=number) for each in found]
 
         def answered(lane: Any, error: PostError | None) -> None:
-            post.acknowledged = error is None
+            for post in posts:
+                post.acknowledged = error is None
             done(lane, error)
 
         before = self.arrivals[lane.connection_id]
         super().send(lane, message, answered)
-        post.arrived = self.arrivals[lane.connection_id] > before
-        self.world.posts.append(post)
+        for post in posts:
+            post.arrived = self.arrivals[lane.connection_id] > before
+        self.world.posts += posts
+        self.world.sent += 1
         self.world.strays += not self.serving
+        self.world.oversized_frames += len(found) > 1 and len(message.body) > self.world.history.frame_bytes
         self.world.most_in_flight = max(self.world.most_in_flight, self.most_in_flight)
+
+    def _own(self, lane: Any, post: Message) -> list[Message]:
+        """The lane's own messages that are in the post: jobs that share a read may have the same one twice."""
+        if not post.body.startswith(b"["):
+            return [post]
+        left = iter(lane.messages[lane.position :])
+        return [next(own for own in left if own.body == each.body) for each in messages_in(post)]
 
 
 MakeBroadcaster = Callable[..., Any]
@@ -342,7 +376,7 @@ class Sandbox:
             shards, kind = way
             store = world.store.seen_by(index=kind is ShardKind.PARTITION, shards=shards or 1)
             self.transport = WatchedTransport(world)
-            limits = Limits(history.bound, 1.0)
+            limits = Limits(history.bound, 1.0, history.frame_bytes)
             rate, random = Rate(), Random(history.seed)
             self.relay = Relay(
                 self.make(self.transport, store, limits, rate, random, wall_clock),
@@ -507,6 +541,7 @@ def complaints(after: Aftermath) -> Iterator[str]:
     yield from _about_invocations(after)
     yield from _about_rows(after.world)
     yield from _about_posts(after.world)
+    yield from _about_frames(after.world)
     yield from _about_order(after.world)
     yield from _about_debts(after)
 
@@ -562,37 +597,47 @@ def _about_posts(world: World) -> Iterator[str]:
         excused[key] = not post.acknowledged or sent_again or begins_again
 
 
+def _about_frames(world: World) -> Iterator[str]:
+    """Arrays go to those who read them, and are no larger than they may be."""
+    for post in world.posts:
+        if post.beside and not world.natures[post.connection_id].frames:
+            yield f"{post.connection_id} was posted an array, which it cannot read"
+    if world.oversized_frames:
+        yield f"{world.oversized_frames} frames over {world.history.frame_bytes} bytes"
+
+
 def _body(raw: Any) -> bytes | None:
     message = read_record(raw).message
     return message.body if message is not None and not message.oversized else None
 
 
 def _about_order(world: World) -> Iterator[str]:
-    """In order within one job; and from batch to batch where everything went well."""
-    latest: dict[int, int] = {}
-    last: dict[tuple[str, int], int] = defaultdict(int)
-    lanes = []
-    smooth = not (world.redelivered or world.retry.sent or world.history.shards)
-    for post in world.posts:
-        lanes.append(post.lane)
-        order = int(post.message.sequence)
-        if order < latest.get(id(post.lane), 0) and not world.history.shards:
-            yield f"{post.connection_id} was posted record {order} out of order"
-        latest[id(post.lane)] = order
-        shard = (post.connection_id, order % world.history.streams)
-        if smooth and order < last[shard]:
-            yield f"{post.connection_id} was posted record {order} after {last[shard]}, with nothing wrong"
-        last[shard] = order
-        if world.history.shards:
-            yield from _about_positions(post, latest)
+    """In order within one job, and from batch to batch where all went well; a post that failed may come again."""
+    reached: dict[Any, int] = defaultdict(int)
+    for _, group in groupby(world.posts, key=lambda post: post.number):
+        posts = list(group)
+        begun: dict[Any, int] = {}
+        for post in posts:
+            for key, place, complaint in _places(world, post):
+                if place < reached[key]:
+                    yield complaint
+                reached[key] = place
+                begun.setdefault(key, place)
+        if not posts[0].acknowledged:
+            reached.update(begun)
 
 
-def _about_positions(post: Post, positions: dict[int, int]) -> Iterator[str]:
-    """With several jobs in one read, order is that of the jobs."""
-    at = next(at for at, message in enumerate(post.lane.messages) if message is post.message)
-    if at < positions.get(-id(post.lane), 0):
-        yield f"{post.connection_id} was posted message {at} of a job out of order"
-    positions[-id(post.lane)] = at
+def _places(world: World, post: Post) -> Iterator[tuple[Any, int, str]]:
+    """In what a message has a place, which one, and the complaint where a later one came before it."""
+    order = int(post.message.sequence)
+    if world.history.shards:  # with several jobs in one read, order is that of the jobs
+        at = next(at for at, message in enumerate(post.lane.messages) if message is post.message)
+        yield id(post.lane), at, f"{post.connection_id} was posted message {at} of a job out of order"
+    else:
+        yield id(post.lane), order, f"{post.connection_id} was posted record {order} out of order"
+    if not (world.redelivered or world.retry.sent or world.history.shards):
+        of_stream = (post.connection_id, order % world.history.streams)
+        yield of_stream, order, f"{post.connection_id} was posted record {order} too late, with nothing wrong"
 
 
 def _about_debts(after: Aftermath) -> Iterator[str]:
@@ -658,7 +703,7 @@ class Letters:
                 reasons |= {"refused"}
             case "small":
                 reasons |= {"too_large"}
-            case "none" | "slow":
+            case "none" | "slow" | "narrow":
                 pass
             case _:
                 reasons |= {"attempts_exhausted"}
@@ -692,13 +737,16 @@ def natures(draw: st.DrawFn) -> Nature:
         draw(st.booleans()) if drops < NEVER else True,
         fault,
         draw(st.sampled_from(ends)),
+        draw(st.booleans()),
     )
 
 
 CLIENTS = st.one_of(
     st.lists(natures(), min_size=1, max_size=8),
     st.tuples(natures(), st.integers(5, 30)).map(lambda each: [each[0]] * each[1]),
-    st.tuples(st.lists(natures(), max_size=5), st.integers(5, 40)).map(lambda each: each[0] + [Nature()] * each[1]),
+    st.tuples(st.lists(natures(), max_size=5), st.integers(5, 40), st.booleans()).map(
+        lambda each: each[0] + [Nature(frames=each[2])] * each[1]
+    ),
     st.tuples(natures(), st.integers(10, 15), natures(), st.integers(1, 5)).map(
         lambda each: [each[0]] * each[1] + [each[2]] * each[3]
     ),
@@ -761,6 +809,7 @@ HISTORIES = st.builds(
     deploy=deploys(),
     lag=st.sampled_from([0.0, 0.2, 2.0]),
     pages_per_second=st.sampled_from([None, None, 0.2, 2.0]),
+    frame_bytes=st.sampled_from([500, 1_024, FRAME_BYTES]),
 ).map(as_documented)
 RUN = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None, max_examples=400)
 

@@ -436,6 +436,7 @@ def test_parameters_reach_the_settings() -> None:
         RetryBackoffSeconds="0",
         MaxDeliveryAttempts="3",
         FanoutShards="64",
+        FrameBytes="65536",
         Transport="sdk",
         TtlHours="3",
         AccountPostsPerSecond="2500",
@@ -450,7 +451,7 @@ def test_parameters_reach_the_settings() -> None:
     assert not stack.refused
     settings = Settings.from_env(stack.functions()["RelayFunction"]["Environment"])
     assert (settings.max_concurrency, settings.post_timeout_seconds, settings.transport) == (7, 1.5, "sdk")
-    assert (settings.retry_backoff_seconds, settings.max_delivery_attempts) == (0, 3)
+    assert (settings.retry_backoff_seconds, settings.max_delivery_attempts, settings.frame_bytes) == (0, 3, 65_536)
     assert (settings.fanout_shards, settings.ttl_hours, settings.max_posts_per_second) == (64, 3, 2000)
     assert (settings.fanout_mode, settings.fanout_auto_clients, settings.coalesce) == ("auto", 9, True)
     assert settings.connections_index_sweep is False
@@ -643,6 +644,10 @@ EDGES: dict[str, tuple[list[str], list[str]]] = {
     "TtlHours": (["3", "3.5", "8760"], ["2", "8761"]),
     "MaxConcurrency": (["1", "99", "100", "900"], ["0", "-1", "2.5", "901", "1000", "007", "1e2", ""]),
     "PostTimeoutSeconds": (["0.05", "1.5", "60"], ["0", "0.04", "61", "-1"]),
+    "FrameBytes": (
+        ["1024", "1099", "1999", "9999", "99999", "129999", "130999", "131069", "131072"],
+        ["0", "1023", "131073", "131080", "131100", "132000", "200000", "01024", "2048.5", "32KB", ""],
+    ),
     "RetryBackoffSeconds": (["0", "0.5", "900"], ["-1", "901"]),
     "MaxDeliveryAttempts": (["1", "999", "1000"], ["0", "2.5", "1001", ""]),
     "FanoutAutoClients": (["1", "999999", "1000000"], ["0", "2.5", "1000001", ""]),

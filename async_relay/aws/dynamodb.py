@@ -32,7 +32,7 @@ _LONGEST_KEY = 2_048
 _LOOKS = 3
 # What decides about a client, which an index must hold beside its keys.
 _PROJECTED = ("createdAt", "expiresAt", "tenants", "interest", "frames")
-_PROJECTION = "connectionId, createdAt, expiresAt, tenants, interest"
+_PROJECTION = "connectionId, createdAt, expiresAt, tenants, interest, frames"
 # Without it a row written a moment ago may be missing: DynamoDB Developer Guide, "Read consistency".
 _CONSISTENT: dict[str, Any] = {"ConsistentRead": True}
 

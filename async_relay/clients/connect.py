@@ -21,7 +21,7 @@ from typing import Any
 
 from ..delivery.protocols import ConnectionStore
 from ..settings import Settings
-from ..wire.rows import Row
+from ..wire.rows import ARRAY, Row
 from .events import (
     as_second,
     chosen_protocol,
@@ -100,7 +100,7 @@ def _row(named: str, event: Any, now: float, settings: Settings) -> Row:
         expires_at=as_second(said.get("expiresAt")),
         tenants=tenants_in(said.get("tenants")) if settings.by_tenant else frozenset(),
         interest=interest(event),
-        frames="array" if reads_arrays(event) else None,
+        frames=ARRAY if reads_arrays(event) else None,
     )
 
 

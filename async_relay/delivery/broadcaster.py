@@ -37,6 +37,7 @@ from itertools import islice
 from random import Random
 
 from ..errors import PostError, StoreUnavailable, Throttled, TimedOut, Unavailable, Unreachable
+from ..wire.frames import FRAME_BYTES, FrameCache, Frames
 from ..wire.jobs import Client, Job, Shard
 from .admission import Admission, Entry, has_expired
 from .deletions import Deletions
@@ -66,10 +67,11 @@ _EVERYBODY = Admission()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of a broadcast: posts in flight at most, and seconds for one post from connect to last byte."""
+    """The bounds of a broadcast: posts in flight, seconds for one post from connect to last byte, bytes of a frame."""
 
     max_concurrency: int = 100
     post_timeout: float = 3.0
+    frame_bytes: int = FRAME_BYTES
 
 
 class Broadcaster:
@@ -99,9 +101,16 @@ class Broadcaster:
 
         ``retry_until_deadline``: there is no retry queue, so no client is given up before the time is over.
         """
-        rules = self.admission
+        rules, cache, frame_bytes = self.admission, FrameCache(), self.limits.frame_bytes
         outcomes = tuple(
-            Outcome(job, [0] * len(job.messages), by_tenant=rules.by_tenant, for_all=rules.for_all) for job in jobs
+            Outcome(
+                job,
+                [0] * len(job.messages),
+                by_tenant=rules.by_tenant,
+                for_all=rules.for_all,
+                frames=Frames(job.messages, frame_bytes, cache),
+            )
+            for job in jobs
         )
         policy = RetryPolicy(self.rate, self.random, self.wall_clock, retry_until_deadline=retry_until_deadline)
         return await _Broadcast(self, outcomes, policy, seconds).run()
@@ -270,11 +279,13 @@ class _Broadcast:
             if lane.expires_at is not None and has_expired(lane.expires_at, self._wall_clock()):
                 self._seek(lane.outcome, [lane.client])
                 continue
-            if self._blocked and self._skipped(lane):
+            if self._blocked and lane.skip_blocked():
                 continue
             in_flight.add(lane)
             self._posts += 1
-            self._transport.send(lane, lane.messages[lane.position], self._answered)
+            frames = lane.frames
+            message = lane.messages[lane.position] if frames is None else lane.next_post(frames)
+            self._transport.send(lane, message, self._answered)
         if self._closings:
             self._close()
         self._most = max(self._most, len(in_flight))
@@ -321,14 +332,6 @@ class _Broadcast:
             self._abort_unless_served()
         self._pump()
 
-    def _skipped(self, lane: Lane) -> bool:
-        """Step over messages refused by all; True where nothing remains."""
-        while lane.position in lane.outcome.blocked:
-            lane.position += 1
-            if lane.wanted is not None:
-                lane.skip_unwanted()
-        return lane.done
-
     def _answered(self, lane: Lane, error: PostError | None) -> None:
         self._in_flight.discard(lane)
         if error is None:
@@ -352,7 +355,10 @@ class _Broadcast:
 
     def _delivered(self, lane: Lane) -> None:
         self._policy.served += 1
-        lane.outcome.delivered[lane.position] += 1
+        if lane.frame is None:
+            lane.outcome.delivered[lane.position] += 1
+        else:
+            lane.count_frame(lane.frame)
         self._advance(lane)
         if self._undecided:
             undecided, self._undecided = self._undecided, []
@@ -371,6 +377,7 @@ class _Broadcast:
 
     def _apply(self, step: Step, lane: Lane, wait: float) -> None:
         """Move a lane whose post was not delivered to where its step says."""
+        frame, lane.frame = lane.frame, None  # a lane that waits holds no bytes
         match step:
             case Step.WAIT if not self._stopping:
                 self._waiting[lane] = self._loop.call_later(wait, self._wake, lane)
@@ -380,8 +387,13 @@ class _Broadcast:
                 lane.tries += 1
                 self._undecided.append(lane)
                 self._maybe_systemic = lane.error
+            case Step.REJECT if frame is not None:
+                lane.apart = frame.end
+                self._policy.recovered(lane)
+                self._again(lane)
             case Step.REJECT:
-                self._reject(lane)
+                self._blocked |= lane.reject()
+                self._advance(lane)
             case Step.FORGET:
                 self._forget(lane)
             case _:  # GIVE_UP, or a lane that would wait while the broadcast stops
@@ -401,15 +413,6 @@ class _Broadcast:
         else:
             self._ready.appendleft(lane)
         self._pump()
-
-    def _reject(self, lane: Lane) -> None:
-        assert lane.error is not None
-        outcome, position = lane.outcome, lane.position
-        outcome.reject(lane.connection_id, lane.created_at, position, lane.error)
-        if outcome.refused_by_all(position, lane.error.reason, at_end=False):
-            self._blocked = True
-            outcome.blocked[position] = lane.error.reason
-        self._advance(lane)
 
     def _forget(self, lane: Lane) -> None:
         lane.outcome.gone += 1

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from ..errors import PostError, StoreUnavailable, Unavailable
 from ..wire.audience import Audience
+from ..wire.frames import Frames
 from ..wire.jobs import Client, Cursor, Job
 
 #: So many clients with one answer, and nobody with a better one, stand for everybody. One client may be odd, and ten
@@ -49,7 +50,8 @@ class Outcome:
     """The outcome of one job.
 
     ``delivered`` counts the 200s of each message. ``rejected`` has the clients that refused a message, by
-    position and reason, and ``blocked`` the reason of a message that is skipped, by position. ``unread`` says
+    position and reason, and ``blocked`` the reason of a message that is skipped, by position; ``sendable`` has a bit
+    for each of the others. ``frames`` makes the posts of clients that read arrays, None: nobody does. ``unread`` says
     that the table was read only as far as ``cursor``, after ``pages`` answers of the table in this broadcast, and
     ``failure`` why, unless it was the deadline. ``expired`` connections were closed, and ``unclosed`` ones not,
     ``closing_error`` being the last reason, unless there was no time for them.
@@ -70,11 +72,14 @@ class Outcome:
     closing_error: PostError | None = None
     by_tenant: InitVar[bool] = False
     for_all: InitVar[bool] = False
+    frames: Frames | None = None
     audience: Audience = field(init=False)
+    sendable: int = field(init=False)
 
     def __post_init__(self, by_tenant: bool, for_all: bool) -> None:
         """Get ready to say who gets which of the messages; ``by_tenant``: tenants are on; ``for_all``: all get all."""
         self.audience = Audience(self.job.messages, by_tenant=by_tenant, for_all=for_all)
+        self.sendable = (1 << len(self.job.messages)) - 1
 
     def reject(self, connection_id: str, created_at: int | None, position: int, error: PostError) -> None:
         """Note that a client will never take this message."""
@@ -83,6 +88,11 @@ class Outcome:
         if group is None:
             group = self.rejected[key] = Rejected(error, [])
         group.clients.append(Client(connection_id, created_at))
+
+    def block(self, position: int, reason: str) -> None:
+        """Send this message to nobody any more."""
+        self.blocked[position] = reason
+        self.sendable &= ~(1 << position)
 
     def refused_by_all(self, position: int, reason: str, *, at_end: bool) -> bool:
         """Whether the message itself is wrong, and not some clients that refused it for this reason."""

@@ -8,6 +8,7 @@
 
 Rules
 - A post passes, in this order: its signature, the size API Gateway takes, the account's rate, the client's script.
+- ``tears`` may reset a socket in the middle of a post's body, when so many of its bytes have come. Nothing arrives.
 - It is in flight from its last byte to the last byte of the answer, or to the end of its socket: what a client gave
   up counts until the gateway hears of it.
 - What arrives is recorded when the post came, in the order of coming, whenever the answer goes out.
@@ -113,6 +114,7 @@ class Gateway:
         self.statuses: Counter[int] = Counter()
         self.closes: Counter[str] = Counter()
         self.closings: Callable[[str], int] = lambda _id: _CLOSED
+        self.tears: Callable[[str], int | None] | None = None
         self.bad_signatures = 0
         self.misdirected = 0
         self.in_flight = 0
@@ -262,6 +264,16 @@ class Gateway:
         """The latency of one answer."""
         return self.latency if isinstance(self.latency, int | float) else self.latency(connection_id, self._random)
 
+    def torn(self, target: bytes, size: int) -> bool:
+        """Whether a post ends here, with ``size`` bytes of its body; called by its socket."""
+        name = _connection_id(target[len(self._prefix) :])
+        bound = self.tears(name) if self.tears is not None else None
+        if bound is None or size < bound:
+            return False
+        self.posts[name] += 1
+        self.statuses[0] += 1
+        return True
+
     def judge(self, request: Request) -> tuple[str, Plan]:
         """Who the request is for, and what becomes of it."""
         target = request.target
@@ -375,6 +387,7 @@ class _Socket(asyncio.Protocol):
         self._plan: Plan | None = None
         self._counted = False
         self._keep = True
+        self._torn = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[Request, bool]] = deque()
 
@@ -400,8 +413,13 @@ class _Socket(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._body += body
+        if self._gateway.tears is not None and self._gateway.torn(self._target, len(self._body)):
+            self._torn = True
+            self.reset()
 
     def on_message_complete(self) -> None:
+        if self._torn:
+            return
         request = Request(self._parser.get_method(), self._target, self._body, self._headers)
         keep = self._parser.should_keep_alive()
         self._target = self._body = b""

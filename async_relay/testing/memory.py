@@ -63,8 +63,9 @@ _CLOSED = Reply(204)
 
 
 class MemoryTransport:
-    """Posts into lists: ``received[connection_id]`` holds the messages in order of arrival.
+    """Posts into lists: ``received[connection_id]`` holds the messages in order of arrival, those of an array apart.
 
+    ``arrivals`` counts posts. One over 128 KB answers 413, whatever the script says.
     ``closings`` says what becomes of a DELETE, ``closes`` counts them, and who is ``disconnected`` answers 410.
     """
 
@@ -95,11 +96,11 @@ class MemoryTransport:
         assert lane not in self._timers, f"{lane.connection_id} is in flight already"
         self.posts[lane.connection_id] += 1
         gone = lane.connection_id in self.disconnected
-        reply = Reply(410) if gone else self.script(lane.connection_id, message)
+        reply = Reply(410) if gone else Reply(413) if message.oversized else self.script(lane.connection_id, message)
         if reply.arrives if reply.arrives is not None else reply.status == 200:
             self.arrivals[lane.connection_id] += 1
             if self.keep:
-                self.received[lane.connection_id].append(message)
+                self.received[lane.connection_id] += messages_in(message)
         self._answer_later(lane, reply, done)
 
     def disconnect(self, lane: Any, done: Callable[[Any, PostError | None], None]) -> None:
@@ -136,6 +137,13 @@ class MemoryTransport:
     async def close(self) -> None:
         """Cut every post in flight."""
         self.stop()
+
+
+def messages_in(post: Message) -> list[Message]:
+    """The messages that a client finds in a post: those of an array, or the one it is."""
+    if not post.body.startswith(b"["):
+        return [post]
+    return [Message.encode(payload) for payload in post.payload]
 
 
 def _error(status: int) -> PostError | None:

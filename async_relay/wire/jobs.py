@@ -13,7 +13,8 @@
 
 Rules
 - A job names its clients and says nothing else about them: what they may have is decided by their rows, as they are
-  when the job is served, so that what was taken from a client meanwhile is taken.
+  when the job is served, so that what was taken from a client meanwhile is taken. So does whether it takes frames,
+  and a client without a row takes none.
 - A body is at most 256 KiB. A job that is larger is split, messages in order; a dead letter that is
   larger keeps its keys, reason and first 100 KB, and says ``"truncated": true``.
 - A payload read back from a body is the payload, byte for byte.
@@ -87,8 +88,8 @@ def is_in_partition(connection_id: str, shard: Shard) -> bool:
 class Client(NamedTuple):
     """One connection: its id, when it was made (ms, None if unknown), and how many messages it has already.
 
-    ``expires_at`` (s, None: never) and ``access`` (None: the row says nothing) are its row's, and are in no job:
-    whoever serves a job asks the table.
+    ``expires_at`` (s, None: never), ``access`` (None: the row says nothing) and ``frames`` (it reads arrays) are its
+    row's, and are in no job: whoever serves a job asks the table.
     """
 
     connection_id: str
@@ -96,6 +97,7 @@ class Client(NamedTuple):
     skip: int = 0
     expires_at: int | None = None
     access: Access | None = None
+    frames: bool = False
 
 
 @dataclass(frozen=True, slots=True)

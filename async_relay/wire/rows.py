@@ -8,7 +8,7 @@
 Rules
 - All but the key may be missing: other functions write rows too.
 - What is there and cannot be read is taken as the stricter reading: an ``expiresAt`` as long past, ``tenants`` as
-  none, an ``interest`` as one for nothing.
+  none, an ``interest`` as one for nothing, ``frames`` as none but what every client reads: one object a post.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from .jobs import Client
 END_OF_TIME = 253_402_300_799
 _NO_TENANTS: frozenset[str] = frozenset()
 _NO_INTEREST = "{}"
+#: The attribute ``frames`` of a client that reads arrays.
+ARRAY = "array"
+_ARRAY = {"S": ARRAY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def client_of(connection_id: str, row: Mapping[str, Any]) -> Client:
             tenants if isinstance(tenants, frozenset) else _NO_TENANTS,
             read_interest(interest) if isinstance(interest, str) else None,
         )
-    return Client(connection_id, _whole(row.get("createdAt")), 0, expires_at, access)
+    return Client(connection_id, _whole(row.get("createdAt")), 0, expires_at, access, row.get("frames") == ARRAY)
 
 
 def typed_client(item: Mapping[str, Any]) -> Client:
@@ -80,7 +83,8 @@ def typed_client(item: Mapping[str, Any]) -> Client:
             _tenants(item["tenants"]) if "tenants" in item else _NO_TENANTS,
             _interest(item["interest"]) if "interest" in item else (),
         )
-    return Client(item["connectionId"]["S"], _time(item.get("createdAt")), 0, expires_at, access)
+    created_at, frames = _time(item.get("createdAt")), "frames" in item and item["frames"] == _ARRAY
+    return Client(item["connectionId"]["S"], created_at, 0, expires_at, access, frames)
 
 
 def _time(typed: Any) -> int | None:

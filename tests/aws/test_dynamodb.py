@@ -16,7 +16,7 @@ from async_relay.wire.rows import Row
 KEY = {"connectionId": {"S": "b="}}
 INDEX_KEY = {**KEY, "shard": {"N": "3"}}
 #: What decides about a client.
-DECIDES = "connectionId, createdAt, expiresAt, tenants, interest"
+DECIDES = "connectionId, createdAt, expiresAt, tenants, interest, frames"
 PARTITION = Shard(3, 8, ShardKind.PARTITION)
 
 

@@ -358,9 +358,8 @@ async def test_a_row_says_what_was_written(stores: Stores) -> None:
         "array",
     )
     await store.put(row)
-    expected = Client(
-        "a=", 1_700_000_000_000, 0, 1_800_000_000, Access(frozenset({"acme", "*"}), (("kind", frozenset({"x"})),))
-    )
+    access = Access(frozenset({"acme", "*"}), (("kind", frozenset({"x"})),))
+    expected = Client("a=", 1_700_000_000_000, 0, 1_800_000_000, access, frames=True)
     assert await clients_of(store) == [expected]
     assert await clients_of(store, partition(shard_of("a=", 4), 4)) == [expected]
     assert await store.look_up(["a="]) == {"a=": expected}

@@ -129,3 +129,21 @@ async def test_an_answer_without_end_is_given_up(gateway: Gateway) -> None:
         start = time.monotonic()
         assert isinstance(await post(transport, "a="), ServerError)
         assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("size", [32_768, 131_072])
+@pytest.mark.parametrize("after", [1, 20_000])
+async def test_a_socket_torn_in_the_middle_of_a_frame(
+    gateway: Gateway, transport: Transport, size: int, after: int
+) -> None:
+    """Nothing of the frame arrives; its client has its error in time, and the next one gets a whole frame."""
+    frame = b"[" + b"1" * (size - 2) + b"]"
+    gateway.tears = lambda name: after if name == "torn=" else None
+    torn, healthy = await post_all(transport, [("torn=", frame), ("healthy=", frame)])
+    assert isinstance(torn, Disconnected)
+    assert healthy is None
+    assert await post(transport, "healthy=", frame) is None
+    assert gateway.received["healthy="] == [frame, frame]
+    assert "torn=" not in gateway.received
+    gateway.tears = None
+    assert await post(transport, "torn=", frame) is None

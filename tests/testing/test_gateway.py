@@ -287,6 +287,19 @@ async def test_refuses_what_is_too_large() -> None:
         assert gateway.received["a="] == [b"1234"]
 
 
+async def test_tears_a_post_in_the_middle() -> None:
+    """Its socket is reset when so much of the body has come; it counts as a post without an answer."""
+    async with Gateway() as gateway:
+        gateway.tears = lambda name: 5 if name == "a=" else None
+        assert (await post(gateway, "a=", b"1234")).status == 200
+        with pytest.raises(OSError):  # noqa: PT011 - whichever end of a socket it notices
+            await post(gateway, "a=", b"12345")
+        assert (await post(gateway, "b=", b"123456")).status == 200
+        assert gateway.received == {"a=": [b"1234"], "b=": [b"123456"]}
+        assert gateway.counters().statuses == {200: 2, 0: 1}
+        assert gateway.posts["a="] == 2
+
+
 async def test_get_and_delete() -> None:
     """GET tells whether a client is connected, DELETE disconnects it, and nothing else is allowed."""
     async with Gateway() as gateway, wire(gateway) as connection:

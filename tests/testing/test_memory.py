@@ -17,11 +17,20 @@ from async_relay.errors import (
     ServerError,
     StoreUnavailable,
     TimedOut,
+    TooLarge,
     Unreachable,
 )
-from async_relay.testing.memory import NEVER, MemoryQueue, MemoryServices, MemoryStore, MemoryTransport, Reply
+from async_relay.testing.memory import (
+    NEVER,
+    MemoryQueue,
+    MemoryServices,
+    MemoryStore,
+    MemoryTransport,
+    Reply,
+    messages_in,
+)
 from async_relay.wire.jobs import Shard, ShardKind, shard_of
-from async_relay.wire.messages import Message
+from async_relay.wire.messages import MAX_POST_BYTES, Message
 from async_relay.wire.rows import Row
 
 pytestmark = pytest.mark.looptime
@@ -38,16 +47,43 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def posted(transport: MemoryTransport, lane: Lane | None = None) -> tuple[PostError | None, float]:
+def in_one_post(*found: Message) -> Message:
+    """An array of these messages."""
+    body = b"[" + b",".join(each.body for each in found) + b"]"
+    return Message("", "", "", body, "")
+
+
+async def posted(
+    transport: MemoryTransport, lane: Lane | None = None, message: Message = MESSAGE
+) -> tuple[PostError | None, float]:
     """What came of one post, and after how many seconds."""
     began = now()
     answer: asyncio.Future[PostError | None] = asyncio.get_running_loop().create_future()
-    transport.send(lane or Lane(), MESSAGE, lambda _lane, error: answer.set_result(error))
+    transport.send(lane or Lane(), message, lambda _lane, error: answer.set_result(error))
     assert not answer.done()
     return await answer, now() - began
 
 
 # ── the transport ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_messages_of_an_array_arrive_one_by_one() -> None:
+    """As its client reads them; it was one post all the same."""
+    transport, lane = MemoryTransport(), Lane()
+    first, second = Message.encode({"event_id": "a", "sequence": "1"}), Message.encode({"kind": "x", "n": [1, 2]})
+    assert (await posted(transport, lane, in_one_post(first, second)))[0] is None
+    assert transport.received[lane.connection_id] == [first, second]
+    assert transport.arrivals[lane.connection_id] == transport.posts[lane.connection_id] == 1
+    assert messages_in(first) == [first]
+
+
+@pytest.mark.parametrize(("size", "kind"), [(MAX_POST_BYTES, type(None)), (MAX_POST_BYTES + 1, TooLarge)])
+async def test_a_post_over_128_kilobytes_is_refused(size: int, kind: type[PostError]) -> None:
+    """Whatever the script says, as by API Gateway; nothing of it arrives."""
+    transport, lane = MemoryTransport(), Lane()
+    error, _ = await posted(transport, lane, Message("", "", "", b"{" + b" " * (size - 2) + b"}", ""))
+    assert type(error) is kind
+    assert len(transport.received[lane.connection_id]) == (error is None)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from records import incident, record
 
 from async_relay.errors import UnreadableJob
+from async_relay.wire.audience import Access
 from async_relay.wire.jobs import Client, DeadLetter, Job, Shard, ShardKind, shard_of
 from async_relay.wire.messages import Message
 
@@ -47,7 +48,7 @@ def jobs(draw: st.DrawFn) -> Job:
         return Job(messages, shard=draw(SHARDS), cursor=draw(CURSORS), continuation=draw(COUNTS), **common)
     skips = st.integers(0, len(messages) - 1)
     created = st.one_of(st.none(), st.integers(-10, 10**15))
-    clients = st.builds(Client, IDS, created, skips, st.none(), st.none())
+    clients = st.builds(Client, IDS, created, skips, st.none(), st.none(), st.just(False))
     return Job(messages, tuple(draw(st.lists(clients, min_size=1, max_size=4))), **common)
 
 
@@ -96,6 +97,14 @@ def test_a_body_is_json_that_an_operator_can_read() -> None:
     }
     assert list(fields) == ["job", "attempt", "firstAt", "reason", "clients", "messages"]
     assert ": " not in job.encode()
+
+
+def test_a_job_says_nothing_that_the_rows_say() -> None:
+    """Until when its clients may stay, what they may have and how they read it is asked of the table each time."""
+    client = Client("Zx=", None, 0, 1_700_000_000, Access(frozenset({"acme"})), frames=True)
+    body = Job((message(1),), (client,)).encode()
+    assert body == Job((message(1),), (Client("Zx="),)).encode()
+    assert Job.decode(body).clients == (Client("Zx="),)
 
 
 def test_a_shards_body_has_its_place_in_the_table_instead_of_clients() -> None:

@@ -29,10 +29,13 @@ def test_a_row_leaves_out_what_it_does_not_have() -> None:
     st.one_of(st.none(), st.integers(0, END_OF_TIME)),
     st.frozensets(st.text(min_size=1), max_size=3),
     st.sampled_from([None, "{}", '{"kind":["remediation"]}', "odd"]),
+    st.sampled_from([None, "array", "arrays"]),
 )
-def test_what_is_written_is_read_back(expires_at: int | None, tenants: frozenset[str], interest: str | None) -> None:
+def test_what_is_written_is_read_back(
+    expires_at: int | None, tenants: frozenset[str], interest: str | None, frames: str | None
+) -> None:
     """From plain values as from DynamoDB's, the same client."""
-    row = Row("a=", "me", 1_700_000_000_000, 2, "sub", expires_at, tenants, interest)
+    row = Row("a=", "me", 1_700_000_000_000, 2, "sub", expires_at, tenants, interest, frames)
     attributes = row.attributes()
     types = {str: "S", int: "N", frozenset: "SS"}
     item = {
@@ -49,6 +52,7 @@ def test_what_is_written_is_read_back(expires_at: int | None, tenants: frozenset
         0,
         expires_at,
     )
+    assert client.frames == (frames == "array")
     assert (client.access is None) == (not tenants and interest is None)
     assert client.access is None or client.access.tenants == tenants
 
@@ -56,6 +60,18 @@ def test_what_is_written_is_read_back(expires_at: int | None, tenants: frozenset
 def test_a_row_that_has_only_its_key_says_nothing() -> None:
     """Rows other functions wrote: they never expire here, and have no access that must be looked at."""
     assert typed_client(KEY) == Client("a=") == client_of("a=", {})
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [{"S": "Array"}, {"S": ""}, {"N": "1"}, {"BOOL": True}, {"SS": ["array"]}, {"B": "array"}, "array", [], None, {}],
+)
+def test_anything_but_the_word_array_means_one_object_a_post(typed: Any) -> None:
+    """No client that never asked for arrays must get one."""
+    assert typed_client(KEY | {"frames": {"S": "array"}}).frames is True
+    assert typed_client(KEY | {"frames": typed}).frames is False
+    assert client_of("a=", {"frames": "array"}).frames is True
+    assert client_of("a=", {"frames": typed if typed != "array" else b"array"}).frames is False
 
 
 @pytest.mark.parametrize(
