@@ -126,9 +126,10 @@ async def _play(options: argparse.Namespace, console: Console) -> list[str]:
         ledger = Ledger()
         with step(console, f"Connecting {options.clients} dashboards"):
             members = await stage.enter_async_context(crowd(stack.websocket_url, issuer, options.clients, ledger))
-        chance = random.Random(options.seed)
-        with step(console, "Connecting clients of the library, of which some will be cut"):
-            clients = comparison(stack.websocket_url, issuer, chance, many=options.soak is not None)
+        chance, soak = random.Random(options.seed), options.soak is not None
+        tenants = (feed.EVERY_TENANT, *feed.TENANTS) if soak else (feed.EVERY_TENANT,)
+        with step(console, "Connecting clients of the library, one of which will not be cut"):
+            clients = comparison(stack.websocket_url, issuer, chance, tenants, soak=soak)
             compared = await stage.enter_async_context(clients)
         view = View(ledger, aws.posts, members.present, url, compared)
         async with shown(view, console) as tell:

@@ -22,7 +22,7 @@ from functools import partial
 from async_relay.client import State
 
 from .cuts import line_to
-from .feed import EVERY_TENANT, TENANTS, Marker
+from .feed import EVERY_TENANT, Marker
 from .issuer import Issuer
 from .ledger import Ledger
 from .verdict import miscounts
@@ -51,10 +51,6 @@ class Comparison:
     def names(self) -> set[str]:
         """What they call themselves when they connect."""
         return {watcher.name for watcher in (self.steady, *self.cut)}
-
-    async def is_live(self) -> bool:
-        """Whether everybody is connected, and has caught up."""
-        return all(watcher.state == State.LIVE for watcher in (self.steady, *self.cut))
 
     def cut_all(self) -> None:
         """Cut every line that is to be cut, now."""
@@ -175,24 +171,26 @@ def differences(watcher: Watcher, picture: Picture, reference: Picture) -> Itera
 
 
 @asynccontextmanager
-async def comparison(url: str, issuer: Issuer, chance: random.Random, *, many: bool) -> AsyncIterator[Comparison]:
-    """One client that is never cut, and one that is.
+async def comparison(
+    url: str, issuer: Issuer, chance: random.Random, tenants: Sequence[str], *, soak: bool
+) -> AsyncIterator[Comparison]:
+    """One client that is never cut, and for each of ``tenants`` one that is.
 
-    ``many``: one that is cut for each tenant, and one in Node where there is one; and during handshakes too.
+    ``soak``: and one in Node, where there is one; and all are cut during handshakes too.
     """
     async with AsyncExitStack() as stage:
         steady = Watcher(STEADY, EVERY_TENANT)
         await stage.enter_async_context(in_python(steady, f"{url}?clientId={STEADY}", _token(issuer, steady)))
         cut = []
-        for number, tenant in enumerate((EVERY_TENANT, *TENANTS) if many else (EVERY_TENANT,), 1):
+        for number, tenant in enumerate(tenants, 1):
             watcher, where = await _on_a_line(stage, Watcher(f"cut-client-{number}", tenant), url, chance)
             cut.append(await stage.enter_async_context(in_python(watcher, where, _token(issuer, watcher))))
-        program = await asyncio.to_thread(node) if many else None
+        program = await asyncio.to_thread(node) if soak else None
         if program:
             watcher, where = await _on_a_line(stage, Watcher("cut-client-in-node", EVERY_TENANT), url, chance)
             token = issuer.token(watcher.name, [watcher.tenant], seconds=_DAY_SECONDS)
             cut.append(await stage.enter_async_context(in_node(watcher, where, token, program)))
-        yield Comparison(steady, cut, chance, anytime=many)
+        yield Comparison(steady, cut, chance, anytime=soak)
 
 
 async def _on_a_line(stage: AsyncExitStack, watcher: Watcher, url: str, chance: random.Random) -> tuple[Watcher, str]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
@@ -19,6 +21,7 @@ from urllib.parse import urlsplit
 _HOST = "127.0.0.1"
 _PIECE_BYTES = 65_536
 _UNNOTICED_SECONDS = 1.0
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Line:
@@ -35,6 +38,8 @@ class Line:
         open_now = [client for client in self._calls.values() if not client.transport.is_closing()]
         self.cuts += bool(open_now)
         for client in open_now:
+            # Without this the client would be told that no more follows, which is half a goodbye.
+            client.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             client.transport.abort()
 
     async def serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
@@ -47,6 +52,7 @@ class Line:
         except (OSError, asyncio.CancelledError):
             to_client.transport.abort()  # a server that is not there, or the end of the line
         finally:
+            to_client.close()
             del self._calls[call]
 
     async def _carry(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:

@@ -73,7 +73,7 @@ class Show:
         return problems
 
     async def _many_changes(self) -> list[str]:
-        """In a burst; then with pauses, when two dashboards are gone. Each time a client is cut, whatever else cuts it."""
+        """In a burst; then with pauses, when two dashboards are gone. Each time a client is cut, in any case."""
         self.tell(
             f"A client of the library is cut, as it will be every few seconds; {BURST} changes follow in one burst"
         )
@@ -84,7 +84,6 @@ class Show:
         problems = await self._lose_two()
         await self.tables.remove(self._finished_change())
         self.tell(f"One item deleted, which nobody may hear of; {PACED} changes follow, one after the other")
-        await _until(self.comparison.is_live)
         await self._write_all(PACED // 2, _PAUSE_SECONDS)
         self.comparison.cut_all()
         await self._write_all(PACED - PACED // 2, _PAUSE_SECONDS)
