@@ -60,8 +60,8 @@ fuzz: $(VENV)/.installed ## Foreign input at random for SECONDS=60; TARGETS='rec
 mistakes: $(VENV)/.installed $(VENV)/.installed-node ## Break the code on purpose, one mistake at a time, and see the tests fail; LISTS='lanes pool'
 	@exec $(BIN)/python tests/mistakes/run.py $(LISTS)
 
-demo: $(VENV)/.installed-demo ## The whole relay on this machine, until Ctrl-C; ONCE=1 for one checked round, PORT=8081, CLIENTS=50
-	@exec $(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port '$(PORT)') $(if $(CLIENTS),--clients '$(CLIENTS)') $(DEMO)
+demo: $(VENV)/.installed-demo ## The whole relay on this machine, until Ctrl-C; ONCE=1 for one checked round, SOAK=120 for seconds of cuts, PORT=8081, CLIENTS=50
+	@exec $(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(SOAK),--soak '$(SOAK)') $(if $(PORT),--port '$(PORT)') $(if $(CLIENTS),--clients '$(CLIENTS)') $(DEMO)
 
 bench: $(VENV)/.installed ## The relay and what one would use instead, side by side; BENCH='--quick', '--help'
 	@exec $(BIN)/python -m benchmarks.bench $(BENCH)

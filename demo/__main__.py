@@ -1,10 +1,11 @@
-"""The command: ``python -m demo [--once]``; ``make demo`` installs what it needs and calls it."""
+"""The command: ``python -m demo [--once | --soak 120]``; ``make demo`` installs what it needs and calls it."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import os
+import random
 import re
 import signal
 import sys
@@ -18,6 +19,7 @@ from rich.console import Console
 
 from . import deployment, door, feed, installation, local_aws, page
 from .clients import crowd
+from .comparison import comparison
 from .errors import DemoError
 from .issuer import issuing
 from .ledger import Ledger
@@ -43,7 +45,7 @@ def main() -> None:
         sys.exit(f"The demo cannot go on. The local AWS failed: {error}")
     except asyncio.CancelledError:
         console.print("Stopped; nothing is left running.")
-        sys.exit(_STOPPED if options.once else 0)
+        sys.exit(_STOPPED if options.once or options.soak else 0)
     if problems:
         sys.exit("\n".join(["The round failed; what the functions said is in .demo/functions.log:", *problems]))
 
@@ -51,6 +53,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo", description="The whole relay on this machine.")
     parser.add_argument("--once", action="store_true", help="play one full round; fail unless all went well")
+    parser.add_argument("--soak", type=_seconds, metavar="S", help="for S seconds cut clients at random; fail as above")
     parser.add_argument("--clients", type=_clients, default=20, metavar="N", help="dashboards, 4 to 50 (20)")
     parser.add_argument("--port", type=_port, metavar="PORT", help="where to serve the page (8080 if free)")
     parser.add_argument("--fanout", action="store_true", help="many functions post, each to its shard of the clients")
@@ -62,6 +65,10 @@ def _options() -> argparse.Namespace:
 
 def _clients(text: str) -> int:
     return _between("CLIENTS", text, 4, 50)
+
+
+def _seconds(text: str) -> int:
+    return _between("SOAK", text, 1, 86_400)
 
 
 def _port(text: str) -> int:
@@ -78,6 +85,8 @@ def _forget_the_outer_aws() -> None:
     """A profile, an endpoint or a CA bundle meant for the real AWS has no business here."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
+    # The clients of the library go by the environment; what they talk to is on this machine.
+    os.environ["no_proxy"] = f"{os.environ.get('no_proxy') or os.environ.get('NO_PROXY', '')},127.0.0.1"
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
 
 
@@ -117,13 +126,17 @@ async def _play(options: argparse.Namespace, console: Console) -> list[str]:
         ledger = Ledger()
         with step(console, f"Connecting {options.clients} dashboards"):
             members = await stage.enter_async_context(crowd(stack.websocket_url, issuer, options.clients, ledger))
-        view = View(ledger, aws.posts, members.present, url)
+        chance, soak = random.Random(options.seed), options.soak is not None
+        tenants = (feed.EVERY_TENANT, *feed.TENANTS) if soak else (feed.EVERY_TENANT,)
+        with step(console, "Connecting clients of the library, one of which will not be cut"):
+            clients = comparison(stack.websocket_url, issuer, chance, tenants, soak=soak)
+            compared = await stage.enter_async_context(clients)
+        view = View(ledger, aws.posts, members.present, url, compared)
         async with shown(view, console) as tell:
             changes = feed.changes(options.seed, feed.Clock())
-            show = Show(changes, table, members, ledger, tell, partial(door.knock, stack.websocket_url, issuer))
-            if not options.once:
-                await show.until_stopped()
-            problems = await show.one_round()
+            knock = partial(door.knock, stack.websocket_url, issuer)
+            show = Show(changes, table, members, compared, ledger, tell, knock, chance)
+            problems = await _shown(show, options)
         if options.capture:
             save_picture(view, options.capture)
         said = await deployment.what_functions_said(aws)
@@ -133,6 +146,15 @@ async def _play(options: argparse.Namespace, console: Console) -> list[str]:
             console.print(f"[green]✓[/] {in_one_sentence(view)}", highlight=False, soft_wrap=True)
             console.print(f"[green]✓[/] {invocations_in_words(said)}", highlight=False, soft_wrap=True)
         return problems
+
+
+async def _shown(show: Show, options: argparse.Namespace) -> list[str]:
+    """What is asked for; its complaints."""
+    if options.soak is not None:
+        return await show.soak(options.soak)
+    if not options.once:
+        await show.until_stopped()
+    return await show.one_round()
 
 
 async def _prepare(options: argparse.Namespace, console: Console) -> Path:

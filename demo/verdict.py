@@ -6,7 +6,7 @@ A complaint is one sentence about one client; no complaints is a pass.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from .feed import Marker
@@ -26,19 +26,24 @@ def complaints(ledger: Ledger) -> list[str]:
 def faults(expected: Sequence[Marker], received: Sequence[Delivery]) -> Iterator[str]:
     """What is wrong with one client's messages."""
     markers = [delivery.marker for delivery in received]
-    counts = Counter(markers)
-    missing = [marker for marker in expected if marker not in counts]
-    if missing:
-        yield f"lacks {len(missing)} of {len(expected)} messages, the first of them {missing[0]}"
-    for marker, count in counts.items():
-        if marker not in expected:
-            yield f"got what was not meant for it: {marker}"
-        elif count > 1:
-            yield f"got {marker} {count} times"
+    yield from miscounts(expected, markers)
     place = {marker: number for number, marker in enumerate(expected)}
     order = [place[marker] for marker in dict.fromkeys(markers) if marker in place]
     yield from _late(order, expected, "was written before what it got first")
     yield from _late_sequences(received)
+
+
+def miscounts(expected: Iterable[Marker], received: Iterable[Marker]) -> Iterator[str]:
+    """What is missing, what came more than once, and what should not have come at all."""
+    wanted, counts = dict.fromkeys(expected), Counter(received)
+    missing = [marker for marker in wanted if marker not in counts]
+    if missing:
+        yield f"lacks {len(missing)} of {len(wanted)} messages, the first of them {missing[0]}"
+    for marker, count in counts.items():
+        if marker not in wanted:
+            yield f"got what was not meant for it: {marker}"
+        elif count > 1:
+            yield f"got {marker} {count} times"
 
 
 def _late(order: Sequence[int], expected: Sequence[Marker], why: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from .comparison import Comparison
 from .ledger import Ledger, Write, percentile
 
 _WRITES_SHOWN = 14
@@ -41,11 +42,13 @@ class View:
     posts: Counter[int]
     present: Mapping[str, object]
     url: str
+    comparison: Comparison
     told: deque[str] = field(default_factory=lambda: deque(maxlen=4))
 
     def __rich__(self) -> RenderableType:
         """The whole picture."""
-        return Group(self._summary(), self._writes(), self._clients(), *(Text(line) for line in self.told))
+        told = (Text(line) for line in self.told)
+        return Group(self._summary(), self._writes(), self._clients(), Text(self.comparison.in_words()), *told)
 
     def _summary(self) -> RenderableType:
         grid = Table.grid(padding=(0, 3))

@@ -73,6 +73,7 @@ _SAM = CannotRun("it needs the AWS SAM CLI and Docker or credentials; make demo 
 _ITSELF = CannotRun("make test consists of it")
 _ZIP = InTest("tests/test_packaging.py", "test_the_zip_works_with_nothing_else")
 _MODULES = InTest("tests/test_packaging.py", "test_modules_of_ones_own_go_beside_the_handler")
+_SOAK = InTest("tests/test_demo.py", "test_a_short_soak_on_the_deployed_template_tells_nobody_apart")
 _ONE_ROUND = InTest("tests/test_demo.py", "test_one_round_on_the_deployed_template_reaches_everybody")
 
 COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
@@ -81,6 +82,7 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
     (r"make test-fast", _make("test-fast")),
     (r"make help", _make("help")),
     (r"make demo( ONCE=1)?", _ONE_ROUND),
+    (r"make demo SOAK=\d+", _SOAK),
     (r"make fuzz( SECONDS=600)?( TARGETS='jobs answers')?", _make("fuzz", "SECONDS=1", "TARGETS=jobs answers")),
     (r"make load", _make("load", "LOAD=--transport memory --clients 20 --messages 1")),
     (r"make load LOAD='--help'", _make("load", "LOAD=--help")),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 if TYPE_CHECKING:
@@ -29,10 +30,13 @@ class Relay:
 
     async def talk(self, socket: ServerConnection) -> None:
         self.sockets.append(socket)
-        async for text in socket:
-            words = json.loads(text)
-            self.asked.append(words)
-            await socket.send(json.dumps(self.answer(words)))
+        # However it ends, the client comes back, or does not.
+        with suppress(ConnectionClosed):
+            async for text in socket:
+                words = json.loads(text)
+                self.asked.append(words)
+                await socket.send(json.dumps(self.answer(words)))
+        self.sockets = [each for each in self.sockets if each is not socket]
 
     def answer(self, words: dict[str, Any]) -> dict[str, Any]:
         now = f"{len(self.messages):04}"
@@ -49,8 +53,9 @@ class Relay:
     async def publish(self, **message: Any) -> None:
         number = len(self.messages) + 1
         self.messages.append({"event_id": f"e-{number}", "position": f"{number:04}", **message})
-        for socket in self.sockets:
-            await socket.send(json.dumps(self.messages[-1]))
+        for socket in list(self.sockets):
+            with suppress(ConnectionClosed):
+                await socket.send(json.dumps(self.messages[number - 1]))
 
     async def cut(self) -> None:
         for socket in self.sockets:
@@ -63,9 +68,15 @@ class Relay:
         return connection.respond(self.refuses, "no\n") if self.refuses else None
 
 
+def _first_version(_socket: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Who has it in the URL offers none."""
+    return Subprotocol("async-relay.v1") if "async-relay.v1" in offered else None
+
+
 @asynccontextmanager
 async def running() -> AsyncIterator[tuple[Relay, str]]:
     relay = Relay()
-    protocols = [Subprotocol("async-relay.v1")]
-    async with serve(relay.talk, "127.0.0.1", 0, process_request=relay.admit, subprotocols=protocols) as server:
+    async with serve(
+        relay.talk, "127.0.0.1", 0, process_request=relay.admit, select_subprotocol=_first_version
+    ) as server:
         yield relay, f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/prod"

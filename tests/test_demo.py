@@ -273,7 +273,7 @@ def test_a_busy_port_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["--port=http", "--port=0", "--port=65536", "--clients=3", "--clients=51", "--port=²"]
+    "option", ["--port=http", "--port=0", "--port=65536", "--clients=3", "--clients=51", "--port=²", "--soak=0"]
 )
 def test_a_wrong_option_is_one_sentence(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["demo", option])
@@ -336,10 +336,27 @@ def test_one_round_on_the_deployed_template_reaches_everybody(mode: str, tmp_pat
     assert len(re.findall(r"^A client (?:without a|with a) token.* was refused \(\d+.*\)$", output, re.MULTILINE)) == 3
     assert "The visitor's token ended after 5 s: it got nothing, and was disconnected" in output
     assert "23 changes were acme's, 26 changes were umbrella's" in output
-    assert "1 x 410" in output
+    assert re.search(r"[1-9]\d* x 410", output)
+    assert re.search(
+        r"^A client that was cut (?:once|\d+ times) came back without help, and cannot be told from one that never "
+        r"was: 49 messages, each once and none missing, [1-9]\d* of them by catching up, and the same picture$",
+        output,
+        re.MULTILINE,
+    )
     assert "The connections table has 10 rows" in output
     assert bool(re.search(r"Invocations: .*\bfanout [1-9]", output)) == (mode == "fanout")
     assert left_behind(tmp_path) == [str(picture)]
+
+
+@pytest.mark.end_to_end
+@pytest.mark.timeout(300)
+def test_a_short_soak_on_the_deployed_template_tells_nobody_apart(tmp_path: Path) -> None:
+    """Of each tenant one client is cut at random, and where there is a Node one in it."""
+    soak = start(tmp_path, "--soak", "8", "--clients", "4")
+    output, _ = soak.communicate()
+    assert soak.returncode == 0, output
+    assert re.search(r"^[34] clients that were cut \d+ times came back without help", output, re.MULTILINE)
+    assert left_behind(tmp_path) == []
 
 
 @pytest.mark.end_to_end
