@@ -42,6 +42,7 @@ CHOICES = {
     "IncidentTableProtection": ["off", "on"],
     "ConnectionsIndex": ["", "by-shard"],
     "ConnectionsIndexSweep": ["on", "off"],
+    "StreamBatchSize": ["100", "1", "10", "500", "2000", "10000"],
     "FanoutMode": ["direct", "fanout", "auto"],
     "StreamFailureDestination": ["bucket", "queue"],
     "Alarms": ["true", "false"],
