@@ -177,7 +177,7 @@ async def from_feed(
     """The answer from the feed as of ``now`` (s), read until then of the loop's clock at most."""
     question = Question.read(fields)
     after = None if question.cursor is None else _change(question.cursor)
-    await copy.look(client.created_at)
+    await copy.look(client.created_at, until)
     oldest = position_at(int((now - settings.feed_hours * 3600) * 1000))
     moment = after.moment if after is not None else "~"
     while True:

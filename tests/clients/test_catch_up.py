@@ -393,6 +393,21 @@ async def test_without_a_feed_nothing_can_be_resumed() -> None:
     assert answer == {"kind": "error", "message": "Nothing can be resumed here: FEED_TABLE is not set."}
 
 
+async def test_a_slow_feed_gives_a_page_at_a_time() -> None:
+    """A client asks again with what it gets; an answer that reads for longer than there is time never comes."""
+    past = Past(interest=json.dumps({"kind": ["none"]}), page_size=1)
+    for second in range(-3_000, 0, 20):
+        past.put(second, *(change(number, text="x" * 50_000) for number in range(10)))
+    past.feed.delay = 3.0
+    answer, asked = {"position": at(-1_500), "more": True}, 0
+    while answer["more"] and asked < 5:
+        before = past.feed.reads
+        answer = await past.ask({"action": "resume", "position": answer["position"]})
+        asked += 1
+        assert answer["recovered"]
+        assert past.feed.reads < before + 8
+
+
 async def test_a_feed_that_is_down_is_an_error_and_a_line(caplog: pytest.LogCaptureFixture) -> None:
     past = Past()
     past.feed.down = True

@@ -208,6 +208,23 @@ async def test_a_sandbox_that_slept_begins_anew_where_it_missed_too_much() -> No
     assert len(copy.after(at(HOUR - 60))) == 60
 
 
+async def test_a_sandbox_that_slept_begins_anew_where_the_feed_is_slow() -> None:
+    """It would read for longer than there is time, and the next question would find it where this one did."""
+    feed = MemoryFeed()
+    copy = copy_of(feed)
+    put(feed, -5)
+    await copy.look(OLD)
+    await asyncio.sleep(HOUR)
+    for number in range(1, HOUR):
+        put(feed, number)
+    reads, feed.delay = feed.reads, 1.0
+    async with asyncio.timeout(3):
+        await copy.look(OLD, asyncio.get_running_loop().time() + 1.5)
+    assert feed.reads == reads + 2
+    assert copy.covers(at(HOUR - 20))
+    assert not copy.covers(at(HOUR / 2))
+
+
 async def test_what_is_too_old_is_forgotten() -> None:
     feed = MemoryFeed()
     copy = copy_of(feed, hours=1)
