@@ -120,7 +120,7 @@ def _asked(ask: Ask, client: Client, settings: Settings, now: float) -> _Replay 
     if ms_of(plain) / 1000 < oldest or parked > 3600 + ms_of(plain) / 1000 - oldest:
         return None
     since = ms_of(plain) if ask.parked else min(ms_of(plain), _came(client, now))
-    start = position_at(since - int(parked * 1000))
+    start = position_at(int(since) - int(parked * 1000))
     return _Replay(start, start)
 
 
