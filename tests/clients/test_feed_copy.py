@@ -292,6 +292,23 @@ class Storm:
         del self.rows.rows[name]
 
 
+async def test_long_labels_go_with_their_messages() -> None:
+    """A status may be a text of 100 KB; labels are remembered where many messages have the same."""
+    feed = MemoryFeed()
+    copy = copy_of(feed, room=1_000_000)
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            place = position_at(int((EPOCH + number) * 1000))
+            message = {"event_id": f"e{number}", "status": f"{number}" + "x" * 100_000}
+            feed.entries = {("0", place): FeedEntry("0", place, (message,))}
+            await copy.look(OLD)
+            await asyncio.sleep(2)
+        assert tracemalloc.get_traced_memory()[0] < 3_000_000
+    finally:
+        tracemalloc.stop()
+
+
 async def test_a_thousand_requests_in_a_second_read_the_feed_a_few_times() -> None:
     """Of rows older than the second: once back to where the oldest overlap begins, and then the end of it."""
     storm = Storm()
