@@ -99,7 +99,7 @@ async def resume(
     page.passed(_between(copy.after(replay.start), replay.position))
     end = await _fill(page, copy, replay.position, until)
     position = copy.bound if end is None else _continuing(end, now, replay.start, client)
-    return _answer(page, position, more=end is not None) | ask_again(client, settings, now)
+    return _answer(page, position, more=end is not None) | ask_again(client, settings, ms_of(copy.bound) / 1000)
 
 
 def _asked(ask: Ask, client: Client, settings: Settings, now: float) -> _Replay | None:

@@ -187,7 +187,8 @@ async def from_feed(
         if page.full or whole or asyncio.get_running_loop().time() >= until or not await copy.reach(oldest):
             break
     position = copy.bound if after is None else min(copy.bound, after.moment)
-    return page.answer(last, position, complete=page.full or whole) | ask_again(client, settings, now)
+    again = ask_again(client, settings, ms_of(copy.bound) / 1000)
+    return page.answer(last, position, complete=page.full or whole) | again
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,6 +170,22 @@ async def test_where_an_index_may_be_late_a_young_client_is_told_to_ask_again(
     assert (await past.resume(at(-5))).get("again") == again
 
 
+async def test_an_answer_is_as_young_as_the_look_it_came_from() -> None:
+    """A look serves for a second: what was sent since may have gone past a client whose row the index still lacked."""
+    past = Past(BARE | {"CONNECTIONS_INDEX": "by-shard", "CONNECTIONS_INDEX_SWEEP": "off"})
+    past.rows.add("new=", createdAt=EPOCH * 1000)
+    await asyncio.sleep(4.2)
+    await past.resume(at(-5))
+    past.put(4.4, change(1))
+    await asyncio.sleep(0.9)
+    answer = await past.ask({"action": "resume", "position": at(-5)}, "new=")
+    assert (answer["messages"], answer["again"]) == ([], 5)
+    await asyncio.sleep(5)
+    ask = {"action": "resume", "position": answer["position"], "parked": False}
+    answer = await past.ask(ask, "new=")
+    assert (ids(answer["messages"]), answer.get("again")) == (["e1"], None)
+
+
 def test_a_message_can_be_parked_for_all_its_attempts() -> None:
     """5 + 10 + ... + 160 s in the queue, seven invocations of a minute, and a minute for clocks."""
     assert overlap(Settings.from_env(BARE)) == 315 + 7 * 60 + 60 + 720
