@@ -16,6 +16,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ from ..wire.feed import SETTLED_SECONDS, FeedEntry, FeedPage, position_at
 from ..wire.messages import compact_json
 from .kept import Kept, Labels
 from .lateness import came_before
+
+_log = logging.getLogger("async_relay")
 
 #: Bytes of the copy, as ``KeptEntry.size`` counts them.
 ROOM = 32 * 1024 * 1024
@@ -214,7 +217,12 @@ class FeedCopy:
         return [self._kept(each) for each in entries]
 
     def _kept(self, entry: FeedEntry) -> KeptEntry:
-        messages = tuple(self._kept_message(payload) for payload in entry.payloads)
+        try:
+            messages = tuple(self._kept_message(payload) for payload in entry.payloads)
+        except (ValueError, RecursionError):
+            # Nobody of ours wrote it. One entry must not keep all clients from all others.
+            _log.error("the entry %s of bucket %s of the feed cannot be sent", entry.position, entry.bucket)
+            messages = ()
         return KeptEntry(entry.bucket, entry.position, messages, sum(each.size for each in messages) + _PER_ENTRY)
 
     def _kept_message(self, payload: Mapping[str, Any]) -> Kept:

@@ -409,6 +409,21 @@ async def test_without_a_feed_nothing_can_be_resumed() -> None:
     assert answer == {"kind": "error", "message": "Nothing can be resumed here: FEED_TABLE is not set."}
 
 
+@pytest.mark.parametrize("odd", ["NaN", "1e999", r'"\ud800"'])
+async def test_an_entry_that_cannot_be_sent_keeps_nobody_from_the_others(
+    odd: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody of ours wrote it; the log says where it is, and nothing of what it holds."""
+    past = Past()
+    past.put(-9, change(1))
+    place = at(-8)
+    past.feed.entries["0", place] = FeedEntry.decode("0", place, f'[{{"event_id": "secret", "odd": {odd}}}]')
+    past.put(-7, change(2))
+    assert ids((await past.resume(at(-30)))["messages"]) == ["e1", "e2"]
+    assert place in caplog.text
+    assert "secret" not in caplog.text
+
+
 async def test_a_slow_feed_gives_a_page_at_a_time() -> None:
     """A client asks again with what it gets; an answer that reads for longer than there is time never comes."""
     past = Past(interest=json.dumps({"kind": ["none"]}), page_size=1)
