@@ -95,9 +95,13 @@ class Connection:
         """Close it for good."""
         self._session.close()
         if tasks := self._world.tasks - {asyncio.current_task()}:
-            _done, late = await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
-            for task in late:
-                task.cancel()
+            late = tasks
+            try:
+                _done, late = await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
+            finally:
+                # Whoever cancels this waits for no goodbyes.
+                for task in late:
+                    task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
     def _check(self) -> None:

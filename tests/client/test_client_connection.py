@@ -148,3 +148,29 @@ async def test_a_token_that_never_comes_is_not_waited_for(monkeypatch: pytest.Mo
         await asyncio.sleep(0)
         assert relay.state is State.CONNECTING
     assert asyncio.all_tasks() == before
+
+
+async def test_who_is_cancelled_while_it_closes_leaves_nothing() -> None:
+    """Nor a socket that nobody opens."""
+    before = asyncio.all_tasks()
+
+    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    async def stay() -> None:
+        async with connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"):
+            await asyncio.Event().wait()
+
+    over = asyncio.Event()
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    staying = asyncio.create_task(stay())
+    for _ in range(2):
+        await asyncio.sleep(0.05)
+        staying.cancel()
+    await asyncio.wait([staying])
+    assert staying.cancelled()
+    assert not [each for each in asyncio.all_tasks() - before if "WebSocket.run" in repr(each)]
+    over.set()
+    server.close()
+    await asyncio.sleep(0.05)
