@@ -2,8 +2,8 @@
 /**
  * A gapless picture, without repeats, never rolled back; async-relay.d.ts describes it.
  *
- * Position first, then data: it moves over what was delivered. What comes while history or a replay loads is held. One
- * connection leads; the next is opened beside it, and takes over when it has caught up.
+ * Position first, then data: it moves over what was delivered. One connection leads; the next is opened beside it, and
+ * takes over when it has caught up.
  *
  * @typedef {import("./async-relay.js").Message} Message
  * @typedef {{item?: Message, message?: Message}} Known as its table has it, and as it was published
@@ -25,12 +25,12 @@ export const connect = (options) => {
   const all = globalThis, { now = Date.now, random = Math.random, page = all } = options.world ?? {};
   const { setTimeout = all.setTimeout, clearTimeout = all.clearTimeout, WebSocket = all.WebSocket } = options.world ?? {};
   let state = /** @type {import("./async-relay.js").State} */ ("offline");
-  let position = options.position;
+  let position = options.position ?? undefined;
   /** @type {Link | undefined} */
   let current;
   /** @type {Link | undefined} */
   let next;
-  let pauses = 0, refusals = 0, wasLive = false, answers = false, ended = false;
+  let pauses = 0, refusals = 0, wasLive = !!position, answers = false, ended = false;
   /** @type {Set<string>} */
   const seen = new Set();
   /** @type {Map<any, Known>} */

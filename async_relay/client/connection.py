@@ -68,6 +68,11 @@ class Connection:
         """How far messages came without a gap, where the server has a feed; some may wait to be iterated over."""
         return self._session.position
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be iterated over; where none does, ``position`` is behind all that was handled."""
+        return self._messages.qsize() - self.state.is_final
+
     async def wait_until_live(self) -> None:
         """Return as soon as it is live; raises ``Refused`` or ``ConnectionError`` where it never will be."""
         while self.state is not State.LIVE:

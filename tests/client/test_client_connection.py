@@ -40,6 +40,23 @@ async def test_messages_come_once_and_what_was_missed_comes_too() -> None:
     assert states[:4] == [State.CONNECTING, State.CATCHING_UP, State.LIVE, State.OFFLINE]
 
 
+async def test_where_no_message_waits_the_position_is_behind_all_that_was_handled() -> None:
+    """As long as one waits it is ahead."""
+    async with running() as (server, url), connect(url) as relay:
+        await relay.wait_until_live()
+        for _ in range(3):
+            await server.publish()
+        seen = []
+        async for message in relay:
+            while not seen and relay.waiting < 2:
+                await asyncio.sleep(0.01)
+            seen.append((message["event_id"], relay.waiting, relay.position))
+            if not relay.waiting:
+                break
+    assert seen == [("e-1", 2, "0003"), ("e-2", 1, "0003"), ("e-3", 0, "0003")]
+    assert relay.waiting == 0
+
+
 async def test_it_offers_its_token_beside_the_protocols() -> None:
     """However the token is to be had; a new one for each connection."""
     tokens = iter(["t-1", "t-2"])
