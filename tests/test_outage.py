@@ -48,7 +48,7 @@ def deployed(script: Script = lambda _id, _message: OK, *, fanout: int = 0) -> D
         fanout=fanout,
         max_retries=int(read["MaximumRetryAttempts"]),
         max_age=float(read["MaximumRecordAgeInSeconds"]),
-        batch_size=read["BatchSize"],
+        batch_size=int(read["BatchSize"]),
         backoff=0.0,
     )
     for queue, name in ((world.retry, "RetryQueue"), (world.fanout, "FanoutQueue")):

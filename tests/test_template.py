@@ -271,6 +271,16 @@ def test_age_alone_ends_the_tries_of_a_record() -> None:
     assert template()["Parameters"]["StreamRetryAttempts"]["MinValue"] == -1
 
 
+def test_records_are_sent_at_once_unless_somebody_chose_to_wait() -> None:
+    """A batch has at most a hundred of them, and both may be chosen within what Lambda takes."""
+    mapping = Stack().mappings()["RelayFunction.Stream"]
+    assert (mapping["BatchSize"], mapping["MaximumBatchingWindowInSeconds"]) == ("100", "0")
+    chosen = Stack(StreamBatchSize="500", StreamBatchingWindowSeconds="2").mappings()["RelayFunction.Stream"]
+    assert (chosen["BatchSize"], chosen["MaximumBatchingWindowInSeconds"]) == ("500", "2")
+    sizes = [int(size) for size in template()["Parameters"]["StreamBatchSize"]["AllowedValues"]]
+    assert (sizes[0], sizes[-1]) == (1, 10_000)
+
+
 def test_the_stream_is_read_from_its_beginning() -> None:
     """Nothing written while the mapping is made is missed, unless LATEST is asked for."""
     for parameters in ({}, EXISTING):
@@ -639,6 +649,10 @@ EDGES: dict[str, tuple[list[str], list[str]]] = {
             "https://a.localhost",
         ],
     ),
+    "StreamBatchingWindowSeconds": (
+        ["0", "9", "10", "99", "100", "299", "300"],
+        ["-1", "301", "400", "1000", "2.5", "05", ""],
+    ),
     "FeedHours": (["1", "1.5", "8760"], ["0", "0.5", "8761", "-1"]),
     "IncidentIndex": (["a-b", "_" * 255], ["ab", "a" * 256, "a/b"]),
     "TtlHours": (["3", "3.5", "8760"], ["2", "8761"]),
@@ -799,6 +813,8 @@ def test_every_parameter_that_reaches_a_function_has_its_edges() -> None:
         ({"ConnectionsIndexSweep": "off"}, "ConnectionsIndexSweep=off needs ConnectionsIndex"),
         ({"IncidentStreamArn": STREAM, "IncidentTableProtection": "on"}, "the stack's own table"),
         ({"Feed": "off", "History": "feed"}, "History=feed needs Feed=on"),
+        ({"StreamBatchSize": "2000"}, "StreamBatchSize above 500 needs FanoutMode=fanout"),
+        ({"StreamBatchSize": "10000", "FanoutMode": "auto"}, "StreamBatchSize above 500 needs FanoutMode=fanout"),
         ({"IncidentIndex": "by-time", "History": "feed"}, "IncidentIndex needs History=table"),
         (EXISTING | {"IncidentIndex": "by-time"}, "IncidentIndex is for the stack's own API"),
         ({"AuthMode": "jwt"}, "AuthMode=jwt needs AuthIssuer and AuthAudience, or AuthorizerArn"),
@@ -839,6 +855,8 @@ def test_stacks_that_are_refused(parameters: dict[str, str], sentence: str) -> N
         {"IncidentStreamArn": STREAM},
         {"IncidentTableProtection": "on"},
         {"Feed": "off"},
+        {"StreamBatchSize": "500", "StreamBatchingWindowSeconds": "300"},
+        {"StreamBatchSize": "10000", "FanoutMode": "fanout"},
         {"History": "feed", "HeartbeatMinutes": "1"},
         EXISTING | {"Feed": "off", "HeartbeatMinutes": "8"},
         {"IncidentStreamArn": STREAM, "IncidentIndex": "by-time", "FeedHours": "1"},

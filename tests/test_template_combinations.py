@@ -42,6 +42,7 @@ CHOICES = {
     "IncidentTableProtection": ["off", "on"],
     "ConnectionsIndex": ["", "by-shard"],
     "ConnectionsIndexSweep": ["on", "off"],
+    "StreamBatchSize": ["100", "1", "10", "500", "2000", "10000"],
     "FanoutMode": ["direct", "fanout", "auto"],
     "StreamFailureDestination": ["bucket", "queue"],
     "Alarms": ["true", "false"],
@@ -426,4 +427,6 @@ def test_cfn_lint_has_nothing_to_say_of_any_pair() -> None:
     """Of the stacks in which every pair of values occurs, warnings included."""
     rules, seen = get_rules([], [], ["W", "E"]), set[str]()
     for stack in pairwise():
-        assert [str(each) for each in lint(lintable(stack, seen), rules, ["eu-west-1"])] == [], stack
+        new = lintable(stack, seen)
+        if "Resources" in json.loads(new):
+            assert [str(each) for each in lint(new, rules, ["eu-west-1"])] == [], stack

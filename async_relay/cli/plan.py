@@ -22,9 +22,10 @@ from async_relay.planning.plot import draw
 from async_relay.planning.prices import DATED, PRICES, REGION
 from async_relay.planning.scenario import Scenario, Simulated
 from async_relay.planning.simulation import simulate
-from async_relay.planning.values import DIRECT, FANOUT, Advice, Plan, Setup, Traffic
+from async_relay.planning.values import DIRECT, FANOUT, NEITHER, STREAM_BATCH, Advice, Plan, Setup, Traffic
+from async_relay.wire.frames import FRAME_BYTES
 
-from . import screen
+from . import plan_tables, screen
 from .failure import USAGE, CommandError
 
 T = TypeVar("T")
@@ -73,6 +74,9 @@ def show(
     messages: Annotated[float, _number("--messages-per-second", 0.000001, 100_000, "On average, day and night.")] = 0.1,
     burst: Annotated[int, _whole("--burst", 1, 100_000, "Messages that come at once.")] = 1,
     payload: Annotated[int, _size("--payload", 1, 131_072, "The size of one message.")] = 600,
+    frames: Annotated[
+        float, _number("--frames", 0, 1, "The share of the clients that read arrays (async-relay.v2).")
+    ] = 0.0,
     latency: Annotated[
         float, _time("--latency", 0.0001, 60, "The median time of one post; measure yours.", "20ms")
     ] = 0.02,
@@ -88,6 +92,13 @@ def show(
     ] = 100,
     cpu: Annotated[float, _time("--cpu-per-post", 0.000001, 1, "CPU time of one post.", "25us")] = 0.000025,
     stream_shards: Annotated[int, _whole("--stream-shards", 1, 10_000, "Shards of the Incident table's stream.")] = 1,
+    batch: Annotated[
+        int, _whole("--batch", 1, 10_000, "StreamBatchSize: records sent together, at most.")
+    ] = STREAM_BATCH,
+    window: Annotated[
+        float, _time("--window", 0, 300, "StreamBatchingWindowSeconds: how long they wait for each other.", "0s")
+    ] = 0.0,
+    frame_bytes: Annotated[int, _size("--frame-bytes", 1_024, 131_072, "FrameBytes.")] = FRAME_BYTES,
     lambdas: Annotated[int, _whole("--lambda-concurrency", 1, 1_000_000, "The account's Lambda quota.")] = 1_000,
     groups: Annotated[
         int, _whole("--groups-per-batch", 1, 10, "Shards that Lambda hands to one worker at a time.")
@@ -98,12 +109,15 @@ def show(
     simulated: Annotated[bool, typer.Option("--simulate", help="Simulate it as well.")] = False,
     seed: Annotated[int, _whole("--seed", 0, 1_000_000_000, "Seed of the simulation.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    table: Annotated[
+        plan_tables.Kind | None, typer.Option("--table", help="Only a table of docs/scaling.md, as Markdown.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw 1,000 to 1,000,000 clients into this SVG.")] = None,
 ) -> None:
     """Say how fast a broadcast is, which limit binds first, and what a month costs."""
-    if clients is None:
+    if clients is None and table in (None, plan_tables.Kind.WINDOWS):
         raise CommandError("no clients: give --clients, like 10k", USAGE)
-    traffic = Traffic(clients, messages, burst, payload, latency, session)
+    traffic = Traffic(clients or 1, messages, burst, payload, latency, session, frames)
     setup = Setup(
         quota,
         others,
@@ -117,9 +131,15 @@ def show(
         lambda_concurrency=lambdas,
         groups_per_batch=groups,
         feed=feed,
+        batch=batch,
+        window=window,
+        frame_bytes=frame_bytes,
     )
     if setup.others >= setup.quota:
         raise CommandError(f"--others is {others:,.0f}; it must leave something of the quota of {quota:,.0f}", USAGE)
+    if table is not None:
+        print(*plan_tables.lines(table, traffic, setup), sep="\n")
+        return
     if plot is not None:
         _plot(plot, traffic, setup, seed if simulated else None)
     plans = {mode: plan(traffic, setup, mode) for mode in _MODES}
@@ -151,7 +171,7 @@ def _plot(path: Path, traffic: Traffic, setup: Setup, seed: int | None) -> None:
 def _fields(plans: dict[str, Plan], advice: Advice, runs: dict[str, Simulated]) -> dict[str, Any]:
     some = plans[DIRECT]
     return {
-        "traffic": asdict(some.traffic) | {"posts_per_second": some.traffic.posts_per_second},
+        "traffic": asdict(some.traffic) | {"deliveries_per_second": some.traffic.deliveries_per_second},
         "setup": asdict(some.setup),
         "advice": asdict(advice),
         "modes": {mode: _mode_fields(each, runs.get(mode)) for mode, each in plans.items()},
@@ -201,11 +221,15 @@ def _print(plans: dict[str, Plan], advice: Advice, runs: dict[str, Simulated]) -
     some = plans[DIRECT]
     traffic = some.traffic
     console = screen.stdout()
-    screen.say(f"{traffic.posts_per_second:,.1f} posts a second needed, of {some.setup.allowed:,.0f} there are")
+    screen.say(
+        f"{traffic.deliveries_per_second:,.1f} messages a second, to all clients together; "
+        f"the account leaves {some.setup.allowed:,.0f} posts a second"
+    )
     console.print(_table("", *_MODES, rows=_rows(plans, runs)))
     console.print(_table("dollars a month", *_MODES, rows=_cost_rows(plans)))
     console.print(_table("the same traffic elsewhere, dollars a month", "", rows=_other_rows(traffic)))
-    screen.say(f"Recommended: {advice.mode}: {advice.why}.")
+    chosen = "neither, as it is" if advice.mode == NEITHER else advice.mode
+    screen.say(f"Recommended: {chosen}: {advice.why}.")
     screen.say(f"Next: {advice.next}.")
     screen.say(f"Prices of {DATED} for {REGION}, without free tiers; those marked in docs/scaling.md are not verified.")
 
@@ -223,6 +247,9 @@ def _rows(plans: dict[str, Plan], runs: dict[str, Simulated]) -> Iterator[tuple[
     def row(title: str, cell: Callable[[Plan], str]) -> tuple[str, ...]:
         return (title, *(cell(plans[mode]) for mode in _MODES))
 
+    yield row("messages that are sent together", lambda one: f"{one.speed.packing.messages:,.1f}")
+    yield row("posts for them, a client", lambda one: f"{one.speed.packing.posts:,.1f}")
+    yield row("posts a second needed", lambda one: f"{one.load.posts:,.1f}")
     yield row("functions that post", lambda one: f"{one.speed.functions}")
     yield row("posts a second, at most", lambda one: f"{one.speed.rate:,.0f}")
     yield row("what sets that pace", lambda one: one.speed.pace)

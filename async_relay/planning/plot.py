@@ -47,11 +47,16 @@ def draw(path: Path, traffic: Traffic, setup: Setup, simulator: Simulator | None
             _draw_dollars(dollars, traffic, setup)
             figure.suptitle(
                 f"{traffic.messages_per_second:g} messages a second, {traffic.burst} at a time, "
-                f"{traffic.payload:,} bytes, {setup.quota:,.0f} posts a second"
+                f"{traffic.payload:,} bytes, {setup.quota:,.0f} posts a second{_of_frames(traffic, setup)}"
             )
             figure.savefig(path, format="svg", metadata={"Date": None})
         finally:
             plt.close(figure)
+
+
+def _of_frames(traffic: Traffic, setup: Setup) -> str:
+    waits = f", {setup.window:g} s window" if setup.window else ""
+    return (f", {traffic.frames:.0%} read arrays" if traffic.frames else "") + waits
 
 
 def _draw_times(axes: Any, traffic: Traffic, setup: Setup, simulator: Simulator | None) -> None:

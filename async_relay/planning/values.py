@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
+from ..wire.frames import FRAME_BYTES
+
 DIRECT, FANOUT, AUTO = "direct", "fanout", "auto"
+#: What is recommended where no mode keeps up.
+NEITHER = "neither"
 
 #: Lambda asks a stream's shard for records four times a second (Lambda Developer Guide, DynamoDB Streams).
 POLL = 0.25
-#: The template's BatchSize of the stream; of the fan-out queue's see ``queue_batch``.
+#: The template's StreamBatchSize; of the fan-out queue's see ``queue_batch``.
 STREAM_BATCH = 100
 #: Entries of one SendMessageBatch (SQS quotas).
 SEND_BATCH = 10
@@ -52,8 +56,11 @@ JOB_BYTES = 262_144
 SQS_CHUNK = 65_536
 POST_CHUNK = 32_768
 SMALL_CHUNK = 5_120
-#: The WebSocket frame, TLS and TCP around a message on its way out; the log of one invocation.
-FRAME_BYTES = 60
+#: The CPU time of each further message of a frame, as a part of a post's: a post of 50 messages took 112 and 142 us
+#: where one of a single message took 91 (docs/performance.md, "Frames").
+FRAMED_MESSAGE_CPU = (127 / 91 - 1) / 49
+#: The WebSocket frame, TLS and TCP around a post on its way out; the log of one invocation.
+POST_ROOM = 60
 LOG_BYTES = 1_200
 #: One $connect or $disconnect, in functions with the template's 512 MB.
 CONNECT_SECONDS = 0.03
@@ -68,7 +75,10 @@ PARTITION_READS = 3_000.0
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """The messages to be sent: ``burst`` messages come at once, ``messages_per_second`` on average."""
+    """The messages to be sent: ``burst`` messages come at once, ``messages_per_second`` on average.
+
+    ``frames`` is the share of the clients that read arrays.
+    """
 
     clients: int
     messages_per_second: float = 1.0
@@ -76,9 +86,10 @@ class Traffic:
     payload: int = 600
     latency: float = 0.02
     session: float = 7200.0
+    frames: float = 0.0
 
     @property
-    def posts_per_second(self) -> float:
+    def deliveries_per_second(self) -> float:
         """Every message to every client."""
         return self.clients * self.messages_per_second
 
@@ -95,7 +106,10 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The account and the stack; ``others`` is the part of the quota that other APIs use."""
+    """The account and the stack; ``others`` is the part of the quota that other APIs use.
+
+    ``batch`` records of the stream are served together at most, and wait ``window`` seconds for each other.
+    """
 
     quota: float = 10_000.0
     others: float = 0.0
@@ -110,6 +124,9 @@ class Setup:
     lambda_concurrency: int = 1_000
     groups_per_batch: int = 1
     feed: bool = False
+    batch: int = STREAM_BATCH
+    window: float = 0.0
+    frame_bytes: int = FRAME_BYTES
 
     @property
     def allowed(self) -> float:
@@ -123,10 +140,30 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
+class Packing:
+    """What is served together: ``messages``, of which the first waits ``held`` seconds for the others.
+
+    A client gets them in ``posts``, metered as ``metered``: both on average of those who read arrays and those who do
+    not. They come in ``batches`` of the stream; ``waited`` says that a backlog gathered them.
+    """
+
+    messages: float
+    held: float
+    posts: float
+    metered: float
+    batches: int
+    waited: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Speed:
-    """How fast a mode is: ``functions`` at ``each`` posts per second, ``rate`` together; ``pace`` is what limits it."""
+    """How fast a mode is: ``functions`` at ``each`` posts per second, ``rate`` together; ``pace`` is what limits it.
+
+    Its times are of what ``packing`` brings together.
+    """
 
     mode: str
+    packing: Packing
     functions: int
     each: float
     rate: float
@@ -162,8 +199,11 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The load of the services, per second."""
+    """The load of the services, per second; ``metered``: the posts as API Gateway bills them."""
 
+    deliveries: float
+    posts: float
+    metered: float
     passes: float
     jobs: float
     invocations: float

@@ -34,6 +34,7 @@ traffics = st.builds(
     payload=st.integers(1, 131_072),
     latency=st.floats(0.001, 2),
     session=st.floats(60, 7_200),
+    frames=st.sampled_from([0.0, 0.5, 1.0]) | st.floats(0, 1),
 )
 setups = st.builds(
     Setup,
@@ -48,6 +49,9 @@ setups = st.builds(
     auto_clients=st.none() | st.integers(1, 100_000),
     stream_shards=st.integers(1, 20),
     groups_per_batch=st.integers(1, 10),
+    batch=st.sampled_from([1, 100, 10_000]) | st.integers(1, 10_000),
+    window=st.just(0.0) | st.integers(0, 300).map(float),
+    frame_bytes=st.integers(1_024, 131_072),
 )
 
 
@@ -65,7 +69,7 @@ def test_more_clients_take_longer_and_cost_more(traffic: Traffic, setup: Setup, 
     few = plan(traffic, setup, mode)
     many = plan(replace(traffic, clients=traffic.clients + more), setup, mode)
     almost = 1 - 1e-9
-    assert many.traffic.posts_per_second > few.traffic.posts_per_second
+    assert many.load.posts > few.load.posts
     for part in (0.5, 0.99):
         assert many.speed.until(part) >= few.speed.until(part) * almost
     assert many.speed.last >= few.speed.last * almost
@@ -83,7 +87,8 @@ def test_a_plan_holds_together(traffic: Traffic, setup: Setup, mode: str) -> Non
     assert one.keeps_up == (pace.wait < inf)
     assert all(value >= 0 for value in one.costs.values())
     assert one.load.dynamodb_read_units > 0
-    assert one.load.passes <= traffic.bursts_per_second * (1 + 1e-9)
+    assert one.load.passes <= traffic.bursts_per_second * pace.packing.batches * (1 + 1e-9)
+    assert one.load.posts <= one.load.deliveries * (1 + 1e-9)
     assert one.first.share == max(limit.share for limit in one.limits)
     assert {limit.name for limit in one.limits} >= {"account quota", "one vCPU", "posts in flight"}
 
@@ -256,7 +261,7 @@ def test_the_table_names_all_that_was_asked_for() -> None:
     result = _run("--clients", "10k", "--messages-per-second", "0.1", "--index", "--no-sweep")
     assert result.exit_code == 0, result.output
     for words in (
-        "1,000.0 posts a second needed, of 10,000 there are",
+        "1,000.0 messages a second, to all clients together; the account leaves 10,000 posts a second",
         "half of the clients have it after",
         "99 % of them",
         "Lambdas busy",

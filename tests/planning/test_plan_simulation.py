@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from async_relay.planning.model import speed
 from async_relay.planning.scenario import Delays, Scenario, Simulated, percentile
-from async_relay.planning.simulation import TokenBucket, simulate
+from async_relay.planning.simulation import simulate
 from async_relay.planning.values import DIRECT, FANOUT, RETRY_WORKERS, Setup, Traffic
+from async_relay.planning.work import TokenBucket
 from benchmarks import measurement
 from benchmarks.command import USAGE, exit_code
 
@@ -27,6 +28,7 @@ scenarios = st.builds(
         burst=st.integers(1, 50),
         latency=st.floats(0.002, 0.2),
         session=st.floats(5, 7_200),
+        frames=st.sampled_from([0.0, 0.37, 1.0]),
     ),
     setup=st.builds(
         Setup,
@@ -38,6 +40,9 @@ scenarios = st.builds(
         cpu_per_post=st.floats(5e-6, 1e-4),
         stream_shards=st.integers(1, 3),
         groups_per_batch=st.integers(1, 10),
+        batch=st.sampled_from([1, 10, 100]),
+        window=st.sampled_from([0.0, 1.0, 30.0]),
+        frame_bytes=st.sampled_from([1_024, 32_768]),
     ),
     mode=st.sampled_from([DIRECT, FANOUT]),
     bursts=st.integers(1, 3),
@@ -53,9 +58,10 @@ scenarios = st.builds(
 @settings(max_examples=60, deadline=None)
 @given(scenarios)
 def test_posts_and_messages_are_conserved(scenario: Scenario) -> None:
-    """Every post is delivered, gone or refused; every message delivered or its client gone; bursts end."""
+    """Every post, and each that a frame saved, is delivered, gone or refused; messages likewise; bursts end."""
     out = simulate(scenario)
-    assert out.posts == out.delivered + out.gone + out.refused
+    assert out.posts + out.saved == out.delivered + out.gone + out.refused
+    assert bool(out.saved) <= bool(scenario.traffic.frames)
     assert out.owed == out.delivered + out.skipped
     assert len(out.lasts) == scenario.bursts
     assert out.most_functions <= scenario.setup.workers + scenario.setup.stream_shards + RETRY_WORKERS
