@@ -380,6 +380,8 @@ class _Broadcast:
         frame, lane.frame = lane.frame, None  # a lane that waits holds no bytes
         match step:
             case Step.WAIT if not self._stopping:
+                if frame is not None and self._policy.is_last_try(lane):
+                    lane.apart = frame.end
                 self._waiting[lane] = self._loop.call_later(wait, self._wake, lane)
             case Step.UNDECIDED if not self._stopping:
                 self._undecided.append(lane)
