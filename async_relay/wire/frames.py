@@ -50,6 +50,8 @@ class FrameCache:
         self._frames: dict[tuple[Frames, int], Frame] = {}
         self._fitting: dict[tuple[Frames, int], int] = {}
         self.bytes = 0
+        #: Messages put into frames, or counted for them, since somebody set it to 0: what the frames made cost.
+        self.handled = 0
 
     def __repr__(self) -> str:
         """A sentence for logs and tests."""
@@ -62,6 +64,7 @@ class FrameCache:
         inside = self._fitting.get(place)
         if inside is None:
             inside = frames.fitting(left)
+            self.handled += inside.bit_count()
             if len(self._fitting) >= self._most_frames:
                 self._fitting.clear()
             self._fitting[place] = inside
@@ -71,6 +74,7 @@ class FrameCache:
     def _keep(self, frames: Frames, inside: int) -> Frame:
         frame = self._frames[frames, inside] = frames.make(inside)
         self.bytes += _made(frame)
+        self.handled += len(frame.positions)
         while len(self._frames) > self._most_frames or self.bytes > self._most_bytes:
             self.bytes -= _made(self._frames.pop(next(iter(self._frames))))
         return frame

@@ -290,6 +290,29 @@ async def test_without_a_retry_queue_too_a_frame_that_always_fails_is_taken_apar
     assert report.outcomes[0].undelivered[0].client.skip == 6
 
 
+async def test_frames_that_nobody_shares_do_not_hold_the_loop_up() -> None:
+    """With another half of the messages for each client, only so many frames are made in one turn of the loop."""
+    found = tuple(Message.encode({"n": at, "tenant": f"t{at % 12}"}) for at in range(1_200))
+    halves = [frozenset(f"t{at}" for at in range(12) if number >> at & 1) for number in range(1, 4_096, 41)]
+    scene = Scene(admission=Admission(by_tenant=True), frame_bytes=FRAME_BYTES)
+    for number, half in enumerate(halves):
+        scene.add(f"c{number}=", tenants=half)
+    turns, seen = [0], Counter[int]()
+
+    def script(_id: str, post: Message) -> Reply:
+        seen[turns[0]] += len(messages_in(post))
+        return Reply(200, 1.0)
+
+    scene.script = script
+    sending = asyncio.create_task(scene.broadcaster.broadcast((Job(found, shard=Shard()),), 30.0))
+    for _ in range(200):
+        turns[0] += 1
+        await asyncio.sleep(0)
+    assert max(seen.values()) < 6_000 < sum(seen.values())
+    await sending
+    assert all(len(scene.got(f"c{number}=")) == 100 * len(half) for number, half in enumerate(halves))
+
+
 async def test_a_client_that_is_gone_gets_no_frame_more() -> None:
     """And its row goes."""
     scene = Scene(Failing(410, 2))
@@ -395,6 +418,7 @@ async def test_the_rate_is_one_of_posts() -> None:
 
 async def test_clients_that_wait_hold_no_frames() -> None:
     """However different what each may have: when everybody is sick the memory must not fill with their frames."""
+    gc.collect()  # what other tests left behind
     found = tuple(Message.encode({"tenant": f"t{at}", "x": "x" * 100}) for at in range(60))
     alive: list[int] = []
 
