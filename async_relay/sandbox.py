@@ -138,9 +138,8 @@ class Sandbox:
 
     async def on_connect(self, event: Any, context: Any = None) -> Answer:
         """Serve $connect; see ``clients.connect``."""
-        now = self._wall_clock()
         async with self._table_until(_end(context)) as store:
-            return await connect(event, store, now, self._settings)
+            return await connect(event, store, self._wall_clock(), self._settings)
 
     async def on_disconnect(self, event: Any, context: Any = None) -> Answer:
         """Serve $disconnect; see ``clients.connect``."""

@@ -2,8 +2,8 @@
 /**
  * A gapless picture, without repeats, never rolled back; async-relay.d.ts describes it.
  *
- * Position first, then data: it moves over what was delivered. What comes while history or a replay loads is held. One
- * connection leads; the next is opened beside it, and takes over when it has caught up.
+ * Position first, then data: it moves over what was delivered. One connection leads; the next is opened beside it, and
+ * takes over when it has caught up.
  *
  * @typedef {import("./async-relay.js").Message} Message
  * @typedef {{item?: Message, message?: Message}} Known as its table has it, and as it was published
@@ -12,8 +12,7 @@
  *   heardAt?: number, asked?: string,
  *   fresh?: boolean, here?: boolean, again?: number, gap?: boolean, cursor?: string, tries: number, start?: string, page?: string, found: Message[],
  *   expiresAt?: number, renewing?: boolean, timers: Record<string, any>,
- * }} Link `held` is there as long as messages wait, `liveAt` once it has caught up, `here` where
- *   it missed things itself
+ * }} Link `held`: while messages wait; `liveAt`: caught up; `here`: it missed things itself
  */
 
 const FIRST_PAUSE = 500, LONGEST_PAUSE = 20_000, STEADY = 5_000, MINUTE = 60_000;
@@ -26,12 +25,12 @@ export const connect = (options) => {
   const all = globalThis, { now = Date.now, random = Math.random, page = all } = options.world ?? {};
   const { setTimeout = all.setTimeout, clearTimeout = all.clearTimeout, WebSocket = all.WebSocket } = options.world ?? {};
   let state = /** @type {import("./async-relay.js").State} */ ("offline");
-  let position = options.position;
+  let position = options.position ?? undefined;
   /** @type {Link | undefined} */
   let current;
   /** @type {Link | undefined} */
   let next;
-  let pauses = 0, refusals = 0, wasLive = false, answers = false, ended = false;
+  let pauses = 0, refusals = 0, wasLive = !!position, answers = false, ended = false;
   /** @type {Set<string>} */
   const seen = new Set();
   /** @type {Map<any, Known>} */
@@ -232,6 +231,7 @@ export const connect = (options) => {
 
   /** What it got may be older than the connection. @param {Link} made @param {string} [to] */
   const caughtUp = (made, to) => {
+    if (ended) return;
     const again = to ? made.again : undefined;
     if (again === undefined) {
       position = further(position, to);
@@ -310,7 +310,7 @@ export const connect = (options) => {
     const { kind, type } = message;
     // API Gateway's own errors have no kind.
     const failed = kind === "error" || (!kind && message.requestId && message.connectionId);
-    const answer = { replay: replayed, incident_history: told, refreshed: renewed }[/** @type {string} */ (kind)];
+    const answer = { __proto__: null, replay: replayed, incident_history: told, refreshed: renewed }[/** @type {string} */ (kind)];
     if (answer || failed || type === "pong") answers = true;
     if (answer) answer(made, message);
     else if (failed) made.asked ? unanswered(made) : made.renewing && renewed(made);
@@ -327,7 +327,7 @@ export const connect = (options) => {
 
   /** @param {Link} made @param {Message} message */
   const move = (made, message) => {
-    if (made.liveAt && !made.cursor) position = further(position, message.position);
+    if (!ended && made.liveAt && !made.cursor) position = further(position, message.position);
   };
 
   /** @param {Message} message */

@@ -62,7 +62,8 @@ class CatchUp:
 
     def __init__(self, session: Client, world: World) -> None:
         self._session, self._world = session, world
-        self._was_live = False
+        # Who starts with a position was, before.
+        self._was_live = session.position is not None
 
     def __repr__(self) -> str:
         """A sentence for tests."""

@@ -68,6 +68,11 @@ class Connection:
         """How far messages came without a gap, where the server has a feed; some may wait to be iterated over."""
         return self._session.position
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be iterated over; where none does, ``position`` is behind all that was handled."""
+        return self._messages.qsize() - self.state.is_final
+
     async def wait_until_live(self) -> None:
         """Return as soon as it is live; raises ``Refused`` or ``ConnectionError`` where it never will be."""
         while self.state is not State.LIVE:
@@ -95,9 +100,13 @@ class Connection:
         """Close it for good."""
         self._session.close()
         if tasks := self._world.tasks - {asyncio.current_task()}:
-            _done, late = await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
-            for task in late:
-                task.cancel()
+            late = tasks
+            try:
+                _done, late = await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
+            finally:
+                # Whoever cancels this waits for no goodbyes.
+                for task in late:
+                    task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
     def _check(self) -> None:

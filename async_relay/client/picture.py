@@ -4,6 +4,8 @@ Rules
 - A message is news once: repeats have the same ``event_id``, of which a bounded number is kept.
 - Of an incident only a newer state is news, by ``sequence`` and, where one of the two has none, by ``updated_at``.
   Where nobody can say which is newer, what came last counts.
+- What is no text or number, as an ``incident_id`` that is a list, is known by its JSON; a ``sequence`` that is no text
+  orders nothing. A message that raised would be lost, and its connection.
 - An item of the table, which a history may bring, and the newest message are kept apart: what the message does not
   carry stays as the item has it.
 - An incident that a history no longer names is not shown, but what is known of it still says what is old.
@@ -11,6 +13,7 @@ Rules
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -58,7 +61,7 @@ class Picture:
 
     def take(self, message: Message) -> News:
         """Take in a message, wherever it comes from."""
-        event, incident = message.get("event_id"), message.get("incident_id")
+        event, incident = _key(message.get("event_id")), _key(message.get("incident_id"))
         if event:
             if event in self._seen:
                 return News.REPEATED
@@ -85,13 +88,14 @@ class Picture:
     def read(self, found: Iterable[Message]) -> None:
         """Take in a history: states as they were published, or as the table has them."""
         for each in found:
-            known = self._known.get(each.get("incident_id"), _Known())
+            incident = _key(each.get("incident_id"))
+            known = self._known.get(incident, _Known())
             if each.get("sequence"):
                 if not _is_older(each, known.message):
                     known.message = each
             elif not _is_older(each, known.item):
                 known.item = each
-            self._show(each.get("incident_id"), known, _view(known, published=bool(each.get("sequence"))))
+            self._show(incident, known, _view(known, published=bool(each.get("sequence"))))
 
     def _show(self, incident: Any, known: _Known, now: Message) -> None:
         for where in (self._known, self._shown):
@@ -106,6 +110,11 @@ class Picture:
         oldest = next(iter(kept))
         del kept[oldest]
         return oldest
+
+
+def _key(value: Any) -> Any:
+    """The value as a key of a map."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _view(known: _Known, *, published: bool) -> Message:
@@ -125,7 +134,7 @@ def _is_older(one: Message, other: Message | None) -> bool:
 def compare(one: Message, other: Message) -> int | None:
     """Below 0: ``one`` is older; above: it is newer; None: nobody can say."""
     first, second = one.get("sequence"), other.get("sequence")
-    if first and second:
+    if first and second and isinstance(first, str) and isinstance(second, str):
         return _sign((len(first), first), (len(second), second))
     times = [_instant(each.get("updated_at")) for each in (one, other)]
     if times[0] is None or times[1] is None:

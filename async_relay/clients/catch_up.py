@@ -91,15 +91,15 @@ async def resume(
     replay = _asked(ask, client, settings, now)
     if replay is None:
         return NOT_RECOVERED
-    await copy.look(client.created_at)
+    await copy.look(client.created_at, until)
     while not copy.covers(replay.start) and asyncio.get_running_loop().time() < until:
         if not await copy.reach(replay.start):
             break
     page = _Page(client.access or Access(), by_tenant=settings.by_tenant)
     page.passed(_between(copy.after(replay.start), replay.position))
-    end = await _fill(page, copy, replay.position)
+    end = await _fill(page, copy, replay.position, until)
     position = copy.bound if end is None else _continuing(end, now, replay.start, client)
-    return _answer(page, position, more=end is not None) | ask_again(client, settings, now)
+    return _answer(page, position, more=end is not None) | ask_again(client, settings, ms_of(copy.bound) / 1000)
 
 
 def _asked(ask: Ask, client: Client, settings: Settings, now: float) -> _Replay | None:
@@ -181,18 +181,23 @@ class _Page:
         return mine
 
 
-async def _fill(page: _Page, copy: FeedCopy, position: str) -> str | None:
-    """Fill a page with what is behind ``position``; returns where it ends, None where nothing is behind it."""
+async def _fill(page: _Page, copy: FeedCopy, position: str, until: float) -> str | None:
+    """Fill a page with what is behind ``position``; returns where it ends, None where nothing is behind it.
+
+    Of the feed itself at least a page is read, and no more after ``until`` of the loop's clock.
+    """
     for _ in range(_PAGES):
         if copy.covers(position):
             return _fill_from(page, copy.after(position), position)[1]
-        until = copy.since
-        entries, more = await copy.read(position, until)
+        since = copy.since
+        entries, more = await copy.read(position, since)
         position, cut = _fill_from(page, entries, position)
         if cut is not None:
             return cut
-        if not more and copy.since == until:
+        if not more and copy.since == since:
             return _fill_from(page, copy.after(position), position)[1]
+        if asyncio.get_running_loop().time() >= until:
+            break
     return position
 
 

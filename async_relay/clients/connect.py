@@ -2,6 +2,8 @@
 
 Rules
 - A client without a row gets no messages. So a ``put`` that fails refuses the connection.
+- ``createdAt`` is no earlier than a moment before the row was there: what was read before may lack what the client does
+  not get live (``lateness``). A row that took its time is written again, with a later one.
 - With AUTH_MODE=jwt, who comes past no authorizer is refused: nobody attached it to the route. An Origin that is not
   listed is refused in every mode.
 - What the authorizer's context says is believed as far as it can be read: an ``expiresAt`` that cannot refuses the
@@ -16,7 +18,9 @@ Source: API Gateway Developer Guide, "Managing connected users and client apps: 
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 
 from ..delivery.protocols import ConnectionStore
@@ -43,6 +47,8 @@ Answer = dict[str, Any]
 _CLIENT_ID_LENGTH = 256
 # Bytes: each of the four keys with some values. The rows are read once a batch, and by their size.
 _LARGEST_INTEREST = 512
+# Seconds a put may take after the row's time: half of what ``lateness`` allows, the other half is for clocks.
+_PROMPT = 0.5
 _ACCEPTED = 200
 _BAD_REQUEST = 400
 _UNAUTHORIZED = 401
@@ -57,9 +63,23 @@ async def connect(event: Any, store: ConnectionStore, now: float, settings: Sett
         status, reason = refusal
         _log.warning("somebody is refused: %s", reason)
         return {"statusCode": status}
-    await store.put(_row(named, event, now, settings))
+    await _write(_row(named, event, now, settings), store)
     protocol = chosen_protocol(event)
     return {"statusCode": _ACCEPTED} | ({"headers": {"Sec-WebSocket-Protocol": protocol}} if protocol else {})
+
+
+async def _write(row: Row, store: ConnectionStore) -> None:
+    """Put the row, with a time at which it is there, or nearly so."""
+    clock = asyncio.get_running_loop().time
+    began, took = clock(), 0.0
+    while True:
+        # As late as it will be if it takes as long as the last one did.
+        asked = clock()
+        at = asked - began + took
+        await store.put(replace(row, created_at=row.created_at + int(at * 1000)))
+        took = clock() - asked
+        if clock() - began <= at + _PROMPT:
+            return
 
 
 async def disconnect(event: Any, store: ConnectionStore) -> Answer:

@@ -5,6 +5,8 @@ Rules
   ``bound``. A look reads the newest entries first, down to those that cannot change any more.
 - A look that began after a client's row was written finds what the client does not get live: whoever publishes reads
   the rows after writing the feed. So a look serves the clients whose rows are older than it, for a second.
+- A look reads until a time it is given, and at least a page. Where that is not all, the copy begins anew: a sandbox
+  that slept would otherwise read for longer than anybody waits, again and again.
 - The copy grows back only as far as somebody asks, and to three quarters of its room, so that a full one is not read
   again and again. A full one forgets its oldest entries; what is older is read from the feed page by page.
 
@@ -14,6 +16,8 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +30,8 @@ from ..wire.feed import SETTLED_SECONDS, FeedEntry, FeedPage, position_at
 from ..wire.messages import compact_json
 from .kept import Kept, Labels
 from .lateness import came_before
+
+_log = logging.getLogger("async_relay")
 
 #: Bytes of the copy, as ``KeptEntry.size`` counts them.
 ROOM = 32 * 1024 * 1024
@@ -114,13 +120,16 @@ class FeedCopy:
         """The entries before this position."""
         return reversed(self._entries[: bisect_left(self._entries, before, key=_position)])
 
-    async def look(self, created_at: int | None) -> None:
-        """See to it that everything is there that a client does not get live whose row is from ``created_at`` (ms)."""
+    async def look(self, created_at: int | None, until: float = math.inf) -> None:
+        """See to it that everything is there that a client does not get live whose row is from ``created_at`` (ms).
+
+        What can be read later is read until then of the loop's clock.
+        """
         begun = self._begun
         async with self._looks:
             # A look that began since the question is after the row, whoever wrote it and whatever the time was.
             if self._done <= begun and not self._serves(created_at):
-                await self._look()
+                await self._look(until)
 
     def _serves(self, created_at: int | None) -> bool:
         """Whether the last look is fresh, and began when the row was there."""
@@ -128,7 +137,7 @@ class FeedCopy:
             return False
         return came_before(created_at, self._began)
 
-    async def _look(self) -> None:
+    async def _look(self, until: float) -> None:
         self._begun += 1
         began, number = self._clock(), self._begun
         joins = self.oldest if self._began is None else max(self.oldest, _at(self._began - _UNSETTLED))
@@ -140,7 +149,8 @@ class FeedCopy:
             if not page.more:
                 break
             before = page.entries[-1].position
-            if self._began is None or sum(each.size for each in found) > self._room * 3 / 4:
+            late = asyncio.get_running_loop().time() >= until
+            if self._began is None or late or sum(each.size for each in found) > self._room * 3 / 4:
                 break
         if page.more:
             self._entries, self._since, self._size = [], before, 0
@@ -207,7 +217,12 @@ class FeedCopy:
         return [self._kept(each) for each in entries]
 
     def _kept(self, entry: FeedEntry) -> KeptEntry:
-        messages = tuple(self._kept_message(payload) for payload in entry.payloads)
+        try:
+            messages = tuple(self._kept_message(payload) for payload in entry.payloads)
+        except (ValueError, RecursionError):
+            # Nobody of ours wrote it. One entry must not keep all clients from all others.
+            _log.error("the entry %s of bucket %s of the feed cannot be sent", entry.position, entry.bucket)
+            messages = ()
         return KeptEntry(entry.bucket, entry.position, messages, sum(each.size for each in messages) + _PER_ENTRY)
 
     def _kept_message(self, payload: Mapping[str, Any]) -> Kept:

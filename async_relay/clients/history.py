@@ -177,7 +177,7 @@ async def from_feed(
     """The answer from the feed as of ``now`` (s), read until then of the loop's clock at most."""
     question = Question.read(fields)
     after = None if question.cursor is None else _change(question.cursor)
-    await copy.look(client.created_at)
+    await copy.look(client.created_at, until)
     oldest = position_at(int((now - settings.feed_hours * 3600) * 1000))
     moment = after.moment if after is not None else "~"
     while True:
@@ -187,7 +187,8 @@ async def from_feed(
         if page.full or whole or asyncio.get_running_loop().time() >= until or not await copy.reach(oldest):
             break
     position = copy.bound if after is None else min(copy.bound, after.moment)
-    return page.answer(last, position, complete=page.full or whole) | ask_again(client, settings, now)
+    again = ask_again(client, settings, ms_of(copy.bound) / 1000)
+    return page.answer(last, position, complete=page.full or whole) | again
 
 
 @dataclass(frozen=True, slots=True)

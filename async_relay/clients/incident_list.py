@@ -4,7 +4,8 @@ Rules
 - A read is bounded, in bytes and in time; where a bound was reached, the list says that it is not complete.
 - The list's position is taken before the table is read: what was published up to it is in the list.
 - Clients get what the formatter lets out of an item: the whole item with the built-in one, and else the payload that
-  the owner's makes of it. An item it makes no incident of, or cannot read, is left out.
+  the owner's makes of it. But a ``sequence`` of the item's own stays here: clients would compare it with the Stream's,
+  and take every change to come for an older one. An item it makes no incident of, or cannot read, is left out.
 - Newest is by ``created_at``: ISO 8601 text, or a number of seconds or milliseconds since 1970, also as text. An item
   with any other comes last.
 """
@@ -142,7 +143,7 @@ class IncidentReader:
         if self._settings.message_formatter is format_item:
             if form["kind"] != "incident_update":
                 return None
-            whole = item | {"resource": form["resource"]}
+            whole = {key: value for key, value in item.items() if key != "sequence"} | {"resource": form["resource"]}
         return Listed(_place(created_at, tie), Kept(_body(whole, form), self._labels.of(form)))
 
     def _form(self, item: dict[str, Any]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ Rules
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..wire.audience import INTEREST_KEYS, Access, wants
@@ -22,8 +22,10 @@ ANSWER_BYTES = MAX_POST_BYTES - 1_024
 PER_MESSAGE = 400
 # What guards it, and what clients can be interested in.
 _LABELLED = ("tenant", *INTEREST_KEYS)
-# Different combinations of labels that are remembered.
+# Different combinations of labels that are remembered, and characters of one: some 10 MB in all. Longer ones are no
+# words that many messages share.
 _SHARED = 10_000
+_LONGEST = 256
 
 
 class Kept(NamedTuple):
@@ -42,7 +44,9 @@ class Kept(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of memory, about."""
-        return len(self.body) + len(self.event_id) + len(self.state_of or b"") + PER_MESSAGE
+        labels = _length(self.labels.values())
+        own = labels if labels > _LONGEST else 0
+        return len(self.body) + len(self.event_id) + len(self.state_of or b"") + own + PER_MESSAGE
 
     def wanted_by(self, access: Access, *, by_tenant: bool) -> bool:
         """Whether a client with this access gets it; ``by_tenant``: tenants are on."""
@@ -61,13 +65,22 @@ class Labels:
     def of(self, payload: Mapping[str, Any]) -> Mapping[str, str]:
         """The labels of a payload, as ``wire.audience`` compares them."""
         labels = tuple(_label(payload.get(key)) for key in _LABELLED)
+        if _length(labels) > _LONGEST:
+            return _named(labels)
         if len(self._known) > _SHARED:
             self._known.clear()
         found = self._known.get(labels)
         if found is None:
-            named = zip(_LABELLED, labels, strict=True)
-            found = self._known[labels] = {key: label for key, label in named if label is not None}
+            found = self._known[labels] = _named(labels)
         return found
+
+
+def _named(labels: Iterable[str | None]) -> Mapping[str, str]:
+    return {key: label for key, label in zip(_LABELLED, labels, strict=True) if label is not None}
+
+
+def _length(labels: Iterable[str | None]) -> int:
+    return sum(len(label) for label in labels if label is not None)
 
 
 def _label(value: Any) -> str | None:

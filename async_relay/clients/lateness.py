@@ -32,7 +32,8 @@ def came_before(created_at: int | None, read_at: float) -> bool:
 def ask_again(client: Client, settings: Settings, now: float, read_at: float | None = None) -> dict[str, int]:
     """``again``, the seconds after which a client has to resume from the answer's position; nothing where it need not.
 
-    ``read_at``: when the answer's data was read, if that may have been before the row was written.
+    ``now``: when the feed was looked at, where it was. ``read_at``: when the answer's data was read, if that may have
+    been before the row was written.
     """
     if settings.feed_table is None:
         return {}

@@ -6,7 +6,8 @@ Rules
 - A lane belongs to one job of one broadcast. A client that two jobs name has two lanes.
 - A lane has one post in flight at a time, so its client gets the job's messages in order.
 - A lane of a client that reads arrays posts frames (``wire.frames``). A frame that is refused for good says nothing
-  about any one of its messages: they go one by one, and frames again behind them.
+  about any one of its messages: they go one by one, and frames again behind them. So they do at a frame's last try: a
+  message that is always answered 500, or a line too slow for a frame, must not cost a client the messages before it.
 - ``RetryPolicy`` counts here what the answers so far say about this client alone.
 """
 

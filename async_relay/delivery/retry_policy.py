@@ -94,6 +94,10 @@ class RetryPolicy:
                 return Step.REJECT, 0.0
         return self._retry(lane, full_jitter)
 
+    def is_last_try(self, lane: Lane) -> bool:
+        """Whether the client is given up, or has failed as often as it takes, once its next try fails as well."""
+        return lane.tries >= MAX_TRIES - 1
+
     def is_closed(self, lane: Lane, error: PostError | None) -> bool:
         """Whether a DELETE answered like this has ended the connection, or found it ended."""
         return error is None or (isinstance(error, Gone) and not self._young(lane))

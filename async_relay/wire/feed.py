@@ -7,8 +7,9 @@
 
 Rules
 - A position is 14 characters: the time in ms and the number of the entry in its batch, in base 36, and three more that
-  keep entries of the same ms apart. As text, positions sort as time goes. Two entries that get the same all the same
-  are not both written: the batch of the second goes back and is published again.
+  keep entries of the same ms apart. As text, positions sort as time goes.
+- The position says which bucket. So two entries that get the same position all the same meet in one, where they are
+  not both written: the batch of the second goes back and is published again. Whoever reads goes on behind a position.
 - All messages of an entry have its position, in their payload too: clients send it back to say what they have.
 - A batch that comes again is published again, at a new position: who reads the feed drops repeats by ``event_id``.
 - What was read of the feed may lack an entry for as long as its writing takes (``SETTLED_SECONDS``).
@@ -113,8 +114,13 @@ def publish(messages: Sequence[Message], ms: int, random: Random) -> tuple[tuple
         position = position_at(ms, number, apart)
         placed = [_placed(message, position) for message in run]
         published += placed
-        entries.append(FeedEntry.of(random.choice(BUCKETS), position, placed))
+        entries.append(FeedEntry.of(_bucket(number, apart), position, placed))
     return tuple(published), entries
+
+
+def _bucket(number: int, apart: str) -> str:
+    """The bucket of a position: any for a batch's first entry, and the following ones for those behind it."""
+    return BUCKETS[(int(apart, 36) + number % _ENTRIES_IN_A_MS) % len(BUCKETS)]
 
 
 def _placed(message: Message, position: str) -> Message:

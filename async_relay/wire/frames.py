@@ -13,7 +13,7 @@ A set of positions is a bit mask; bit 0 stands for the job's first message.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -50,6 +50,8 @@ class FrameCache:
         self._frames: dict[tuple[Frames, int], Frame] = {}
         self._fitting: dict[tuple[Frames, int], int] = {}
         self.bytes = 0
+        #: Messages put into frames, or counted for them, since somebody set it to 0: what the frames made cost.
+        self.handled = 0
 
     def __repr__(self) -> str:
         """A sentence for logs and tests."""
@@ -62,6 +64,7 @@ class FrameCache:
         inside = self._fitting.get(place)
         if inside is None:
             inside = frames.fitting(left)
+            self.handled += inside.bit_count()
             if len(self._fitting) >= self._most_frames:
                 self._fitting.clear()
             self._fitting[place] = inside
@@ -71,6 +74,7 @@ class FrameCache:
     def _keep(self, frames: Frames, inside: int) -> Frame:
         frame = self._frames[frames, inside] = frames.make(inside)
         self.bytes += _made(frame)
+        self.handled += len(frame.positions)
         while len(self._frames) > self._most_frames or self.bytes > self._most_bytes:
             self.bytes -= _made(self._frames.pop(next(iter(self._frames))))
         return frame
@@ -96,17 +100,14 @@ class Frames:
 
     def fitting(self, left: int) -> int:
         """As many of the first messages of the mask as fit one frame; one at least."""
-        inside, room = 0, self._most_bytes - len(b"[]")
-        while left:
-            # x & -x is the lowest bit that is set.
-            first = left & -left
-            room -= len(self._messages[first.bit_length() - 1].body)
-            if inside and room < 0:
+        end, room = 0, self._most_bytes - len(b"[]")
+        for at in _positions(left):
+            room -= len(self._messages[at].body)
+            if end and room < 0:
                 break
-            inside |= first
-            left ^= first
+            end = at + 1
             room -= len(b",")
-        return inside
+        return left & ((1 << end) - 1)
 
     def make(self, inside: int) -> Frame:
         """The frame of exactly these messages."""
@@ -117,13 +118,13 @@ class Frames:
         return Frame(Message("", "", "", body, sha256(body).hexdigest()), positions)
 
 
-def _positions(mask: int) -> list[int]:
-    positions = []
-    while mask:
-        first = mask & -mask
-        positions.append(first.bit_length() - 1)
-        mask ^= first
-    return positions
+def _positions(mask: int) -> Iterator[int]:
+    # As text: each step of arithmetic would go through all of the mask, which takes 8 ms for 2,000 of 10,000 messages.
+    bits = f"{mask:b}"[::-1]
+    at = bits.find("1")
+    while at >= 0:
+        yield at
+        at = bits.find("1", at + 1)
 
 
 def _made(frame: Frame) -> int:

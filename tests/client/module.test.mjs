@@ -35,6 +35,31 @@ test("a page that is looked at again asks for a sign of life, and one that is hi
   assert.deepEqual(socket.sent.at(-1), { action: "ping", timestamp: world.time });
 });
 
+test("a position stays behind what came too late for a page that closed", async () => {
+  for (const frame of [
+    [{ event_id: "a", position: "p2" }, { event_id: "b", position: "p3" }],
+    { kind: "replay", recovered: true, messages: [{ event_id: "a" }, { event_id: "b" }], position: "p3", more: false },
+  ]) {
+    const got = [];
+    const onMessage = ({ event_id: event }) => { got.push(event); relay.close(); };
+    const { world, relay } = await begin({ onMessage, position: "p1" });
+    world.sockets[0].open();
+    if (Array.isArray(frame)) {
+      world.sockets[0].deliver({ kind: "replay", recovered: true, messages: [], position: "p1", more: false });
+    }
+    world.sockets[0].deliver(frame);
+    assert.deepEqual([got, relay.position], [["a"], "p1"]);
+  }
+});
+
+test("a message of whatever kind is a message", async () => {
+  const got = [];
+  const { socket } = await beLive({ onMessage: ({ event_id: event }) => got.push(event) });
+  const kinds = ["__proto__", "constructor", "toString"];
+  socket.deliver(kinds.map((kind) => JSON.parse(`{"kind": "${kind}", "event_id": "${kind}"}`)));
+  assert.deepEqual(got, kinds);
+});
+
 test("a page that was closed hears no events", async () => {
   const { world, relay } = await begin();
   world.sockets[0].die();

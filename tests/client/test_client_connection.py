@@ -40,6 +40,22 @@ async def test_messages_come_once_and_what_was_missed_comes_too() -> None:
     assert states[:4] == [State.CONNECTING, State.CATCHING_UP, State.LIVE, State.OFFLINE]
 
 
+async def test_where_no_message_waits_the_position_is_that_of_what_was_handled() -> None:
+    """So a service that stores it then has lost nothing when it starts again."""
+    handled: list[str] = []
+    async with running() as (server, url), connect(url) as relay:
+        await relay.wait_until_live()
+        for _ in range(20):
+            await server.publish()
+        async for message in relay:
+            handled.append(message["position"])
+            assert relay.waiting or relay.position == handled[-1]
+            if len(handled) == 20:
+                break
+        assert (relay.waiting, relay.position) == (0, "0020")
+    assert relay.waiting == 0
+
+
 async def test_it_offers_its_token_beside_the_protocols() -> None:
     """However the token is to be had; a new one for each connection."""
     tokens = iter(["t-1", "t-2"])
@@ -148,3 +164,29 @@ async def test_a_token_that_never_comes_is_not_waited_for(monkeypatch: pytest.Mo
         await asyncio.sleep(0)
         assert relay.state is State.CONNECTING
     assert asyncio.all_tasks() == before
+
+
+async def test_who_is_cancelled_while_it_closes_leaves_nothing() -> None:
+    """Nor a socket that nobody opens."""
+    before = asyncio.all_tasks()
+
+    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    async def stay() -> None:
+        async with connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"):
+            await asyncio.Event().wait()
+
+    over = asyncio.Event()
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    staying = asyncio.create_task(stay())
+    for _ in range(2):
+        await asyncio.sleep(0.05)
+        staying.cancel()
+    await asyncio.wait([staying])
+    assert staying.cancelled()
+    assert not [each for each in asyncio.all_tasks() - before if "WebSocket.run" in repr(each)]
+    over.set()
+    server.close()
+    await asyncio.sleep(0.05)

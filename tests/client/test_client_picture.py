@@ -48,3 +48,14 @@ def test_the_newest_state_shows_whatever_order_they_come_in(order: list[int], re
     assert picture.incidents["a"]["sequence"] == "13"
     assert told[8:] == [News.REPEATED] * len(repeats)
     assert told[:8].count(News.NEWS) + told[:8].count(News.STALE) == 8
+
+
+@pytest.mark.parametrize("odd", [["a"], {"a": [1]}, [], 5, 1.5, True])
+def test_a_message_may_be_as_odd_as_an_item_is(odd: object) -> None:
+    """It is news once, and of an odd sequence nobody can say which is newer."""
+    picture = Picture(9)
+    message = {"incident_id": odd, "event_id": odd, "sequence": odd}
+    assert picture.take(message) is News.NEWS
+    assert picture.take({**message, "event_id": "another", "sequence": "7"}) is News.NEWS
+    picture.read([{"incident_id": odd, "sequence": odd}])
+    assert len(picture.incidents) == 1

@@ -170,6 +170,22 @@ async def test_where_an_index_may_be_late_a_young_client_is_told_to_ask_again(
     assert (await past.resume(at(-5))).get("again") == again
 
 
+async def test_an_answer_is_as_young_as_the_look_it_came_from() -> None:
+    """A look serves for a second: what was sent since may have gone past a client whose row the index still lacked."""
+    past = Past(BARE | {"CONNECTIONS_INDEX": "by-shard", "CONNECTIONS_INDEX_SWEEP": "off"})
+    past.rows.add("new=", createdAt=EPOCH * 1000)
+    await asyncio.sleep(4.2)
+    await past.resume(at(-5))
+    past.put(4.4, change(1))
+    await asyncio.sleep(0.9)
+    answer = await past.ask({"action": "resume", "position": at(-5)}, "new=")
+    assert (answer["messages"], answer["again"]) == ([], 5)
+    await asyncio.sleep(5)
+    ask = {"action": "resume", "position": answer["position"], "parked": False}
+    answer = await past.ask(ask, "new=")
+    assert (ids(answer["messages"]), answer.get("again")) == (["e1"], None)
+
+
 def test_a_message_can_be_parked_for_all_its_attempts() -> None:
     """5 + 10 + ... + 160 s in the queue, seven invocations of a minute, and a minute for clocks."""
     assert overlap(Settings.from_env(BARE)) == 315 + 7 * 60 + 60 + 720
@@ -391,6 +407,36 @@ async def test_without_a_feed_nothing_can_be_resumed() -> None:
     past = Past({name: value for name, value in BARE.items() if name != "FEED_TABLE"})
     answer = await past.resume(at(-5))
     assert answer == {"kind": "error", "message": "Nothing can be resumed here: FEED_TABLE is not set."}
+
+
+@pytest.mark.parametrize("odd", ["NaN", "1e999", r'"\ud800"'])
+async def test_an_entry_that_cannot_be_sent_keeps_nobody_from_the_others(
+    odd: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody of ours wrote it; the log says where it is, and nothing of what it holds."""
+    past = Past()
+    past.put(-9, change(1))
+    place = at(-8)
+    past.feed.entries["0", place] = FeedEntry.decode("0", place, f'[{{"event_id": "secret", "odd": {odd}}}]')
+    past.put(-7, change(2))
+    assert ids((await past.resume(at(-30)))["messages"]) == ["e1", "e2"]
+    assert place in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_a_slow_feed_gives_a_page_at_a_time() -> None:
+    """A client asks again with what it gets; an answer that reads for longer than there is time never comes."""
+    past = Past(interest=json.dumps({"kind": ["none"]}), page_size=1)
+    for second in range(-3_000, 0, 20):
+        past.put(second, *(change(number, text="x" * 50_000) for number in range(10)))
+    past.feed.delay = 3.0
+    answer, asked = {"position": at(-1_500), "more": True}, 0
+    while answer["more"] and asked < 5:
+        before = past.feed.reads
+        answer = await past.ask({"action": "resume", "position": answer["position"]})
+        asked += 1
+        assert answer["recovered"]
+        assert past.feed.reads < before + 8
 
 
 async def test_a_feed_that_is_down_is_an_error_and_a_line(caplog: pytest.LogCaptureFixture) -> None:

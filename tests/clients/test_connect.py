@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,11 +11,13 @@ from door import NOW as SECOND
 from door import ORIGIN, environ, with_headers
 from hypothesis import given
 from hypothesis import strategies as st
+from lambda_models import virtual_time
 
 from async_relay.clients.connect import connect, disconnect
 from async_relay.errors import RelayError, StoreUnavailable
 from async_relay.settings import Settings
 from async_relay.testing.memory import MemoryStore
+from async_relay.wire.rows import Row
 
 NOW = SECOND + 0.25
 ROUTE: dict[str, Any] = {"requestContext": {"connectionId": "Zx1="}}
@@ -66,6 +69,24 @@ async def test_connect_writes_who_came_and_when(query: dict[str, str] | None, cl
     event = ROUTE | {"queryStringParameters": query}
     assert await connect(event, store, NOW, settings(TTL_HOURS="1.5")) == {"statusCode": 200}
     assert store.rows == {"Zx1=": {"createdAt": 1_700_000_000_250, "clientId": client_id, "ttl": 1_700_005_400}}
+
+
+@virtual_time
+@pytest.mark.parametrize("takes", [[0.1], [0.5], [3, 3], [3, 0.1], [0.6, 4, 4]])
+async def test_a_row_says_no_time_long_before_it_was_there(takes: list[float]) -> None:
+    """What was read in between may lack what was sent, and would be taken for newer than the row."""
+
+    class SlowStore(MemoryStore):
+        async def put(self, row: Row) -> None:
+            await asyncio.sleep(left.pop(0))
+            await super().put(row)
+
+    left, store = list(takes), SlowStore(index=False)
+    began = asyncio.get_running_loop().time()
+    assert await connect(ROUTE, store, NOW, OPEN) == {"statusCode": 200}
+    took = asyncio.get_running_loop().time() - began
+    assert left == []
+    assert took - 0.5 <= store.rows["Zx1="]["createdAt"] / 1000 - NOW <= took + max(takes)
 
 
 async def test_an_event_without_a_query_is_a_client_without_a_name() -> None:

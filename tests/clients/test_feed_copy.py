@@ -208,6 +208,23 @@ async def test_a_sandbox_that_slept_begins_anew_where_it_missed_too_much() -> No
     assert len(copy.after(at(HOUR - 60))) == 60
 
 
+async def test_a_sandbox_that_slept_begins_anew_where_the_feed_is_slow() -> None:
+    """It would read for longer than there is time, and the next question would find it where this one did."""
+    feed = MemoryFeed()
+    copy = copy_of(feed)
+    put(feed, -5)
+    await copy.look(OLD)
+    await asyncio.sleep(HOUR)
+    for number in range(1, HOUR):
+        put(feed, number)
+    reads, feed.delay = feed.reads, 1.0
+    async with asyncio.timeout(3):
+        await copy.look(OLD, asyncio.get_running_loop().time() + 1.5)
+    assert feed.reads == reads + 2
+    assert copy.covers(at(HOUR - 20))
+    assert not copy.covers(at(HOUR / 2))
+
+
 async def test_what_is_too_old_is_forgotten() -> None:
     feed = MemoryFeed()
     copy = copy_of(feed, hours=1)
@@ -273,6 +290,23 @@ class Storm:
         await self.sandbox.on_request(asking(body, name), Context(60))
         assert self.posts.arrivals[name] == 1
         del self.rows.rows[name]
+
+
+async def test_long_labels_go_with_their_messages() -> None:
+    """A status may be a text of 100 KB; labels are remembered where many messages have the same."""
+    feed = MemoryFeed()
+    copy = copy_of(feed, room=1_000_000)
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            place = position_at(int((EPOCH + number) * 1000))
+            message = {"event_id": f"e{number}", "status": f"{number}" + "x" * 100_000}
+            feed.entries = {("0", place): FeedEntry("0", place, (message,))}
+            await copy.look(OLD)
+            await asyncio.sleep(2)
+        assert tracemalloc.get_traced_memory()[0] < 3_000_000
+    finally:
+        tracemalloc.stop()
 
 
 async def test_a_thousand_requests_in_a_second_read_the_feed_a_few_times() -> None:

@@ -106,6 +106,12 @@ async def test_the_newest_incidents_come_first_and_whole() -> None:
     }
 
 
+@pytest.mark.parametrize("own", [5, "6f1c0a5e-1111-2222-3333-444444444444"])
+async def test_a_sequence_of_the_items_own_is_not_shown(own: Any) -> None:
+    """Clients would take it for the Stream's, and every change to come for an older one."""
+    assert (await Room(TABLE, item(1, sequence=own)).ask())["incidents"] == [item(1) | {"resource": "-"}]
+
+
 async def test_whatever_form_a_time_has_it_counts() -> None:
     """Text, seconds, milliseconds; what is none comes last."""
     times = [

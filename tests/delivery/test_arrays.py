@@ -257,6 +257,62 @@ async def test_a_client_that_fails_in_the_middle_is_requeued_from_the_first_mess
     assert scene.got("sick=") == ids(*range(10))
 
 
+@pytest.mark.parametrize("reply", [Reply(500), Reply(0), Reply(403), Reply(200, NEVER, arrives=False)])
+async def test_a_message_that_always_fails_costs_nobody_the_messages_before_it(reply: Reply) -> None:
+    """The last try of a frame goes message by message, so its client stands where it would without frames."""
+    scene = Scene(lambda name, post: reply if name == "a=" and b'"e6"' in post.body else OK)
+    scene.add("a=", "well=")
+    report = await scene.everybody(*messages(10))
+    assert scene.got("a=") == ids(*range(6))
+    ((client, _),) = report.outcomes[0].undelivered
+    assert client.skip == 6
+    frame = ids(4, 5, 6, 7)
+    tries = 2 if reply.status == 200 else 4
+    assert scene.posts["a="][1:] == [*[frame] * tries, ["e4"], ["e5"], *[["e6"]] * (tries + 1)]
+
+
+async def test_a_line_too_slow_for_frames_gets_its_messages() -> None:
+    """A frame never arrives in time and each of its messages does."""
+    scene = Scene(lambda _id, post: Reply(200, NEVER, arrives=False) if len(messages_in(post)) > 1 else OK)
+    scene.add("slow=")
+    report = await scene.everybody(*messages(8))
+    assert scene.got("slow=") == ids(*range(8))
+    assert not report.outcomes[0].undelivered
+
+
+async def test_without_a_retry_queue_too_a_frame_that_always_fails_is_taken_apart() -> None:
+    """Where nobody is given up before the deadline, a batch that comes again must not fail at the same place."""
+    scene = Scene(lambda _id, post: Reply(500) if b'"e6"' in post.body else OK)
+    scene.add("a=")
+    job = Job(messages(10), shard=Shard())
+    report = await scene.broadcaster.broadcast((job,), 30.0, retry_until_deadline=True)
+    assert scene.got("a=") == ids(*range(6))
+    assert report.outcomes[0].undelivered[0].client.skip == 6
+
+
+async def test_frames_that_nobody_shares_do_not_hold_the_loop_up() -> None:
+    """With another half of the messages for each client, only so many frames are made in one turn of the loop."""
+    found = tuple(Message.encode({"n": at, "tenant": f"t{at % 12}"}) for at in range(1_200))
+    halves = [frozenset(f"t{at}" for at in range(12) if number >> at & 1) for number in range(1, 4_096, 41)]
+    scene = Scene(admission=Admission(by_tenant=True), frame_bytes=FRAME_BYTES)
+    for number, half in enumerate(halves):
+        scene.add(f"c{number}=", tenants=half)
+    turns, seen = [0], Counter[int]()
+
+    def script(_id: str, post: Message) -> Reply:
+        seen[turns[0]] += len(messages_in(post))
+        return Reply(200, 1.0)
+
+    scene.script = script
+    sending = asyncio.create_task(scene.broadcaster.broadcast((Job(found, shard=Shard()),), 30.0))
+    for _ in range(200):
+        turns[0] += 1
+        await asyncio.sleep(0)
+    assert max(seen.values()) < 6_000 < sum(seen.values())
+    await sending
+    assert all(len(scene.got(f"c{number}=")) == 100 * len(half) for number, half in enumerate(halves))
+
+
 async def test_a_client_that_is_gone_gets_no_frame_more() -> None:
     """And its row goes."""
     scene = Scene(Failing(410, 2))
@@ -295,7 +351,7 @@ async def test_a_frame_that_is_refused_for_nothing_in_it_costs_nobody_a_message(
 
 async def test_trouble_with_a_frame_is_forgotten_when_its_messages_go_alone() -> None:
     """The tries of the frame were none of theirs: each message has five of its own."""
-    replies = [500, 500, 500, 500, 413, 500, 500, 500, 500, 200]
+    replies = [500, 500, 500, 413, 500, 500, 500, 500, 200]
     scene = Scene(lambda _id, _post: Reply(replies.pop(0) if replies else 200))
     scene.add("a=")
     report = await scene.everybody(*messages(4))
@@ -362,6 +418,7 @@ async def test_the_rate_is_one_of_posts() -> None:
 
 async def test_clients_that_wait_hold_no_frames() -> None:
     """However different what each may have: when everybody is sick the memory must not fill with their frames."""
+    gc.collect()  # what other tests left behind
     found = tuple(Message.encode({"tenant": f"t{at}", "x": "x" * 100}) for at in range(60))
     alive: list[int] = []
 

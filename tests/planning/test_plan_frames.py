@@ -127,6 +127,9 @@ def test_one_function_that_is_behind_sends_together_what_waits() -> None:
     assert found.keeps_up
     assert found.speed.wait == pytest.approx(found.speed.work / 2, rel=0.05)
     assert plan(replace(traffic, frames=0.0), Setup(), DIRECT).speed.wait == inf
+    # Of twenty times as many messages a batch would have to hold twenty.
+    assert plan(replace(traffic, messages_per_second=10.0), Setup(), DIRECT).keeps_up
+    assert not plan(replace(traffic, messages_per_second=10.0), Setup(batch=10), DIRECT).keeps_up
 
 
 def test_workers_do_not_catch_up_by_gathering() -> None:

@@ -156,6 +156,19 @@ def test_more_entries_than_a_number_has_room_for_are_a_ms_later() -> None:
     assert [ms_of(entry.position) - NOW for entry in (entries[0], entries[1_295], entries[1_296])] == [0, 0, 1]
 
 
+def test_entries_of_one_position_meet_in_one_bucket() -> None:
+    """There the second is refused; in two they would both be written, and who reads on behind the first loses one."""
+    buckets: dict[str, set[str]] = {}
+    # The first entry's number comes again after 1,296, a ms later.
+    messages = [message(number, 59_000) for number in range(1_300)]
+    for seed in range(3):
+        for later in (0, 1):
+            for entry in publish(messages, NOW + later, Random(seed))[1]:
+                buckets.setdefault(entry.position, set()).add(entry.bucket)
+    assert len(buckets) < 6 * len(messages)
+    assert all(len(each) == 1 for each in buckets.values())
+
+
 def test_entries_go_to_all_buckets() -> None:
     """One bucket is one partition of the table, which takes 1 MB a second."""
     _, entries = publish([message(number, 59_990) for number in range(200)], NOW, Random(1))

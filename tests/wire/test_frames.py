@@ -159,5 +159,13 @@ def test_a_full_frame_is_metered_as_one_post() -> None:
     assert 4 * FRAME_BYTES == MAX_POST_BYTES
 
 
+def test_as_many_tiny_messages_fit_as_their_bytes_say() -> None:
+    """Thousands in a frame, each third one not for this client."""
+    frames, wanted = Frames(of_sizes(*[20] * 10_000), MAX_POST_BYTES), [at for at in range(10_000) if at % 3]
+    first, second = walk(frames, sum(1 << at for at in wanted))
+    assert list(first.positions + second.positions) == wanted
+    assert len(first.positions) == (MAX_POST_BYTES - 1) // 21
+
+
 def test_frames_say_in_the_log_what_they_are() -> None:
     assert repr(Frames(of_sizes(20, 20))) == "<2 messages in frames of 32,768 bytes at most>"
