@@ -182,6 +182,22 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
         _relay("plan", "--clients", "100k", "--messages-per-second", "0.01"),
     ),
     (
+        r"async-relay plan --clients 100k --messages-per-second 0\.01 --burst 100 --frames 1",
+        _relay("plan", "--clients", "100k", "--messages-per-second", "0.01", "--burst", "100", "--frames", "1"),
+    ),
+    (
+        r"async-relay plan --clients 100k --messages-per-second 0\.01 --groups-per-batch 8",
+        _relay("plan", "--clients", "100k", "--messages-per-second", "0.01", "--groups-per-batch", "8"),
+    ),
+    (
+        r"async-relay plan --table .*",
+        InTest("tests/cli/test_plan_tables.py", "test_the_document_has_what_the_command_prints"),
+    ),
+    (
+        r"async-relay plan --clients 10k --messages-per-second 0\.01 .*--plot docs/scaling/\w+\.svg",
+        InTest("tests/cli/test_plan_tables.py", "test_the_documents_plots_are_of_what_the_command_draws"),
+    ),
+    (
         r"async-relay plan --clients 1M .* --simulate",
         _relay(
             *("plan", "--clients", "1k", "--messages-per-second", "0.01", "--quota", "100000"),

@@ -8,7 +8,7 @@ from math import ceil, inf
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -49,6 +49,7 @@ def message_of(size: int) -> Message:
 # ── posts ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@example(10, 340, 1_024)  # three of them fill it to the last byte
 @given(st.integers(2, 60), st.integers(1, 40_000), st.integers(1_024, 131_072))
 def test_as_many_messages_are_in_a_post_as_the_relay_puts_there(count: int, size: int, room: int) -> None:
     """Frames themselves say how many messages of one size fit."""
