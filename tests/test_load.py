@@ -336,7 +336,7 @@ def test_the_table_serves_every_row_once_whatever_comes_and_goes() -> None:
 def test_a_small_run_over_sockets(results_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Some have gone, some err, some are throttled, and clients come and go: everybody gets what they should."""
     shares = ["--gone", "0.1", "--erring", "0.1", "--throttled", "0.1"]
-    arguments = ["--clients", "150", "--messages", "2", "--latency", "uniform:0-2", "--concurrency", "20", *shares]
+    arguments = ["--clients", "400", "--messages", "2", "--latency", "uniform:0-2", "--concurrency", "20", *shares]
     assert exit_code(load.main, arguments) == 0
     figures = json.loads((results_in / "load.json").read_text())
     assert figures["problems"] == []
