@@ -63,7 +63,7 @@ def _sizes(traffic: Traffic, setup: Setup) -> Iterator[Sequence[str]]:
 
 
 def _time_and_price(one: Plan) -> str:
-    late = f"{_seconds(one.speed.last)}" if one.keeps_up else "never catches up"
+    late = _seconds(one.speed.last) if one.keeps_up else "never catches up"
     return f"{late}, {_dollars(sum(one.costs.values()))}"
 
 

@@ -64,19 +64,6 @@ def overlap(settings: Settings) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """What a client asks for: what was missed since ``position``; ``parked``: or parked for an earlier connection."""
-
-    position: Any
-    parked: bool = True
-
-    @classmethod
-    def read(cls, fields: Mapping[str, Any]) -> Ask:
-        """The ask of a request."""
-        return cls(fields.get("position"), fields.get("parked") is not False)
-
-
-@dataclass(frozen=True, slots=True)
 class _Replay:
     """From ``start`` on, of which the client has what is up to ``position``."""
 
@@ -85,10 +72,10 @@ class _Replay:
 
 
 async def resume(
-    ask: Ask, client: Client, copy: FeedCopy, settings: Settings, now: float, until: float
+    fields: Mapping[str, Any], client: Client, copy: FeedCopy, settings: Settings, now: float, until: float
 ) -> Mapping[str, Any]:
     """The answer to a client, as of ``now`` (s); what it can do without is read until then of the loop's clock."""
-    replay = _asked(ask, client, settings, now)
+    replay = _asked(fields, client, settings, now)
     if replay is None:
         return NOT_RECOVERED
     await copy.look(client.created_at, until)
@@ -102,15 +89,17 @@ async def resume(
     return _answer(page, position, more=end is not None) | ask_again(client, settings, ms_of(copy.bound) / 1000)
 
 
-def _asked(ask: Ask, client: Client, settings: Settings, now: float) -> _Replay | None:
+def _asked(fields: Mapping[str, Any], client: Client, settings: Settings, now: float) -> _Replay | None:
     """The replay a position asks for; None where it cannot be had whole."""
     oldest = now - settings.feed_hours * 3600
-    text = ask.position if isinstance(ask.position, str) else ""
+    position = fields.get("position")
+    text = position if isinstance(position, str) else ""
     continuing = _CONTINUING.fullmatch(text)
     plain = continuing["position"] if continuing else text
     if not is_position(plain) or ms_of(plain) / 1000 > now + _CLOCKS:
         return None
-    parked = overlap(settings) if ask.parked else SETTLED_SECONDS + _CLOCKS
+    came_back = fields.get("parked") is not False
+    parked = overlap(settings) if came_back else SETTLED_SECONDS + _CLOCKS
     if continuing and _is_exact(continuing, client, now):
         start = position_at(int(continuing["start"], 36))
         # A replay takes its time, while the feed moves on.
@@ -119,7 +108,7 @@ def _asked(ask: Ask, client: Client, settings: Settings, now: float) -> _Replay 
     # An hour more is kept than FEED_HOURS, so that what precedes the oldest position is there.
     if ms_of(plain) / 1000 < oldest or parked > 3600 + ms_of(plain) / 1000 - oldest:
         return None
-    since = ms_of(plain) if ask.parked else min(ms_of(plain), _came(client, now))
+    since = ms_of(plain) if came_back else min(ms_of(plain), _came(client, now))
     start = position_at(int(since - parked * 1000))
     return _Replay(start, start)
 

@@ -233,8 +233,7 @@ async def _resume(request: Request) -> Payload:
     if keeper.feed is None:
         raise CannotAnswer("Nothing can be resumed here: FEED_TABLE is not set.")
     now, until = keeper.clock(), request.read_until
-    ask = catch_up.Ask.read(request.fields)
-    return await catch_up.resume(ask, request.client, keeper.feed, keeper.settings, now, until)
+    return await catch_up.resume(request.fields, request.client, keeper.feed, keeper.settings, now, until)
 
 
 #: What a client can ask for, by its ``action``.

@@ -50,7 +50,7 @@ class TokenBucket:
 
 @dataclass(slots=True)
 class Item:
-    """Messages of one burst; ``parts`` counts what is still to be served of it."""
+    """Messages of one burst that are served together."""
 
     arrived: float
     messages: int
