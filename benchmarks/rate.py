@@ -164,7 +164,7 @@ async def run(case: Case, *, oracle: bool = False) -> Trace:
         Broadcaster(
             TellingTransport(account),
             MemoryStore([f"{n}-{number}" for number in range(case.clients)]),
-            Limits(),
+            Limits(100),
             Oracle(case, account) if oracle else Rate(),
             Random(n),
             lambda: 0.0,

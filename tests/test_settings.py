@@ -39,7 +39,7 @@ SOME_ORIGINS = "a comma list of origins, like https://app.example.com"
 DEFAULTS: dict[str, Any] = {
     "CONNECTIONS_INDEX": None,
     "CONNECTIONS_INDEX_SWEEP": True,
-    "MAX_CONCURRENCY": 100,
+    "MAX_CONCURRENCY": 300,
     "MAX_POSTS_PER_SECOND": None,
     "POST_TIMEOUT_SECONDS": 3.0,
     "RETRY_QUEUE_URL": None,

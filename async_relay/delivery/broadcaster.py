@@ -72,7 +72,7 @@ _EVERYBODY = Admission()
 class Limits:
     """The bounds of a broadcast: posts in flight, seconds for one post from connect to last byte, bytes of a frame."""
 
-    max_concurrency: int = 100
+    max_concurrency: int
     post_timeout: float = 3.0
     frame_bytes: int = FRAME_BYTES
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
+from ..settings import POSTS_IN_FLIGHT
 from ..wire.frames import FRAME_BYTES
 
 DIRECT, FANOUT, AUTO = "direct", "fanout", "auto"
@@ -115,7 +116,7 @@ class Setup:
     others: float = 0.0
     shards: int = 8
     workers: int = 8
-    concurrency: int = 100
+    concurrency: int = POSTS_IN_FLIGHT
     cpu_per_post: float = 25e-6
     index: bool = False
     sweep: bool = True

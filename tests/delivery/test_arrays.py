@@ -170,7 +170,7 @@ async def test_the_largest_frame_is_the_largest_post_there_is() -> None:
     report = await scene.everybody(*filler, last, *messages(2))
     assert [len(body) == MAX_POST_BYTES for body in scene.bodies["a="]] == [True, False]
     assert not report.outcomes[0].rejected
-    assert Limits().frame_bytes == FRAME_BYTES
+    assert Limits(1).frame_bytes == FRAME_BYTES
 
 
 async def test_frames_hold_what_the_row_lets_its_client_have() -> None:

@@ -109,7 +109,7 @@ async def test_two_jobs_that_name_the_same_gone_clients_delete_their_rows(client
     transport = MemoryTransport(lambda name, _message: Reply(200 if name == "well=" else 410))
     store = DynamoStore(Answering(answer), "connections")
     relay = Relay(
-        Broadcaster(transport, store, Limits(), Rate(), Random(1), time.time),
+        Broadcaster(transport, store, Limits(100), Rate(), Random(1), time.time),
         Queues(MemoryQueue(), MemoryQueue()),
         RequeuePolicy(),
         wall_clock=time.time,

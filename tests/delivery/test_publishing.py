@@ -92,7 +92,7 @@ class Stage:
         self.fanout = MemoryQueue()
         self.figures: list[dict[str, float]] = []
         self.relay = Relay(
-            Broadcaster(self.transport, self.store, Limits(), Rate(), Random(1), wall_clock),
+            Broadcaster(self.transport, self.store, Limits(100), Rate(), Random(1), wall_clock),
             Queues(self.retry, self.letters if letters else None, self.fanout if fanout else None),
             RequeuePolicy(),
             wall_clock=wall_clock,

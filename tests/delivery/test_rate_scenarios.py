@@ -131,7 +131,7 @@ def messages(count: int, batch: int = 0) -> tuple[Message, ...]:
 def relay(account: Account, rate: Rate, clients: int, number: int = 0) -> Broadcaster:
     transport = TellingTransport(account, keep=False)
     store = MemoryStore([f"r{number}c{client}=" for client in range(clients)])
-    return Broadcaster(transport, store, Limits(), rate, Random(number + 1), wall_clock)
+    return Broadcaster(transport, store, Limits(100), rate, Random(number + 1), wall_clock)
 
 
 async def live(

@@ -45,7 +45,7 @@ class World:
         self._failed: Counter[str] = Counter()
         self.transport = MemoryTransport(self._answer)
         broadcaster = Broadcaster(
-            self.transport, self.store, Limits(frame_bytes=FRAME_BYTES), Rate(), Random(1), wall_clock
+            self.transport, self.store, Limits(100, frame_bytes=FRAME_BYTES), Rate(), Random(1), wall_clock
         )
         self.relay = Relay(
             broadcaster,

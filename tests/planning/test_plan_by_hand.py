@@ -30,6 +30,9 @@ from async_relay.planning.values import (
     Traffic,
 )
 
+#: One function posts 4,400 a second with it, so it is places that bind, and workers gain.
+FEW_PLACES = Setup(concurrency=100)
+
 MONTH = 730 * 3_600
 
 
@@ -207,12 +210,12 @@ def test_whoever_publishes_elsewhere_runs_once_a_burst() -> None:
 
 def test_the_turn_is_found_to_half_a_percent() -> None:
     """Half a percent fewer clients save less than a second."""
-    turn = break_even(Traffic(1, 0.1), Setup())
+    turn = break_even(Traffic(1, 0.1), FEW_PLACES)
     assert turn is not None
 
     def saved(clients: int) -> float:
         there = Traffic(clients, 0.1)
-        return speed(there, Setup(), DIRECT).last - speed(there, Setup(), FANOUT).last
+        return speed(there, FEW_PLACES, DIRECT).last - speed(there, FEW_PLACES, FANOUT).last
 
     assert saved(turn) >= 1 > saved(int(turn * 0.994))
 
@@ -223,17 +226,17 @@ def test_the_turn_is_found_to_half_a_percent() -> None:
 )
 def test_near_the_turn_the_number_of_clients_decides(part: float, messages: float, mode: str) -> None:
     """Half of it and twice it are the borders; where one function is busy most of the time it is not direct."""
-    turn = break_even(Traffic(1, messages), Setup())
+    turn = break_even(Traffic(1, messages), FEW_PLACES)
     assert turn is not None
-    assert advise(Traffic(int(turn * part), messages), Setup()).mode == mode
+    assert advise(Traffic(int(turn * part), messages), FEW_PLACES).mode == mode
 
 
 def test_nothing_is_automatic_where_nothing_keeps_up() -> None:
     """Near the turn, and more messages than the account takes."""
-    turn = break_even(Traffic(1, 5), Setup())
+    turn = break_even(Traffic(1, 5), FEW_PLACES)
     assert turn is not None
-    assert not plan(Traffic(turn, 5), Setup(), FANOUT).keeps_up
-    found = advise(Traffic(turn, 5), Setup())
+    assert not plan(Traffic(turn, 5), FEW_PLACES, FANOUT).keeps_up
+    found = advise(Traffic(turn, 5), FEW_PLACES)
     assert (found.mode, found.why) == (NEITHER, f"{5 * turn:,} posts a second are needed, and 10,000 are the most")
 
 

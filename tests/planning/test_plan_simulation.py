@@ -147,7 +147,7 @@ def test_the_account_refuses_what_others_use() -> None:
 
 def test_without_ceilings_workers_find_the_limit_by_themselves() -> None:
     """429 alone brings them near the account's rate: few posts are refused for good."""
-    out = simulate(Scenario(Traffic(100_000, 0.01), Setup(), bursts=2, ceilings=False))
+    out = simulate(Scenario(Traffic(100_000, 0.01), Setup(concurrency=100), bursts=2, ceilings=False))
     assert 0 < out.refused < 0.2 * out.posts
 
 
