@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Collection, Iterable, Sequence
+from errno import EMFILE
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
@@ -36,7 +37,13 @@ class _Address(NamedTuple):
 
 async def dial(host: str, port: int) -> socket.socket:
     """Connect a non-blocking socket; raises ``OSError`` with the failure of each address."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        if isinstance(error, socket.gaierror):
+            raise
+        # EAI_SYSTEM (RFC 3493, section 6.1). Without a descriptor its errno is any, and one may be free again by now.
+        raise OSError(EMFILE, f"{host} cannot be looked up: {error}") from error
     addresses = _families_in_turn(_Address(*each) for each in found)
     return await (_attempt(addresses[0]) if len(addresses) == 1 else _race(addresses))
 

@@ -14,6 +14,7 @@ import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from socket import gaierror
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakSet
@@ -28,6 +29,9 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 # Seconds until sockets that were aborted have given their descriptors back: some turns of the loop, more under TLS.
 _CLOSING = 0.01
+# Without a descriptor the resolver knows no name, and one may be free again by the time we look. So many look-ups, which
+# tell a wrong name some hundredths of a second later.
+_LOOK_UPS = 5
 _HTTPS_PORT, _HTTP_PORT = 443, 80
 
 
@@ -109,12 +113,15 @@ async def _open(endpoint: Endpoint, protocol: P, timeout: float, holder: Holder)
 
 async def _dial(endpoint: Endpoint, holder: Holder) -> TcpSocket:
     loop = asyncio.get_running_loop()
+    unknown = 0
     while True:
         try:
             return await dial(endpoint.host, endpoint.port)
         except OSError as error:
-            if not (lacks_descriptors(error) or exhausted()) or holder.serving:
+            unknown += isinstance(error, gaierror)
+            lacking = lacks_descriptors(error) or exhausted()
+            if holder.serving or not (lacking or 0 < unknown < _LOOK_UPS):
                 raise
-        if given_back := sum(each.give_back() for each in tuple(holders) if each.loop is loop):
+        if lacking and (given_back := sum(each.give_back() for each in tuple(holders) if each.loop is loop)):
             _log.warning("no file descriptor is left for %s: %d idle sockets are closed", endpoint.netloc, given_back)
         await asyncio.sleep(_CLOSING)

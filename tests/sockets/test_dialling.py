@@ -166,3 +166,25 @@ async def test_a_process_without_descriptors_hears_that(gateway: Gateway, monkey
     with pytest.raises(OSError, match="too many") as caught:
         await dial("both", port_of(gateway))
     assert caught.value.errno == errno.EMFILE
+
+
+@pytest.mark.parametrize(
+    ("failure", "number"),
+    [
+        (OSError(errno.EINVAL, "Invalid argument"), errno.EMFILE),
+        (OSError(errno.EBUSY, "Device or resource busy"), errno.EMFILE),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), socket.EAI_NONAME),
+    ],
+)
+async def test_a_look_up_that_the_system_fails_lacks_a_descriptor(
+    monkeypatch: pytest.MonkeyPatch, failure: OSError, number: int
+) -> None:
+    """The resolver's errno is any without one, and another socket may have given its own back by then."""
+
+    async def fails(*_arguments: Any, **_options: Any) -> Any:
+        raise failure
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fails)
+    with pytest.raises(OSError, match=str(failure.strerror)) as raised:
+        await dial("relay.example", 443)
+    assert raised.value.errno == number

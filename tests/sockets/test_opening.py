@@ -121,14 +121,23 @@ async def test_idle_sockets_of_this_loop_alone_are_closed(monkeypatch: pytest.Mo
 async def test_a_name_that_cannot_be_looked_up_may_lack_a_descriptor(
     monkeypatch: pytest.MonkeyPatch, connected: socket, *, lacking: bool
 ) -> None:
-    """The resolver does not say so; a process without descriptors tries again, and any other has an unknown name."""
+    """The resolver does not say so: it is asked again, and nobody's idle sockets are closed for a wrong name."""
     monkeypatch.setattr(opening, "exhausted", lambda: lacking)
+    loop = asyncio.get_running_loop()
+    other = Pool(loop)
+    opening.holders.add(other)
     dialling = Dialling(monkeypatch, connected, gaierror(-3, "Temporary failure in name resolution"))
-    try:
-        assert (await opening._dial(HTTP, Pool()) is connected) == lacking
-    except gaierror:
-        assert not lacking
-    assert dialling.calls == 1 + lacking
+    assert await opening._dial(HTTP, Pool(loop)) is connected
+    assert (dialling.calls, other.asked) == (2, lacking)
+
+
+async def test_a_name_that_nobody_knows_is_an_error_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After five look-ups with descriptors free."""
+    monkeypatch.setattr(opening, "exhausted", lambda: False)
+    dialling = Dialling(monkeypatch, None, gaierror(-2, "Name or service not known"))
+    with pytest.raises(gaierror, match="not known"):
+        await asyncio.wait_for(opening._dial(HTTP, Pool()), 5)
+    assert dialling.calls == 5
 
 
 @pytest.mark.parametrize(("number", "serving"), [(EMFILE, True), (ECONNREFUSED, False)])
