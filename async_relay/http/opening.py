@@ -29,8 +29,8 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 # Seconds until sockets that were aborted have given their descriptors back: some turns of the loop, more under TLS.
 _CLOSING = 0.01
-# Without a descriptor the resolver knows no name, and one may be free again by the time we look. So many look-ups, which
-# tell a wrong name some hundredths of a second later.
+# Without a descriptor the resolver knows no name, and one may be free again by the time we look. So many look-ups: a
+# wrong name is told some hundredths of a second later.
 _LOOK_UPS = 5
 _HTTPS_PORT, _HTTP_PORT = 443, 80
 
