@@ -37,8 +37,6 @@ WIRE = Path(__file__).parents[1] / "docs" / "wire"
 _BASE = "file:///wire/"
 # Enough to see what is wrong: a property of hypothesis fails a hundred times at once.
 _MOST_PROBLEMS = 3
-# jsonschema_rs walks no deeper, and the relay takes nothing that deep.
-_DEEPEST = 200
 # Sentences of refusals about what JSON Schema cannot compare, or sees no difference in.
 _BEYOND_SCHEMAS = re.compile(
     r"shard \d+ of \d+ does not exist"  # an index and a count
@@ -67,7 +65,7 @@ def schema(place: str) -> jsonschema_rs.Draft202012Validator:
 def problem_of(place: str, value: Any) -> str | None:
     """Why the schema refuses a value; None where it takes it."""
     error = next(schema(place).iter_errors(value), None)
-    return error and f"{place}: {error.message[:300]} in {json.dumps(value, default=str)[:600]}"
+    return None if error is None else f"{place}: {error.message[:300]} in {json.dumps(value, default=str)[:600]}"
 
 
 class Watch:
@@ -75,17 +73,18 @@ class Watch:
 
     def __init__(self) -> None:
         self.problems: list[str] = []
-        self.seen = 0
+        #: The places whose schemas were asked.
+        self.asked: set[str] = set()
 
     def expect(self, place: str, value: Any) -> None:
         """The relay made this value."""
-        self.seen += 1
+        self.asked.add(place)
         if not schema(place).is_valid(value):
             self._note(problem_of(place, value) or place)
 
     def judge(self, place: str, value: Any, refusal: str | None) -> None:
         """The relay read this value, and took it, or refused it with a sentence."""
-        self.seen += 1
+        self.asked.add(place)
         if refusal is not None and _BEYOND_SCHEMAS.match(refusal):
             return
         if schema(place).is_valid(value) is (refusal is not None):
