@@ -117,6 +117,7 @@ HISTORY = examples("to-client.json#/$defs/incident_history")[0]
 (PAGE,) = examples("to-client.json#/$defs/replay_page")
 (END,) = examples("to-client.json#/$defs/replay_end")
 (FOR_CLIENTS,) = examples("job.json#/$defs/for_clients")
+CLIENT = {"connectionId": "Zx0aBcPLDoECJXg="}
 (FOR_A_SHARD,) = examples("job.json#/$defs/for_a_shard")
 (OF_A_RECORD,) = examples("dead-letter.json#/$defs/of_a_record")
 
@@ -130,15 +131,11 @@ def changed(whole: dict[str, Any], **values: Sequence[Any]) -> list[dict[str, An
     return [whole | {key: value} for key, each in values.items() for value in each]
 
 
-def with_clients(*clients: Any) -> dict[str, Any]:
-    return FOR_CLIENTS | {"clients": list(clients)}
-
-
 BAD: dict[str, list[Any]] = {
     "to-client.json": [
         *(without(INCIDENT, key) for key in ("kind", "incident_id", "status", "resource", "event_id", "sequence")),
         *(without(REMEDIATION, key) for key in ("kind", "action", "event_id", "sequence")),
-        *changed(INCIDENT, **dict.fromkeys(INCIDENT, [None])),
+        *changed(INCIDENT, **dict.fromkeys(INCIDENT, (None,))),
         *changed(INCIDENT, action=["x"], type=["ping"], note=[1], kind=["incident"], incident_id=["", [], {}]),
         *changed(INCIDENT, position=["", "p1", POSITION.upper(), POSITION + "0", POSITION[1:], 5]),
         *changed(INCIDENT, sequence=["", "12a", "-1", "1.0", " 1", 5], event_id=["", "a b", 5]),
@@ -174,8 +171,10 @@ BAD: dict[str, list[Any]] = {
         *(without(FOR_A_SHARD, key) for key in FOR_A_SHARD),
         *changed(FOR_CLIENTS, job=[2, "1", None], attempt=[-1, None, 2**63, "1"], reason=["", "tired"]),
         *changed(FOR_CLIENTS, clients=[[]], shard=[None], cursor=[None], messages=[[], [1], [[INCIDENT]], {}]),
-        *(with_clients(each) for each in ({}, {"connectionId": ""}, "a=", {"connectionId": "a=", "frames": "array"})),
-        *(with_clients(each) for each in changed({"connectionId": "a="}, skip=[0, -1, None], createdAt=[None])),
+        *changed(FOR_CLIENTS, clients=[[each] for each in ({}, {"connectionId": ""}, "a=")]),
+        *changed(
+            FOR_CLIENTS, clients=[[each] for each in changed(CLIENT, skip=[0, None], createdAt=[None], frames=[1])]
+        ),
         *changed(FOR_A_SHARD, shard=changed(FOR_A_SHARD["shard"], kind=["sweep"], count=[0], more=[1]), clients=[[]]),
     ],
     "dead-letter.json": [
@@ -192,7 +191,7 @@ BAD: dict[str, list[Any]] = {
         *(without(FOR_A_SHARD, key) for key in ("job", "shard", "messages")),
         *changed(FOR_A_SHARD, shard=[None, [], {"kind": None}, {"index": "0"}, {"count": 0}], cursor=["x", []]),
         *changed(FOR_CLIENTS, clients=[{}, [], ["x"], [{}], [{"connectionId": 5}]]),
-        *changed(FOR_CLIENTS, **dict.fromkeys(("job", "attempt", "firstAt", "messages"), [None])),
+        *changed(FOR_CLIENTS, **dict.fromkeys(("job", "attempt", "firstAt", "messages"), (None,))),
     ],
 }
 
