@@ -29,21 +29,21 @@ _OURS = {
 hypothesis.settings.register_profile("relay", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("relay")
 
-
-_WATCH = pytest.StashKey[Watch]()
+#: Where pytest keeps the watch over the wire.
+WATCH = pytest.StashKey[Watch]()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def the_wire_is_as_documented(pytestconfig: pytest.Config) -> Iterator[None]:
     """Whatever a test makes the relay send or read fits the schemas of docs/wire."""
-    with watching() as pytestconfig.stash[_WATCH]:
+    with watching() as pytestconfig.stash[WATCH]:
         yield
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """The test that sent or read something else fails, even where the code under test went on."""
-    watch = item.config.stash[_WATCH]
+    watch = item.config.stash[WATCH]
     watch.taken()
     result = yield
     if problems := watch.taken():

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import conftest
 import jsonschema_rs
 import pytest
 from deployment import Context
@@ -365,6 +366,15 @@ def test_a_watch_notes_where_code_and_schema_disagree(fields: Any, refusal: str 
     watch = Watch()
     watch.judge("from-client.json", fields, refusal)
     assert (watch.taken() == []) is agree
+
+
+def test_a_test_in_which_something_does_not_fit_fails(request: pytest.FixtureRequest) -> None:
+    """By the hook around every test, which is put around this one once more."""
+    call = conftest.pytest_runtest_call(request.node)
+    next(call)
+    request.config.stash[conftest.WATCH].expect("to-client.json#/$defs/ping", {"type": "ping"})
+    with pytest.raises(pytest.fail.Exception, match="docs/wire does not allow this"):
+        next(call)
 
 
 # ── the documents ───────────────────────────────────────────────────────────────────────────────
