@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import hypothesis
 import pytest
 from deployment import Deployed, new_queue, new_table
 from servers import ministack, node_server
 from transports import CREDENTIALS
+from wire_documents import Watch, watching
 
 from async_relay.testing import Gateway
 
@@ -27,6 +28,27 @@ _OURS = {
 # No test is about how fast it is drawn or run: a busy machine is no mistake.
 hypothesis.settings.register_profile("relay", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("relay")
+
+#: Where pytest keeps the watch over the wire.
+WATCH = pytest.StashKey[Watch]()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_wire_is_as_documented(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Whatever a test makes the relay send or read fits the schemas of docs/wire."""
+    with watching() as pytestconfig.stash[WATCH]:
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """The test that sent or read something else fails, even where the code under test went on."""
+    watch = item.config.stash[WATCH]
+    watch.taken()
+    result = yield
+    if problems := watch.taken():
+        pytest.fail("docs/wire does not allow this:\n" + "\n".join(problems), pytrace=False)
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 #: docs/benchmarks is written by ``make bench`` and ``make cold``.
-WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+WRITTEN = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/wire/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`]+)`")
