@@ -109,8 +109,7 @@ class Row:
 
 def setup_for(here: Stage, records: int) -> Setup:
     """The setup of a peer that gets bursts of so many records."""
-    event = stream_event(BODY, range(1, records + 1))
-    return replace(here.setup(POSTS_IN_FLIGHT, BODY), event=event, quota=QUOTA)
+    return replace(here.setup(POSTS_IN_FLIGHT, BODY), event=stream_event(BODY, range(1, records + 1)), quota=QUOTA)
 
 
 def checked(here: Stage, way: Way, records: int) -> tuple[int, int]:
