@@ -1,10 +1,10 @@
 """How many posts in flight: the sockets and the time that a broadcast takes, by clients and latency.
 
-    python -m benchmarks.places                      some ten minutes; prints a table in Markdown
-    python -m benchmarks.places --clients 1000       a few seconds, for a look
+    python -m benchmarks.places       some ten minutes; --clients 1000 for a look
 
 Rules
 - The whole handler posts over TLS, under a ceiling of the account's default quota, to a gateway that answers later.
+- A row is printed as soon as it is measured; the table is Markdown.
 - The first broadcast is cold: it opens the table's and the gateway's sockets. The second one finds them open.
 """
 
@@ -51,18 +51,22 @@ def main(
 ) -> int:
     """Measure broadcasts with 100 and 300 posts in flight, and print the table in Markdown."""
     facts = "; ".join(f"{name}: {value}" for name, value in machine().items())
-    found = {}
-    for milliseconds in _MILLISECONDS:
-        with stage(latency=milliseconds / 1000) as here:
-            for size in clients or _SIZES:
+    print(f"{facts}. At most {QUOTA:,} posts a second.\n")
+    print("\n".join(markdown_table(_COLUMNS, [])))
+    for size in clients or _SIZES:
+        for milliseconds in _MILLISECONDS:
+            with stage(latency=milliseconds / 1000) as here:
                 for places in _PLACES:
-                    found[size, milliseconds, places] = measure(here, size, places)
-    lines = [
-        (f"{size:,}", f"{milliseconds} ms", f"{places}", f"{sockets}", f"{cold:.2f} s", f"{warm:.2f} s")
-        for (size, milliseconds, places), (sockets, cold, warm) in sorted(found.items())
-    ]
-    print("\n".join(markdown_table(_COLUMNS, lines)))
-    print(f"\n{facts}. At most {QUOTA:,} posts a second.")
+                    sockets, cold, warm = measure(here, size, places)
+                    row = (
+                        f"{size:,}",
+                        f"{milliseconds} ms",
+                        f"{places}",
+                        f"{sockets}",
+                        f"{cold:.2f} s",
+                        f"{warm:.2f} s",
+                    )
+                    print(f"| {' | '.join(row)} |", flush=True)
     return 0
 
 
