@@ -58,7 +58,7 @@ def _page(results: Results, pictures: Mapping[str, Path]) -> Iterator[str]:
             "",
             *_picture(pictures, "comparison", "CPU a delivery, ours and the others'"),
         ]
-        yield from _markdown_table(_COLUMNS, _rows(results))
+        yield from markdown_table(_COLUMNS, _rows(results))
         options = results.options
         yield "\n" + _NOTES.format(
             repetitions=options["repetitions"],
@@ -70,10 +70,10 @@ def _page(results: Results, pictures: Mapping[str, Path]) -> Iterator[str]:
     yield from [f"\nLeft out: {name}, because {reason}." for name, reason in results.missing.items()]
     for name, title, samples in _sweeps(results):
         yield from ["", f"## {title}", "", *_picture(pictures, name, title)]
-        yield from _markdown_table(_SWEEP_COLUMNS, [_sweep_row(each) for each in samples])
+        yield from markdown_table(_SWEEP_COLUMNS, [_sweep_row(each) for each in samples])
     found = goals(results)
     if found:
-        yield from ["", "## Goals", "", *_markdown_table(("goal", "came to", ""), [_goal_row(each) for each in found])]
+        yield from ["", "## Goals", "", *markdown_table(("goal", "came to", ""), [_goal_row(each) for each in found])]
 
 
 def _rows(results: Results) -> list[tuple[str, ...]]:
@@ -155,7 +155,8 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     return table
 
 
-def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table: the first column is text, the others are numbers."""
     yield f"| {' | '.join(columns)} |"
     yield f"| --- |{' ---: |' * (len(columns) - 1)}"
     yield from (f"| {' | '.join(row)} |" for row in rows)

@@ -59,12 +59,12 @@ class Table:
         assert self._server is not None
         self._server.close()
 
-    def fill(self, count: int) -> None:
-        """Nothing but the ids from 0 to ``count``, a day old."""
-        self._created.clear()
-        self._order.clear()
-        self._positions.clear()
-        self.put(map(connection_id, range(count)), int(time.time() * 1000) - _DAY_MS)
+    def fill(self, count: int, frames: str = "") -> None:
+        """Nothing but the ids from 0 to ``count``, a day old; ``frames`` is what each row says of what it reads."""
+        for each in (self._created, self._arrays, self._order, self._positions):
+            each.clear()
+        ids = [connection_id(number) for number in range(count)]
+        self.put(ids, int(time.time() * 1000) - _DAY_MS, ids if frames == "array" else ())
 
     def put(self, ids: Iterable[str], created_at: int, arrays: Iterable[str] = ()) -> None:
         """Write rows, some of clients that read ``arrays``; a row that was there before is a new one."""

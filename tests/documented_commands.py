@@ -112,6 +112,11 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
     (r"\.venv/bin/python tests/simulate\.py", _python("tests/simulate.py", "--histories", "3")),
     (r"\.venv/bin/python tests/simulate_feed\.py", _python("tests/simulate_feed.py", "--histories", "3")),
     (r"\.venv/bin/python -m benchmarks\.rate", _python("-m", "benchmarks.rate", "--case", "2 full, 5 clients")),
+    (r"\.venv/bin/python -m benchmarks\.bursts", InTest("tests/test_bursts.py", "test_a_small_burst")),
+    (
+        r"\.venv/bin/python -m benchmarks\.places",
+        InTest("tests/test_bursts.py", "test_small_broadcasts_with_few_and_many_places"),
+    ),
     (
         r"\.venv/bin/python -m benchmarks\.measurement",
         InTest("tests/planning/test_plan_simulation.py", "test_the_measurement_prints_a_line_a_way"),

@@ -8,6 +8,13 @@ from collections.abc import Sequence
 from .worker import TABLE, Setup
 
 
+class _Context:
+    """Lambda's; a broadcast has as long as a function may run."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 900_000
+
+
 class _Handler:
     def __init__(self, setup: Setup, transport: str) -> None:
         os.environ |= {
@@ -17,6 +24,8 @@ class _Handler:
             "TRANSPORT": transport,
             "POWERTOOLS_LOG_LEVEL": "WARNING",
         }
+        if setup.quota:
+            os.environ["MAX_POSTS_PER_SECOND"] = str(setup.quota)
         import handler  # It reads the settings above.
 
         self._handler = handler.lambda_handler
@@ -24,7 +33,7 @@ class _Handler:
 
     def broadcast(self, ids: Sequence[str]) -> int:
         """Everybody in the table, unless the record comes back."""
-        return 0 if self._handler(self._event)["batchItemFailures"] else len(ids)
+        return 0 if self._handler(self._event, _Context())["batchItemFailures"] else len(ids)
 
 
 class Direct(_Handler):

@@ -45,13 +45,17 @@ PEERS = {
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The input of a peer; ``body`` is the exact payload, ``event`` the stream event it comes from."""
+    """The input of a peer; ``body`` is the exact payload, ``event`` the stream event it comes from.
+
+    ``quota``: posts a second that the relay may send, 0 for as fast as it goes.
+    """
 
     endpoint: str
     ca_file: str
     concurrency: int
     body: bytes
     event: Mapping[str, Any]
+    quota: int = 0
 
 
 class Figures(NamedTuple):
