@@ -1,0 +1,94 @@
+// The list: only the rows that can be seen are in the document, each at its fixed height.
+
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
+import { Ends, Severity, Status, Time, TONES } from "./parts.js";
+
+const BEYOND = 8;
+const NARROW = matchMedia("(max-width: 719px)");
+const COLUMNS = ["severity", "status", "incident", "type", "resource", "changed"];
+const height = () => (NARROW.matches ? 64 : 34);
+
+export function List({ rows, waiting, active, view, context, onHeld, onMove, onOpen, onSort, onWaiting, emptyText }) {
+  const { say } = context, scroller = useRef(), [at, setAt] = useState({ top: 0, size: 800 }), rowHeight = height();
+  useEffect(() => {
+    const measure = () => setAt({ top: scroller.current.scrollTop, size: scroller.current.clientHeight });
+    const observer = new ResizeObserver(measure);
+    observer.observe(scroller.current);
+    scroller.current.addEventListener("scroll", measure, { passive: true });
+    return () => observer.disconnect();
+  }, []);
+  useHeld(scroller, onHeld);
+  const place = rows.findIndex(({ key }) => key === active);
+  useLayoutEffect(() => reveal(scroller.current, place, rowHeight), [active]);
+  const from = Math.max(0, Math.floor(at.top / rowHeight) - BEYOND), to = Math.ceil((at.top + at.size) / rowHeight) + BEYOND;
+  const drawn = rows.slice(from, to), moved = (by) => rows[Math.min(rows.length - 1, Math.max(0, place + by))]?.key;
+  const onKeyDown = (event) => {
+    if (event.target !== scroller.current || event.ctrlKey || event.metaKey || event.altKey) return;
+    const page = Math.max(1, Math.floor(at.size / rowHeight) - 2);
+    const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: page, PageUp: -page, Home: -rows.length, End: rows.length }[event.key];
+    if (step) onMove(moved(place < 0 && step === -1 ? 0 : step));
+    else if ((event.key === "Enter" || event.key === " ") && place >= 0) onOpen(active);
+    else return;
+    event.preventDefault();
+  };
+  const toTop = () => { scroller.current.scrollTop = 0; onWaiting(); };
+  return html`<section class="list" aria-label=${say("list")}>
+    ${waiting.length > 0 && html`<button type="button" class=${`waiting ${waiting.critical ? "critical" : ""}`} id="waiting" onClick=${toTop}>
+      ↑ ${waiting.text}</button>`}
+    <div ref=${scroller} id="incidents" class="scroller" role="grid" tabindex="0" aria-label=${say("list")} aria-rowcount=${rows.length + 1}
+      aria-activedescendant=${place >= from && place < to ? `row-${place}` : undefined} onKeyDown=${onKeyDown}>
+      <div role="rowgroup" class="heads"><div role="row" aria-rowindex="1" class="row">
+        ${COLUMNS.map((name) => html`<${Head} name=${name} view=${view} say=${say} onSort=${onSort} />`)}
+      </div></div>
+      <div role="rowgroup" class="rows" style=${{ height: `${rows.length * rowHeight}px` }}>
+        ${drawn.map((row, index) => html`<${Row} key=${row.key} row=${row} place=${from + index} top=${(from + index) * rowHeight}
+          active=${row.key === active} context=${context} onOpen=${onOpen} />`)}
+      </div>
+    </div>
+    ${rows.length === 0 && html`<p class="empty">${emptyText}</p>`}
+  </section>`;
+}
+
+/** Told whether the rows must stay where they are: somebody points at them, has the focus in them, or has scrolled. */
+function useHeld(scroller, onHeld) {
+  useEffect(() => {
+    const of = scroller.current;
+    let pointer = false;
+    const look = () => onHeld(pointer || of.scrollTop > 0 || of.contains(document.activeElement));
+    const enter = ({ pointerType }) => { pointer = pointerType !== "touch"; look(); };
+    const leave = () => { pointer = false; look(); };
+    of.addEventListener("pointerenter", enter);
+    of.addEventListener("pointerleave", leave);
+    of.addEventListener("scroll", look, { passive: true });
+    of.addEventListener("focusin", look);
+    of.addEventListener("focusout", () => setTimeout(look));
+  }, []);
+}
+
+function reveal(scroller, place, rowHeight) {
+  if (place < 0) return;
+  const heads = scroller.querySelector(".heads").offsetHeight, top = place * rowHeight;
+  if (top < scroller.scrollTop) scroller.scrollTop = top;
+  const over = top + rowHeight + heads - (scroller.scrollTop + scroller.clientHeight);
+  if (over > 0) scroller.scrollTop += over;
+}
+
+function Head({ name, view, say, onSort }) {
+  const sorted = view.sort === name, direction = view.reversed ? "descending" : "ascending";
+  return html`<div role="columnheader" class=${`cell ${name}`} aria-sort=${sorted ? direction : "none"}>
+    <button type="button" onClick=${() => onSort(name)}>${say(name)}${sorted && html`<span aria-hidden="true"> ${view.reversed ? "↑" : "↓"}</span>`}</button></div>`;
+}
+
+function Row({ row, place, top, active, context, onOpen }) {
+  const { say, times, now, acknowledged } = context, done = acknowledged(row);
+  return html`<div role="row" id=${`row-${place}`} aria-rowindex=${place + 2} aria-selected=${active ? "true" : "false"}
+    class=${`row incident ${TONES[row.rank]} ${row.open ? "open" : "resolved"} ${done ? "acknowledged" : ""} ${active ? "active" : ""}`}
+    style=${{ transform: `translateY(${top}px)` }} onClick=${() => onOpen(row.key)}>
+    <div role="gridcell" class="cell severity-cell"><${Severity} row=${row} say=${say} /></div>
+    <div role="gridcell" class="cell status-cell"><${Status} row=${row} say=${say} />${done && html`<span class="tick" title=${say("acknowledged")}>✓</span>`}</div>
+    <div role="gridcell" class="cell id-cell"><${Ends} value=${row.id} tail=${8} /></div>
+    <div role="gridcell" class="cell type-cell"><${Ends} value=${row.type} tail=${10} /></div>
+    <div role="gridcell" class="cell resource-cell"><${Ends} value=${row.resource} tail=${14} /></div>
+    <div role="gridcell" class="cell time-cell"><${Time} ms=${row.updated} now=${now} times=${times} both=${true} /></div>
+  </div>`;
+}
