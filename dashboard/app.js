@@ -21,6 +21,8 @@ import { clock, instant, Lateness } from "./times.js";
 import { count, EVERYTHING, fromQuery, select, SORTS, toggled, toQuery } from "./view.js";
 import { chosen, speaker } from "./words.js";
 
+/** The detail covers the list. */
+const NARROW = matchMedia("(max-width: 999px)");
 const TICK = 1_000, ANNOUNCE = 6_000, RESHOW = 200, LATEST = 30, MOST_LOG = 50;
 
 const language = chosen(navigator.languages ?? [navigator.language]), say = speaker(language);
@@ -110,10 +112,18 @@ function look(change) {
   show(true);
 }
 
-function open(key) {
+/** `enter`: go there too; where it covers the list there is nowhere else to be. */
+function open(key, enter = false) {
   active = key;
   look({ incident: key });
-  document.getElementById("detail")?.focus();
+  if (enter || NARROW.matches) document.getElementById("detail").focus();
+}
+
+/** Beside an incident that is open the next one opens. */
+function move(key) {
+  active = key;
+  if (view.incident) look({ incident: key ?? "" });
+  else draw();
 }
 
 function close() {
@@ -268,7 +278,7 @@ function Page({ context, standing }) {
       </div>
       <div class="columns">
         <${List} rows=${shown.shown} waiting=${waiting()} active=${active} view=${view} context=${context} onHeld=${onHeld}
-          onMove=${(key) => { active = key; draw(); }} onOpen=${open} onSort=${sort} onWaiting=${catchUp} emptyText=${emptyText(filtered)} />
+          onMove=${move} onOpen=${open} onSort=${sort} onWaiting=${catchUp} emptyText=${emptyText(filtered)} />
         ${view.incident
           ? html`<${Detail} row=${row} states=${picture.states(view.incident)} responses=${row ? picture.responsesTo(row) : []}
               context=${context} onClose=${close} onAcknowledge=${acknowledge} />`
@@ -284,9 +294,11 @@ const switches = (theme) => [
   { id: "pause", label: say(hold.paused ? "play" : "pause"), pressed: hold.paused, onClick: pause },
   { id: "sound", label: say("sound"), hint: say("soundHint"), pressed: !!kept.setting("sound"), onClick: toggleSound },
   { id: "notify", label: say("notify"), hint: say("notifyHint"), pressed: !!kept.setting("notify"), onClick: toggleNotify },
-  { id: "zone", label: `${say("zone")}: ${say(`zone.${kept.setting("zone", "local")}`)}`, onClick: () => next("zone", ["local", "utc"]) },
-  { id: "theme", label: `${say("theme")}: ${say(`theme.${theme}`)}`, onClick: () => next("theme", ["auto", "light", "dark"]) },
+  { id: "zone", label: setting("zone", "local"), onClick: () => next("zone", ["local", "utc"]) },
+  { id: "theme", label: setting("theme", "auto"), onClick: () => next("theme", ["auto", "light", "dark"]) },
 ];
+
+const setting = (name, usual) => html`<span class="wide">${say(name)}: </span>${say(`${name}.${kept.setting(name, usual)}`)}`;
 
 /** What the button above the list says. */
 function waiting() {

@@ -10,7 +10,7 @@ export function standing({ state, since, retryAt, reason, answered, now }) {
   const seconds = Math.floor((now - since) / 1000), slow = now - since >= SLOW;
   switch (state) {
     case "live":
-      return answered || !slow ? { tone: "good", name: "live" } : { tone: "busy", name: "liveUnanswered" };
+      return answered ? { tone: "good", name: "live" } : { tone: "busy", name: "liveUnanswered" };
     case "catching up":
       return slow ? { tone: "busy", name: "catchingUpSlow", seconds } : { tone: "busy", name: "catchingUp" };
     case "connecting":

@@ -1,7 +1,7 @@
 // One incident, whole: its states, what was done about it, and every field as it came.
 
 import { html, useEffect, useRef } from "./vendor/preact.js";
-import { Copy, Ends, Severity, Status, Time, Value } from "./parts.js";
+import { Copy, Ends, Outcome, Severity, Status, Time, Value } from "./parts.js";
 import { text, visible, cut } from "./shorten.js";
 
 const MOST_FIELDS = 200;
@@ -49,7 +49,7 @@ function When({ name, ms, raw, context }) {
 
 export const Responses = ({ id, found, none, context }) => found.length === 0 ? html`<p class="dim">${none}</p>`
   : html`<ol id=${id} class="responses">${found.map((each) => html`<li>
-    <span class="action"><bdi>${visible(cut(each.action, 120).kept)}</bdi></span> <span class="status"><bdi>${visible(cut(each.status, 80).kept)}</bdi></span>
+    <span class="action"><bdi>${visible(cut(each.action, 120).kept)}</bdi></span> <${Outcome} status=${each.status} />
     <${Ends} value=${each.target} tail=${14} />
     <${Time} ms=${each.at} now=${context.now} times=${context.times} both=${true} /></li>`)}</ol>`;
 

@@ -41,7 +41,7 @@ export class Frames {
 
   #message(message, at) {
     this.messages += 1;
-    if (message === null || typeof message !== "object" || Array.isArray(message)) return this.cannotRead("notObject", text(message));
+    if (message === null || typeof message !== "object" || Array.isArray(message)) return this.cannotRead("notObject", JSON.stringify(message));
     const { kind, type } = message;
     if (kind === "error" || (!kind && message.requestId && message.connectionId)) return this.cannotRead("serverError", text(message.message));
     if (ANSWERS.has(kind)) return this.#answer(message);

@@ -42,7 +42,7 @@ export class Picture {
 
   /** A newer state; the rows before and after it. `message`: how it was told, else it is of the history. */
   change(item, arrived, message) {
-    const key = keyOf(item.incident_id), before = this.rows.get(key), row = this.#row(key, item, arrived, before);
+    const key = keyOf(item.incident_id), before = this.rows.get(key), row = this.#row(key, item, arrived, before, message ? arrived : 0);
     this.rows.delete(key);
     this.rows.set(key, row);
     const states = this.#states.get(key) ?? [], last = states.at(-1), state = this.#state(message ?? item, row, arrived);
@@ -83,7 +83,7 @@ export class Picture {
     this.#states.delete(key);
   }
 
-  #row(key, item, arrived, before) {
+  #row(key, item, arrived, before, fresh) {
     const severity = text(item.severity), status = text(item.status);
     const created = instant(item.created_at), updated = instant(item.updated_at);
     let searched;
@@ -91,7 +91,7 @@ export class Picture {
       key, item, severity, status, id: text(item.incident_id),
       type: first(item.event_type, item.type), resource: first(item.arn, item.resource, item.sg),
       rank: rankOf(severity), open: !this.#resolved.has(status.toUpperCase()),
-      created, updated: Number.isNaN(updated) ? created : updated, seen: before?.seen ?? arrived,
+      created, updated: Number.isNaN(updated) ? created : updated, seen: before?.seen ?? arrived, fresh,
       get searched() {
         searched ??= Object.values(item).map((each) => text(each).slice(0, MOST_SEARCHED)).join("\n").toLowerCase();
         return searched;

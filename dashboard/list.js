@@ -3,10 +3,10 @@
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
 import { Ends, Severity, Status, Time, TONES } from "./parts.js";
 
-const BEYOND = 8;
+const BEYOND = 8, FRESH = 4_000;
 const NARROW = matchMedia("(max-width: 719px)");
 const COLUMNS = ["severity", "status", "incident", "type", "resource", "changed"];
-const height = () => (NARROW.matches ? 64 : 34);
+const height = () => (NARROW.matches ? 82 : 34);
 
 export function List({ rows, waiting, active, view, context, onHeld, onMove, onOpen, onSort, onWaiting, emptyText }) {
   const { say } = context, scroller = useRef(), [at, setAt] = useState({ top: 0, size: 800 }), rowHeight = height();
@@ -27,7 +27,7 @@ export function List({ rows, waiting, active, view, context, onHeld, onMove, onO
     const page = Math.max(1, Math.floor(at.size / rowHeight) - 2);
     const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: page, PageUp: -page, Home: -rows.length, End: rows.length }[event.key];
     if (step) onMove(moved(place < 0 && step === -1 ? 0 : step));
-    else if ((event.key === "Enter" || event.key === " ") && place >= 0) onOpen(active);
+    else if ((event.key === "Enter" || event.key === " ") && place >= 0) onOpen(active, true);
     else return;
     event.preventDefault();
   };
@@ -38,7 +38,7 @@ export function List({ rows, waiting, active, view, context, onHeld, onMove, onO
     <div ref=${scroller} id="incidents" class="scroller" role="grid" tabindex="0" aria-label=${say("list")} aria-rowcount=${rows.length + 1}
       aria-activedescendant=${place >= from && place < to ? `row-${place}` : undefined} onKeyDown=${onKeyDown}>
       <div role="rowgroup" class="heads"><div role="row" aria-rowindex="1" class="row">
-        ${COLUMNS.map((name) => html`<${Head} name=${name} view=${view} say=${say} onSort=${onSort} />`)}
+        ${COLUMNS.map((name) => html`<${Head} name=${name} view=${view} context=${context} onSort=${onSort} />`)}
       </div></div>
       <div role="rowgroup" class="rows" style=${{ height: `${rows.length * rowHeight}px` }}>
         ${drawn.map((row, index) => html`<${Row} key=${row.key} row=${row} place=${from + index} top=${(from + index) * rowHeight}
@@ -73,22 +73,23 @@ function reveal(scroller, place, rowHeight) {
   if (over > 0) scroller.scrollTop += over;
 }
 
-function Head({ name, view, say, onSort }) {
+function Head({ name, view, context, onSort }) {
+  const { say, times, now } = context, zone = name === "changed" ? ` (${times.zone(now)})` : "";
   const sorted = view.sort === name, direction = view.reversed ? "descending" : "ascending";
-  return html`<div role="columnheader" class=${`cell ${name}`} aria-sort=${sorted ? direction : "none"}>
-    <button type="button" onClick=${() => onSort(name)}>${say(name)}${sorted && html`<span aria-hidden="true"> ${view.reversed ? "↑" : "↓"}</span>`}</button></div>`;
+  return html`<div role="columnheader" class=${`cell head ${name}-cell`} aria-sort=${sorted ? direction : "none"}>
+    <button type="button" onClick=${() => onSort(name)}>${say(name)}${zone}${sorted && html`<span aria-hidden="true"> ${view.reversed ? "↑" : "↓"}</span>`}</button></div>`;
 }
 
 function Row({ row, place, top, active, context, onOpen }) {
   const { say, times, now, acknowledged } = context, done = acknowledged(row);
   return html`<div role="row" id=${`row-${place}`} aria-rowindex=${place + 2} aria-selected=${active ? "true" : "false"}
-    class=${`row incident ${TONES[row.rank]} ${row.open ? "open" : "resolved"} ${done ? "acknowledged" : ""} ${active ? "active" : ""}`}
+    class=${`row incident ${TONES[row.rank]} ${row.open ? "open" : "resolved"} ${done ? "acknowledged" : ""} ${active ? "active" : ""} ${now - row.fresh < FRESH ? "fresh" : ""}`}
     style=${{ transform: `translateY(${top}px)` }} onClick=${() => onOpen(row.key)}>
     <div role="gridcell" class="cell severity-cell"><${Severity} row=${row} say=${say} /></div>
     <div role="gridcell" class="cell status-cell"><${Status} row=${row} say=${say} />${done && html`<span class="tick" title=${say("acknowledged")}>✓</span>`}</div>
-    <div role="gridcell" class="cell id-cell"><${Ends} value=${row.id} tail=${8} /></div>
+    <div role="gridcell" class="cell incident-cell"><${Ends} value=${row.id} tail=${5} /></div>
     <div role="gridcell" class="cell type-cell"><${Ends} value=${row.type} tail=${10} /></div>
     <div role="gridcell" class="cell resource-cell"><${Ends} value=${row.resource} tail=${14} /></div>
-    <div role="gridcell" class="cell time-cell"><${Time} ms=${row.updated} now=${now} times=${times} both=${true} /></div>
+    <div role="gridcell" class="cell changed-cell"><${Time} ms=${row.updated} now=${now} times=${times} both=${true} /></div>
   </div>`;
 }

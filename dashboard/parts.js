@@ -19,6 +19,11 @@ const shown = (value) => visible(cut(value, 120).kept);
 export const Severity = ({ row, say }) => html`<span class=${`severity ${TONES[row.rank]} ${row.open ? "" : "calm"}`}>
   <${Shape} rank=${row.rank} /><bdi>${shown(row.severity) || say("none")}</bdi></span>`;
 
+const OUTCOMES = new Map([["FAILED", "bad"], ["SUCCEEDED", "good"], ["STARTED", "busy"]]);
+
+/** How a response ended. */
+export const Outcome = ({ status }) => html`<span class=${`outcome ${OUTCOMES.get(status) ?? ""}`}><bdi>${shown(status)}</bdi></span>`;
+
 export const Status = ({ row, say }) => html`<span class=${`status ${row.open ? "" : "calm"}`}>
   <bdi>${shown(row.status) || say("none")}</bdi></span>`;
 

@@ -16,10 +16,11 @@ const STEPS = [[60, "second", 1], [3600, "minute", 60], [86400, "hour", 3600], [
 
 /** What writes times in one language. `utc`: in UTC, else in this computer's zone. */
 export function clock(language, utc) {
-  const ago = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
+  const ago = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "narrow" });
   const zone = utc ? { timeZone: "UTC" } : {};
   const parts = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", ...zone };
   const day = new Intl.DateTimeFormat(language, { month: "short", day: "numeric", ...zone });
+  const other = new Intl.DateTimeFormat(language, { month: "short", day: "numeric", ...parts, second: undefined });
   const hours = new Intl.DateTimeFormat(language, parts);
   const full = new Intl.DateTimeFormat(language, {
     year: "numeric", month: "short", day: "numeric", ...parts, timeZoneName: "short",
@@ -36,7 +37,7 @@ export function clock(language, utc) {
     /** "14:03:22", with the day where it is another one. */
     short(ms, now) {
       if (Number.isNaN(ms)) return "";
-      return day.format(ms) === day.format(now) ? hours.format(ms) : `${day.format(ms)} ${hours.format(ms)}`;
+      return day.format(ms) === day.format(now) ? hours.format(ms) : other.format(ms);
     },
     /** With date and zone. */
     full: (ms) => (Number.isNaN(ms) ? "" : full.format(ms)),
