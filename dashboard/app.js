@@ -23,7 +23,7 @@ import { chosen, speaker } from "./words.js";
 
 /** The detail covers the list. */
 const NARROW = matchMedia("(max-width: 999px)");
-const TICK = 1_000, ANNOUNCE = 6_000, RESHOW = 200, LATEST = 30, MOST_LOG = 50;
+const PORTION = 500, TICK = 1_000, LONGEST = 10_000, ANNOUNCE = 6_000, RESHOW = 200, LATEST = 30, MOST_LOG = 50;
 
 const language = chosen(navigator.languages ?? [navigator.language]), say = speaker(language);
 const kept = new Kept(storage()), alarm = new Alarm(), summary = new Summary(), hold = new Hold();
@@ -34,7 +34,7 @@ let view = fromQuery(new URLSearchParams(location.search));
 let connection = { state: "connecting", since: Date.now() };
 let held = false, active = view.incident || undefined, operators = false, times, loaded = false;
 let shown = { shown: [], waiting: [] }, counts, hour, changed = 0, all = picture.rows;
-let stale = true, drawnAt = 0, asked = false, minute = 0;
+let stale = true, drawnAt = 0, asked = false, hourAt = -TICK;
 const log = [];
 
 function storage() {
@@ -55,19 +55,25 @@ function changeIncident(message, at) {
   if (relay.state === "live") lateness.change(instant(message.updated_at ?? message.created_at), at);
   const { before, row } = picture.change(relay.incidents.get(message.incident_id) ?? message, at, message);
   summary.note(before, row);
-  if (alarming(relay.state, before, row) && !kept.acknowledged(row)) raise(row);
+  if (loaded && alarming(relay.state, before, row) && !kept.acknowledged(row)) raise(row);
 }
 
 function onHistory(found, { gap }) {
-  const at = Date.now();
   if (gap) picture.clear();
-  for (const each of found) {
+  note(say(gap ? "op.gap" : "op.history", { n: found.length }));
+  announce(say("say.loaded", { n: found.length }));
+  absorb(found, 0);
+}
+
+/** Some at a time, so that a long history leaves the page free for hands between. */
+function absorb(found, from) {
+  const at = Date.now();
+  for (const each of found.slice(from, from + PORTION)) {
     if (keyOf(each.incident_id) === undefined) frames.cannotRead("noId", text(each));
     else picture.change(relay.incidents.get(each.incident_id) ?? each, at);
   }
-  loaded = true;
-  note(say(gap ? "op.gap" : "op.history", { n: found.length }));
-  announce(say("say.loaded", { n: found.length }));
+  loaded = from + PORTION >= found.length;
+  if (!loaded) setTimeout(absorb, 0, found, from + PORTION);
   renew();
 }
 
@@ -108,22 +114,30 @@ function raise(row) {
 /** Another view, at once even where rows are held: it was asked for. */
 function look(change) {
   view = { ...view, ...change };
-  history.replaceState(null, "", `?${toQuery(view, location.search)}${location.hash}`);
+  remember();
   show(true);
 }
 
+function remember() {
+  const query = toQuery(view, location.search);
+  history.replaceState(null, "", `${location.pathname}${query && `?${query}`}${location.hash}`);
+}
+
 /** `enter`: go there too; where it covers the list there is nowhere else to be. */
-function open(key, enter = false) {
+function open(key = active, enter = false) {
+  if (key === undefined) return;
   active = key;
   look({ incident: key });
   if (enter || NARROW.matches) document.getElementById("detail").focus();
 }
 
-/** Beside an incident that is open the next one opens. */
-function move(key) {
-  active = key;
-  if (view.incident) look({ incident: key ?? "" });
-  else draw();
+/** Beside an incident that is open the next one opens. Keys may come faster than frames. */
+function move(by) {
+  const rows = shown.shown, at = rows.findIndex(({ key }) => key === active);
+  active = rows[Math.min(rows.length - 1, Math.max(0, at < 0 && by === -1 ? 0 : at + by))]?.key;
+  if (view.incident && active !== undefined) view = { ...view, incident: active };
+  remember();
+  draw();
 }
 
 function close() {
@@ -227,8 +241,7 @@ function show(wanted) {
   const rows = [...all.values()];
   shown = hold.order(select(rows, view, acknowledged), all, held && !wanted);
   counts = { severity: count(rows, "severity"), status: count(rows, "status"), all: rows.length };
-  hour = lastHour(rows, now());
-  minute = Math.floor(now() / 60_000);
+  if (wanted || drawnAt - hourAt >= TICK) [hour, hourAt] = [lastHour(rows, now()), drawnAt];
   paint();
 }
 
@@ -342,7 +355,7 @@ function speak(at) {
 function tick() {
   speak(Date.now());
   if (document.hidden) show(false);
-  else if (Math.floor(now() / 60_000) !== minute) renew();
+  else if (performance.now() - drawnAt >= LONGEST) renew();
   else draw();
 }
 

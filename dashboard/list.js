@@ -3,7 +3,7 @@
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
 import { Ends, Severity, Status, Time, TONES } from "./parts.js";
 
-const BEYOND = 8, FRESH = 4_000;
+const BEYOND = 5, FRESH = 4_000;
 const NARROW = matchMedia("(max-width: 719px)");
 const COLUMNS = ["severity", "status", "incident", "type", "resource", "changed"];
 const height = () => (NARROW.matches ? 82 : 34);
@@ -18,16 +18,17 @@ export function List({ rows, waiting, active, view, context, onHeld, onMove, onO
     return () => observer.disconnect();
   }, []);
   useHeld(scroller, onHeld);
-  const place = rows.findIndex(({ key }) => key === active);
+  const place = active === undefined ? -1 : rows.findIndex(({ key }) => key === active);
   useLayoutEffect(() => reveal(scroller.current, place, rowHeight), [active]);
   const from = Math.max(0, Math.floor(at.top / rowHeight) - BEYOND), to = Math.ceil((at.top + at.size) / rowHeight) + BEYOND;
-  const drawn = rows.slice(from, to), moved = (by) => rows[Math.min(rows.length - 1, Math.max(0, place + by))]?.key;
+  // A row's elements are used again for the one that comes in where it goes out: making them anew is slow.
+  const drawn = rows.slice(from, to), slots = Math.ceil(at.size / rowHeight) + 2 * BEYOND + 2;
   const onKeyDown = (event) => {
     if (event.target !== scroller.current || event.ctrlKey || event.metaKey || event.altKey) return;
     const page = Math.max(1, Math.floor(at.size / rowHeight) - 2);
     const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: page, PageUp: -page, Home: -rows.length, End: rows.length }[event.key];
-    if (step) onMove(moved(place < 0 && step === -1 ? 0 : step));
-    else if ((event.key === "Enter" || event.key === " ") && place >= 0) onOpen(active, true);
+    if (step) onMove(step);
+    else if (event.key === "Enter" || event.key === " ") onOpen(undefined, true);
     else return;
     event.preventDefault();
   };
@@ -41,7 +42,7 @@ export function List({ rows, waiting, active, view, context, onHeld, onMove, onO
         ${COLUMNS.map((name) => html`<${Head} name=${name} view=${view} context=${context} onSort=${onSort} />`)}
       </div></div>
       <div role="rowgroup" class="rows" style=${{ height: `${rows.length * rowHeight}px` }}>
-        ${drawn.map((row, index) => html`<${Row} key=${row.key} row=${row} place=${from + index} top=${(from + index) * rowHeight}
+        ${drawn.map((row, index) => html`<${Row} key=${(from + index) % slots} row=${row} place=${from + index} top=${(from + index) * rowHeight}
           active=${row.key === active} context=${context} onOpen=${onOpen} />`)}
       </div>
     </div>
