@@ -2,11 +2,11 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import { Announcer } from "../../dashboard/announcer.js";
 import { Hold } from "../../dashboard/hold.js";
 import { BANDS, lastHour, MINUTES, stacked } from "../../dashboard/hour.js";
 import { keyOf, Picture, rankOf, RESOLVED } from "../../dashboard/incidents.js";
 import { Kept } from "../../dashboard/kept.js";
-import { Summary } from "../../dashboard/summary.js";
 
 const MINUTE = 60_000, NOW = Date.parse("2026-01-01T12:00:30Z");
 const at = (minutes) => new Date(NOW - minutes * MINUTE).toISOString();
@@ -24,7 +24,8 @@ function pictured(...items) {
 const statuses = (picture, id) => picture.states(keyOf(id)).map(({ status }) => status);
 
 test("an id is itself: a number is not its text, and none is none", () => {
-  assert.equal(new Set([7, "7", true, "true", { a: 1 }, "__proto__"].map(keyOf)).size, 6);
+  assert.equal(new Set([7, "7", true, "true", { a: 1 }, "__proto__", "\u001fnumber=7"].map(keyOf)).size, 7);
+  assert.equal(keyOf("INC-1"), "INC-1");
   for (const none of [undefined, null, ""]) assert.equal(keyOf(none), undefined);
   assert.notEqual(keyOf(0), undefined);
 });
@@ -49,7 +50,7 @@ test("the incident's own state says whether it is open, in the words of the owne
 });
 
 test("a row is replaced and never changed, and tells what it was before", () => {
-  const picture = pictured(item("a")), old = picture.rows.get("=a");
+  const picture = pictured(item("a")), old = picture.rows.get("a");
   const { before, row } = picture.change(item("a", { status: "RESOLVED" }), NOW + 5);
   assert.equal(before, old);
   assert.deepEqual([old.status, row.status, row.seen], ["OPEN", "RESOLVED", NOW]);
@@ -70,24 +71,24 @@ test("a late state takes its place among the states and leaves the row alone", (
   const picture = pictured(item("a", { sequence: "9" }), item("a", { status: "RESOLVED", sequence: "11" }));
   picture.late(item("a", { status: "INVESTIGATING", sequence: "10" }), NOW);
   assert.deepEqual(statuses(picture, "a"), ["OPEN", "INVESTIGATING", "RESOLVED"]);
-  assert.equal(picture.states("=a")[1].late, true);
-  assert.equal(picture.rows.get("=a").status, "RESOLVED");
+  assert.equal(picture.states("a")[1].late, true);
+  assert.equal(picture.rows.get("a").status, "RESOLVED");
   picture.late(item("nobody"), NOW);
   assert.equal(picture.rows.size, 1);
 });
 
 test("states are kept in bounds", () => {
   const picture = pictured(...Array.from({ length: 300 }, (_, n) => item("a", { status: `S${n}` })));
-  assert.equal(picture.states("=a").length, 100);
-  assert.equal(picture.states("=a").at(-1).status, "S299");
+  assert.equal(picture.states("a").length, 100);
+  assert.equal(picture.states("a").at(-1).status, "S299");
 });
 
 test("the incident that changed longest ago is forgotten first", () => {
   const picture = new Picture(RESOLVED);
   for (let n = 0; n < 20_001; n += 1) picture.change(item(`i-${n}`), NOW);
   assert.equal(picture.rows.size, 20_000);
-  assert.equal(picture.rows.has("=i-0"), false);
-  assert.deepEqual(picture.states("=i-0"), []);
+  assert.equal(picture.rows.has("i-0"), false);
+  assert.deepEqual(picture.states("i-0"), []);
 });
 
 test("responses belong to an incident by its resource or its id, in the order of their times", () => {
@@ -95,8 +96,8 @@ test("responses belong to an incident by its resource or its id, in the order of
   for (const [action, more] of [["3", { target: "arn:y", time: at(1) }], ["1", { target: "arn:x", time: at(3) }], ["2", { incident_id: "a", time: at(2) }],
     ["no", { target: "arn:z" }], ["b", { target: "-", incident: "b" }]]) picture.responded({ action, ...more }, NOW);
   const found = (key) => picture.responsesTo(picture.rows.get(key)).map(({ action }) => action);
-  assert.deepEqual(found("=a"), ["1", "2", "3"]);
-  assert.deepEqual(found("=b"), ["b"]);
+  assert.deepEqual(found("a"), ["1", "2", "3"]);
+  assert.deepEqual(found("b"), ["b"]);
 });
 
 test("search finds any word of any field, and a huge field costs no more than its beginning", () => {
@@ -108,13 +109,13 @@ test("search finds any word of any field, and a huge field costs no more than it
 test("a history after a gap begins anew", () => {
   const picture = pictured(item("a"));
   picture.clear();
-  assert.deepEqual([picture.rows.size, picture.states("=a").length], [0, 0]);
+  assert.deepEqual([picture.rows.size, picture.states("a").length], [0, 0]);
 });
 
 // ── hold ──
 
 const all = (picture) => [...picture.rows.values()];
-const keys = (rows) => rows.map(({ key }) => key).join("");
+const keys = (rows) => rows.map(({ key }) => key).join(" ");
 
 test("while somebody points at them rows stay, change in place, and new ones wait", () => {
   const picture = pictured(item("a"), item("b")), hold = new Hold();
@@ -122,8 +123,8 @@ test("while somebody points at them rows stay, change in place, and new ones wai
   picture.change(item("a", { status: "RESOLVED" }), NOW);
   picture.change(item("c"), NOW);
   const { shown, waiting } = hold.order(all(picture), picture.rows, true);
-  assert.deepEqual([keys(shown), keys(waiting), shown[0].status], ["=a=b", "=c", "RESOLVED"]);
-  assert.equal(keys(hold.order(all(picture), picture.rows, false).shown), "=b=a=c");
+  assert.deepEqual([keys(shown), keys(waiting), shown[0].status], ["a b", "c", "RESOLVED"]);
+  assert.equal(keys(hold.order(all(picture), picture.rows, false).shown), "b a c");
 });
 
 test("a pause keeps everything, and counts what is new or other", () => {
@@ -133,7 +134,7 @@ test("a pause keeps everything, and counts what is new or other", () => {
   picture.change(item("a", { status: "RESOLVED" }), NOW);
   picture.change(item("c"), NOW);
   const { rows, changed } = hold.source(picture.rows);
-  assert.deepEqual([hold.paused, changed, rows.size, rows.get("=a").status], [true, 2, 2, "OPEN"]);
+  assert.deepEqual([hold.paused, changed, rows.size, rows.get("a").status], [true, 2, 2, "OPEN"]);
   hold.play();
   assert.equal(hold.source(picture.rows).rows, picture.rows);
 });
@@ -189,12 +190,23 @@ test("what is kept may be broken, full or forbidden", () => {
 // ── what a screen reader is told ──
 
 test("some seconds are one sentence, and nothing is nothing", () => {
-  const summary = new Summary(), change = (before, row) => summary.note(before, row);
-  change(undefined, { open: true, rank: 0 });
-  change({ open: true }, { open: true, rank: 0 });
-  change({ open: false }, { open: true, rank: 1 });
-  change({ open: true }, { open: false, rank: 0 });
-  change(undefined, { open: false, rank: 0 });
-  assert.deepEqual(summary.take(), { opened: 2, critical: 1, resolved: 1 });
-  assert.equal(summary.take(), undefined);
+  const announcer = new Announcer((name, values) => `${name} ${Object.values(values)}`);
+  assert.equal(announcer.take(0), undefined);
+  announcer.note(undefined, { open: true, rank: 0 });
+  announcer.note({ open: true }, { open: true, rank: 0 });
+  announcer.note({ open: false }, { open: true, rank: 1 });
+  announcer.note({ open: true }, { open: false, rank: 0 });
+  announcer.note(undefined, { open: false, rank: 0 });
+  announcer.announce("live");
+  assert.equal(announcer.take(NOW), "live. say.opened 2,1. say.resolved 1");
+  announcer.announce("offline");
+  assert.equal(announcer.take(NOW + 5_000), undefined);
+  assert.equal(announcer.take(NOW + 6_000), "offline");
+  assert.equal(announcer.take(NOW + 60_000), undefined);
+});
+
+test("of many sentences the last are said", () => {
+  const announcer = new Announcer(String);
+  for (const each of "abcdefg") announcer.announce(each);
+  assert.equal(announcer.take(NOW), "d. e. f. g");
 });
