@@ -30,7 +30,7 @@ let connection = { state: "connecting", since: Date.now() }, loaded = false;
 let view = fromQuery(new URLSearchParams(location.search)), active = view.incident || undefined;
 let held = false, operators = false, times;
 let chosenRows = { shown: [], waiting: [] }, counts, hour, critical = 0, changed = 0, all = picture.rows, latest = [];
-let stale = true, drawnAt = 0, asked = false, hourAt = -TICK;
+let stale = true, drawnAt = 0, asked = false, hourAt = -TICK, behind = false;
 
 function storage() {
   try { return localStorage; } catch { return undefined; }
@@ -250,7 +250,8 @@ function show(wanted) {
   counts = { severity: count(rows, "severity"), status: count(rows, "status"), all: rows.length };
   critical = rows.filter((row) => row.rank === 0 && row.open && !acknowledged(row)).length;
   if (!hold.paused) latest = picture.responses.slice(-LATEST).reverse();
-  if (wanted || drawnAt - hourAt >= TICK) [hour, hourAt] = [lastHour(rows, now()), drawnAt];
+  if (wanted || drawnAt - hourAt >= TICK) [hour, hourAt, behind] = [lastHour(rows, now()), drawnAt, false];
+  else behind = true;
   paint();
 }
 
@@ -284,7 +285,7 @@ function tick() {
   const words = announcer.take(Date.now());
   if (words) document.getElementById("announcer").textContent = words;
   if (document.hidden) show(false);
-  else if (performance.now() - drawnAt >= LONGEST) renew();
+  else if (behind || performance.now() - drawnAt >= LONGEST) renew();
   else draw();
 }
 

@@ -8,7 +8,7 @@ import { text } from "./shorten.js";
 
 const MOST_ROWS = 20_000, MOST_RESPONSES = 5_000, MOST_STATES = 100, MOST_SEARCHED = 2_000;
 /** The statuses of an incident that needs nobody any more, where config.js names no others. */
-export const RESOLVED = ["RESOLVED", "CLOSED"];
+export const RESOLVED = ["RESOLVED", "CLOSED", "FALSE_POSITIVE", "SUPPRESSED", "ARCHIVED"];
 const SEVERITIES = ["CRITICAL", "HIGH", "MEDIUM", "LOW", "INFO"];
 const OTHER = SEVERITIES.length, NONE = OTHER + 1;
 
