@@ -161,6 +161,7 @@ test("a middle cut leaves both ends, and no half of a character", () => {
 test("the tail of an ARN begins at a separator, and head and tail are all of it", () => {
   const arn = "arn:aws:iam::111122223333:user/ci-0a1b2c3d", [head, tail] = ends(arn);
   assert.deepEqual([head + tail, tail], [arn, ":user/ci-0a1b2c3d"]);
+  assert.deepEqual(ends("SecurityGroupOpened", 10), ["Security", "GroupOpened"]);
   assert.deepEqual(ends("short"), ["short", ""]);
   assert.ok(ends("x".repeat(100_000)).join("").length < 300);
   assert.equal(ends(`${"a".repeat(50)}\u202e/x`).join("").includes("\u202e"), false);
