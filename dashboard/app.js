@@ -18,19 +18,21 @@ import { chosen, speaker } from "./words.js";
 
 /** The detail covers the list. */
 const NARROW = matchMedia("(max-width: 999px)");
-const PORTION = 500, TICK = 1_000, LONGEST = 10_000, RESHOW = 200, LATEST = 30, MOST_LOG = 50;
+const PORTION = 500, TICK = 1_000, LONGEST = 10_000, RESHOW = 250, LATEST = 30, MOST_LOG = 50;
 /** What can be chosen, the usual first. */
 const CHOICES = { sound: [false, true], notify: [false, true], zone: ["local", "utc"], theme: ["auto", "light", "dark"] };
+
+const SPOKEN = new Map([["live", "live"], ["offline", "say.offline"], ["refused", "refused"]]);
 
 const language = chosen(navigator.languages ?? [navigator.language]), say = speaker(language);
 const kept = new Kept(storage()), alarm = new Alarm(), announcer = new Announcer(say), hold = new Hold();
 const lateness = new Lateness(), frames = new Frames(lateness), log = [];
 let picture = new Picture(RESOLVED), relay, url = "", problem = "";
-let connection = { state: "connecting", since: Date.now() }, loaded = false;
+let connection = { state: "connecting", since: Date.now() }, loaded = false, spoken;
 let view = fromQuery(new URLSearchParams(location.search)), active = view.incident || undefined;
 let held = false, operators = false, times;
 let chosenRows = { shown: [], waiting: [] }, counts, hour, critical = 0, changed = 0, all = picture.rows, latest = [];
-let stale = true, drawnAt = 0, asked = false, hourAt = -TICK, behind = false;
+let stale = true, due, drawnAt = 0, asked = false, hourAt = -TICK, behind = false;
 
 function storage() {
   try { return localStorage; } catch { return undefined; }
@@ -88,7 +90,8 @@ function onState(state, { retryIn, reason }) {
   connection = { state, since: at, retryAt: at + (retryIn ?? 0) * 1000, reason: reason && why(reason) };
   const { name, ...values } = standing({ ...connection, answered: true, now: at });
   note(say(name, values));
-  announcer.announce(say(name, values));
+  // Tries that follow each other are one story to a listener.
+  if (SPOKEN.has(state) && state !== spoken) announcer.announce(say(SPOKEN.get(spoken = state), values));
   renew();
 }
 
@@ -152,7 +155,7 @@ const sort = (name) => look({ sort: name, reversed: view.sort === name && !view.
 
 function acknowledge(row) {
   kept.toggle(row);
-  renew();
+  show(false);
 }
 
 function pause() {
@@ -192,8 +195,8 @@ async function toggleSound() {
 async function toggleNotify() {
   if (setting("notify")) return set("notify", false);
   const granted = canNotify() && (await Notification.requestPermission()) === "granted";
+  problem = granted ? "" : say("notifyDenied");
   set("notify", granted);
-  if (!granted) announcer.announce(say("notifyDenied"));
 }
 
 function onKeyDown(event) {
@@ -224,7 +227,7 @@ const act = { look, open, close, move, sort, acknowledge, pause, catchUp, hold: 
 /** Something changed: the rows are chosen anew, a few times a second at most. */
 function renew() {
   stale = true;
-  draw();
+  due ??= setTimeout(() => { due = undefined; draw(); }, Math.max(0, RESHOW - (performance.now() - drawnAt)));
 }
 
 /** At the next frame; whatever happens until then is in it. */
@@ -233,9 +236,7 @@ function draw() {
   asked = true;
   requestAnimationFrame(() => {
     asked = false;
-    const since = performance.now() - drawnAt;
-    if (stale && since < RESHOW) setTimeout(draw, RESHOW - since);
-    if (stale && since >= RESHOW) show(false);
+    if (stale && !due) show(false);
     else paint();
   });
 }
@@ -303,6 +304,12 @@ async function begin() {
   });
 }
 
+/** The page goes on, and says so where operators look. */
+function mistaken(message) {
+  frames.cannotRead("page", text(message));
+  renew();
+}
+
 function fail(name) {
   problem = say(name);
   renew();
@@ -311,7 +318,8 @@ function fail(name) {
 dress();
 show(true);
 addEventListener("keydown", onKeyDown);
-addEventListener("error", ({ message }) => { frames.cannotRead("page", text(message)); renew(); });
+addEventListener("error", ({ message }) => mistaken(message));
+addEventListener("unhandledrejection", ({ reason }) => mistaken(reason?.message));
 addEventListener("popstate", () => { view = fromQuery(new URLSearchParams(location.search)); show(true); });
 if (setting("sound")) addEventListener("pointerdown", () => alarm.prepare(), { once: true });
 setInterval(tick, TICK);

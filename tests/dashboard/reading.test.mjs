@@ -126,6 +126,10 @@ test("what comes before it was written proves a clock that is behind", () => {
   assert.deepEqual(lateness([], [-30_000, -29_000, -29_500]), [-30_000, 500, false]);
 });
 
+test("one writer whose clock is ahead moves nobody else's times", () => {
+  assert.deepEqual(lateness([], [300, -3_600_000, 200, 400]), [0, 300, false]);
+});
+
 test("without a heartbeat, everything late may be the clocks", () => {
   assert.deepEqual(lateness([], [60_000, 60_000, 60_000, 60_000, 60_000]), [0, 60_000, true]);
 });
@@ -264,6 +268,7 @@ test("a huge sample is cut", () => {
 test("messages in arrays and in replays count one by one", () => {
   const frames = heard([{ kind: "remediation" }, { kind: "a" }], { kind: "replay", messages: [{ kind: "a" }, 7] });
   assert.deepEqual([frames.frames, frames.messages, tally(frames.unknown), tally(frames.unread)], [2, 5, { a: 2 }, { notObject: 1 }]);
+  assert.equal(heard({ kind: "replay", messages: 7 }).frames, 1);
   assert.equal(heard({ kind: "replay", messages: "none" }).frames, 1);
 });
 
