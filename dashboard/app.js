@@ -1,7 +1,7 @@
 // The page: what the client tells goes into the picture, and the picture to the screen once a frame at most.
 
 import { html, render } from "./vendor/preact.js";
-import { Alarm, alarming, canNotify } from "./alarm.js";
+import { Alarm, alarming } from "./alarm.js";
 import { Announcer } from "./announcer.js";
 import { connect } from "./async-relay.js";
 import { standing } from "./connection.js";
@@ -11,7 +11,7 @@ import { lastHour } from "./hour.js";
 import { keyOf, Picture, RESOLVED } from "./incidents.js";
 import { Kept } from "./kept.js";
 import { Page } from "./page.js";
-import { middleCut, text, visible } from "./shorten.js";
+import { text } from "./shorten.js";
 import { clock, instant, Lateness } from "./times.js";
 import { count, fromQuery, select, toQuery } from "./view.js";
 import { chosen, speaker } from "./words.js";
@@ -57,7 +57,9 @@ function changeIncident(message, at) {
   const { before, row } = picture.change(relay.incidents.get(message.incident_id) ?? message, at, message);
   if (!loaded && !frames.answered) return;
   announcer.note(before, row);
-  if (alarming(relay.state, before, row) && !acknowledged(row)) raise(row);
+  if (!alarming(relay.state, before, row) || acknowledged(row)) return;
+  if (setting("sound")) alarm.sound();
+  if (setting("notify")) alarm.notify(row, () => open(row.key));
 }
 
 function onHistory(found, { gap }) {
@@ -102,14 +104,6 @@ const why = (reason) =>
 function note(words) {
   log.push({ at: Date.now(), words });
   if (log.length > MOST_LOG) log.shift();
-}
-
-function raise(row) {
-  if (setting("sound")) alarm.sound();
-  if (setting("notify") && canNotify() && Notification.permission === "granted") {
-    const of = (value) => visible(middleCut(value, 120));
-    alarm.notify(`${of(row.severity)}: ${of(row.type)}`, `${of(row.resource)}\n${of(row.id)}`, row.key, () => open(row.key));
-  }
 }
 
 // ── what a person does ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -194,7 +188,7 @@ async function toggleSound() {
 
 async function toggleNotify() {
   if (setting("notify")) return set("notify", false);
-  const granted = canNotify() && (await Notification.requestPermission()) === "granted";
+  const granted = await alarm.mayNotify();
   problem = granted ? "" : say("notifyDenied");
   set("notify", granted);
 }
@@ -267,7 +261,7 @@ function paint() {
   const answered = frames.answered || loaded;
   const of = {
     ...chosenRows, view, counts, hour, changed, active, latest, operators, problem, answered, frames, lateness, picture, log,
-    paused: hold.paused, narrow: NARROW.matches, url: address(), detail: view.incident && detailOf(all.get(view.incident)),
+    paused: hold.paused, narrow: NARROW.matches, url, detail: view.incident && detailOf(all.get(view.incident)),
     standing: { ...standing({ ...connection, answered, now: Date.now() }), state: connection.state },
   };
   render(html`<${Page} of=${of} act=${act} context=${context} />`, document.getElementById("page"));
@@ -275,11 +269,6 @@ function paint() {
 }
 
 const detailOf = (row) => (row ? { row, states: picture.states(row.key), responses: picture.responsesTo(row) } : {});
-
-/** Without its query, which may have a token. */
-function address() {
-  try { return new URL(url).origin + new URL(url).pathname; } catch { return text(url).split("?")[0]; }
-}
 
 /** A hidden page has no frames, and its title is seen all the same. */
 function tick() {
