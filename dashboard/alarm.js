@@ -4,9 +4,8 @@ import { middleCut, visible } from "./shorten.js";
 
 const PAUSE = 3_000;
 
-/** Whether a change is news that may disturb somebody: live, open, and not CRITICAL and open before. */
-export const alarming = (state, before, row) =>
-  state === "live" && row.rank === 0 && row.open && !(before && before.rank === 0 && before.open);
+/** Whether a change is news that may disturb somebody: CRITICAL and open now, and not both before. */
+export const alarming = (before, row) => row.rank === 0 && row.open && !(before && before.rank === 0 && before.open);
 
 export class Alarm {
   #context;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 from html.parser import HTMLParser
@@ -33,7 +34,11 @@ def node() -> Path:
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)  # noqa: S603 - our own
+    # A zone that is not the server's, so that who mixes them up is found out.
+    environment = os.environ | {"TZ": "Asia/Seoul"}
+    return subprocess.run(  # noqa: S603 - our own
+        command, capture_output=True, text=True, check=False, timeout=100, env=environment
+    )
 
 
 class Tags(HTMLParser):
