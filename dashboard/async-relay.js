@@ -1,0 +1,1 @@
+../client/async-relay.js
