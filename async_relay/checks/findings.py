@@ -8,6 +8,7 @@ Rules
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,6 +54,15 @@ def note(about: str, seen: str) -> Finding:
 def unchecked(about: str, reason: str) -> Finding:
     """Not known, for this reason."""
     return Finding(about, State.UNCHECKED, reason)
+
+
+def unchecked_of(about: str, reasons: Mapping[str, str]) -> Iterator[Finding]:
+    """Not known of these, by name; those with one reason together."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    for reason, them in names.items():
+        yield unchecked(about, f"{', '.join(them)}: {reason}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..settings import Settings
 from .deployment import ENVIRONMENT, Deployment, Function, NotCheckedError, Unknown, known
-from .findings import Finding, ok, unchecked, wrong
+from .findings import Finding, ok, unchecked_of, wrong
 
 SETTINGS, FUNCTIONS, ARCHITECTURE = "settings", "functions", "architecture"
 _MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
@@ -18,10 +18,10 @@ _ALIKE = ("ws_endpoint", "connections_table", "auth_mode", "tenant_attribute")
 
 def settings(deployment: Deployment) -> Iterator[Finding]:
     """Each function's environment lets it start, and they agree about what they share."""
-    faults = []
+    faults, reasons = [], {}
     for each in deployment.functions:
         if isinstance(each.settings, Unknown):
-            yield unchecked(SETTINGS, f"{each.name}: {each.settings.reason}")
+            reasons[each.name] = each.settings.reason
         elif isinstance(each.settings, str):
             faults.append(
                 wrong(
@@ -32,6 +32,7 @@ def settings(deployment: Deployment) -> Iterator[Finding]:
                 )
             )
     faults += list(_agreement(deployment))
+    yield from unchecked_of(SETTINGS, reasons)
     yield from faults
     if not faults and deployment.setting("ws_endpoint"):
         yield ok(SETTINGS, "They can be read.")
@@ -90,13 +91,13 @@ def functions(deployment: Deployment) -> Iterator[Finding]:
 
 def architecture(deployment: Deployment) -> Iterator[Finding]:
     """The zip has shared objects for the processor and the Python that the function runs on."""
-    faults, fitting = [], []
+    faults, fitting, reasons = [], [], {}
     for each in deployment.functions:
         configuration = known(each.configuration)
         if configuration is None:
             continue
         if isinstance(each.shared_objects, Unknown):
-            yield unchecked(ARCHITECTURE, f"{each.name}: {each.shared_objects.reason}")
+            reasons[each.name] = each.shared_objects.reason
             continue
         [processor] = configuration["Architectures"]
         runtime = configuration["Runtime"]
@@ -105,7 +106,7 @@ def architecture(deployment: Deployment) -> Iterator[Finding]:
         if wanted in found:
             fitting.append(f"{processor} and {runtime}")
         elif not found:
-            yield unchecked(ARCHITECTURE, f"{each.name}: no file in its zip says what it was made for")
+            reasons[each.name] = "no file in its zip says what it was made for"
         else:
             held = ", ".join(sorted(f"{machine} with Python {version[0]}.{version[1:]}" for version, machine in found))
             faults.append(
@@ -116,6 +117,7 @@ def architecture(deployment: Deployment) -> Iterator[Finding]:
                     "Build the zip again (docs/operations.md#packaging), or set Architecture to what it is for.",
                 )
             )
+    yield from unchecked_of(ARCHITECTURE, reasons)
     yield from faults
     if fitting and not faults:
         yield ok(ARCHITECTURE, f"The zip is for {fitting[0]}, as the functions are.")

@@ -26,7 +26,7 @@ from .deployment import (
     Unknown,
     known,
 )
-from .findings import Finding, ok, unchecked, wrong
+from .findings import Finding, ok, unchecked_of, wrong
 
 PERMISSIONS = "permissions"
 _ROWS = ("dynamodb:Scan", "dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem")
@@ -57,12 +57,12 @@ def needs(deployment: Deployment, function: Function) -> list[Need]:
 
 def permissions(deployment: Deployment) -> Iterator[Finding]:
     """Each role is allowed what its function does."""
-    silent = True
+    silent, reasons = True, {}
     for each in deployment.functions:
         if each.name == ENVIRONMENT:
             raise NotCheckedError("settings alone do not say whose role it is: give --stack")
         if isinstance(each.decisions, Unknown):
-            yield unchecked(PERMISSIONS, f"{each.name}: {each.decisions.reason}")
+            reasons[each.name] = each.decisions.reason
             continue
         denied: dict[str, list[str]] = {}
         for decision in each.decisions:
@@ -77,6 +77,7 @@ def permissions(deployment: Deployment) -> Iterator[Finding]:
                 "Allow it (docs/operations.md#iam); deploying the stack again does, unless a permissions boundary or a "
                 "policy of the organisation refuses it.",
             )
+    yield from unchecked_of(PERMISSIONS, reasons)
     asked = [each.name for each in deployment.functions if not isinstance(each.decisions, Unknown)]
     if asked and silent:
         yield ok(PERMISSIONS, f"IAM's simulator lets {len(asked)} roles do what their functions do.")

@@ -141,9 +141,11 @@ def _function(aws: Aws, name: str, physical: str, zips: dict[str, tuple[str, ...
 
 def _answered(answer: Answer, name: str) -> tuple[Mapping[str, Any], ...] | Unknown:
     """A list that an answer has."""
+    if isinstance(answer, Absent):
+        return ()
     if isinstance(answer, Unknown):
         return answer
-    return tuple(answer.get(name, ())) if isinstance(answer, Mapping) else ()
+    return tuple(answer[name]) if name in answer else Unknown(f"AWS's answer has no {name}")
 
 
 def _part(answer: Answer, name: str) -> Answer:
@@ -240,10 +242,14 @@ def _decisions(aws: Aws, deployment: Deployment, function: Function) -> tuple[De
             ActionNames=list(actions),
             ResourceArns=[resource],
         )
-        if not isinstance(answer, Mapping):
-            return answer if isinstance(answer, Unknown) else Unknown("its role is gone")
-        decisions += [
-            Decision(each.get("EvalActionName", ""), resource, each.get("EvalDecision", ""))
-            for each in answer.get("EvaluationResults", ())
-        ]
+        if isinstance(answer, Absent):
+            return Unknown("its role is gone")
+        results = _answered(answer, "EvaluationResults")
+        if isinstance(results, Unknown):
+            return results
+        decided = {each.get("EvalActionName"): str(each.get("EvalDecision", "")) for each in results}
+        for action in actions:
+            if not decided.get(action):
+                return Unknown(f"IAM's simulator says nothing of {action}")
+            decisions.append(Decision(action, resource, decided[action]))
     return tuple(decisions)
