@@ -12,7 +12,8 @@ import copy
 import fnmatch
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from cloudformation import PSEUDO, Stack
@@ -27,12 +28,18 @@ REACHED = Endpoint("", "TLSv1.3", "http/1.1", 0.4, 410)
 Change = Callable[[Any], Any]
 
 
+@cache
+def _pristine(parameters: tuple[tuple[str, str], ...]) -> tuple[Stack, dict[str, Any]]:
+    """The template resolved, and the answers that were made of it: it takes a while, and never changes."""
+    return Stack(**dict(parameters)), {}
+
+
 class DescribedStack(Aws):
     """Answers for one stack; ``asked`` are the calls, ``change`` alters what one of them answers."""
 
     def __init__(self, **parameters: str) -> None:
         self.region = REGION
-        self.stack = Stack(**parameters)
+        self.stack, self._answers = _pristine(tuple(sorted(parameters.items())))
         self.asked: list[tuple[str, str, dict[str, Any]]] = []
         self.changes: list[tuple[str, str, Change]] = []
         self.zip = "http://127.0.0.1:9/nothing"
@@ -43,13 +50,21 @@ class DescribedStack(Aws):
 
     def ask(self, service: str, operation: str, **request: Any) -> Answer:
         self.asked.append((service, operation, request))
-        answer = copy.deepcopy(getattr(self, f"_{operation}")(**request))
+        answer = self._pristine_answer(operation, request)
         for changed, about, change in self.changes:
             if changed == operation and about in json.dumps(request):
                 result = change(answer)
                 answer = answer if result is None else result
         found: Answer = answer
         return found
+
+    def _pristine_answer(self, operation: str, request: dict[str, Any]) -> Any:
+        if operation == "get_function":
+            return {"Code": {"RepositoryType": "S3", "Location": self.zip}}
+        key = json.dumps([operation, request])
+        if key not in self._answers:
+            self._answers[key] = getattr(self, f"_{operation}")(**request)
+        return copy.deepcopy(self._answers[key])
 
     def connection(self, endpoint: str) -> int | Unknown:
         raise AssertionError(f"{endpoint} is not to be reached from here")
@@ -121,9 +136,6 @@ class DescribedStack(Aws):
             "CodeSha256": "the same for all",
         }
 
-    def _get_function(self, FunctionName: str) -> Any:  # noqa: ARG002, N803 - AWS's name
-        return {"Code": {"RepositoryType": "S3", "Location": self.zip}}
-
     def _list_event_source_mappings(self, FunctionName: str) -> Any:  # noqa: N803 - AWS's name
         found = []
         for name, mapping in self.stack.mappings().items():
@@ -141,13 +153,10 @@ class DescribedStack(Aws):
         return {"EventSourceMappings": found}
 
     def _simulate_principal_policy(self, PolicySourceArn: str, ActionNames: list[str], ResourceArns: list[str]) -> Any:  # noqa: N803 - AWS's names
-        statements = self._named_statements(PolicySourceArn.rpartition("/")[2])
+        granted = self.grants(PolicySourceArn.rpartition("/")[2])
 
         def decide(action: str, resource: str) -> str:
-            allowed = any(
-                action in actions and any(fnmatch.fnmatchcase(resource, each) for each in resources)
-                for actions, resources in statements.items()
-            )
+            allowed = any(action == each and fnmatch.fnmatchcase(resource, place) for each, place in granted)
             return "allowed" if allowed else "implicitDeny"
 
         [resource] = ResourceArns
@@ -158,8 +167,15 @@ class DescribedStack(Aws):
             ]
         }
 
-    def _named_statements(self, role: str) -> Mapping[tuple[str, ...], list[str]]:
-        return {actions: self._named(resources) for actions, resources in self.stack.statements(role).items()}
+    def grants(self, role: str) -> set[tuple[str, str]]:
+        """Every action that a role is allowed, with its resource."""
+        found = set()
+        for policy in self.stack.properties(role)["Policies"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                resources = statement["Resource"]
+                for resource in resources if isinstance(resources, list) else [resources]:
+                    found |= {(action, self._named(resource)) for action in statement["Action"]}
+        return found
 
     # ---- DynamoDB and SQS
     def _describe_table(self, TableName: str) -> Any:  # noqa: N803 - AWS's name
@@ -221,7 +237,8 @@ class DescribedStack(Aws):
         return {"StageName": StageName}
 
     def _get_routes(self, ApiId: str, MaxResults: str) -> Any:  # noqa: ARG002, N803 - AWS's names
-        return {"Items": list(self.stack.of("ApiGatewayV2::Route").values())}
+        foreign = [{"RouteKey": "$connect", "AuthorizationType": "NONE"}]
+        return {"Items": list(self.stack.of("ApiGatewayV2::Route").values()) or foreign}
 
 
 __all__ = ["ACCOUNT", "API_ID", "REACHED", "REGION", "STREAM", "Absent", "DescribedStack", "Unknown"]

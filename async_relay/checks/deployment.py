@@ -129,9 +129,9 @@ class Deployment:
     feed_ttl: Answer = _ALONE
     incidents: Answer = _ALONE
     stream: Answer = _ALONE
-    retry: Queue | None = None
-    dead_letters: Queue | None = None
-    fanout: Queue | None = None
+    retry: Queue | Unknown | None = None
+    dead_letters: Queue | Unknown | None = None
+    fanout: Queue | Unknown | None = None
     api_id: str = ""
     api: Answer = _ALONE
     stage: Answer = _ALONE
@@ -139,8 +139,18 @@ class Deployment:
     quota: Answer = _ALONE
 
     def setting(self, name: str) -> Any:
-        """What the first function that has this setting says; None where none has."""
-        return next((value for each in self.functions if (value := each.has(name)) is not None), None)
+        """What the first function that has this setting says; None where none has.
+
+        Raises ``NotCheckedError`` where one might have it whose settings cannot be read.
+        """
+        for each in self.functions:
+            if each.has(name) is not None:
+                return each.has(name)
+        for each in self.functions:
+            if not isinstance(each.settings, Settings):
+                reason = each.settings.reason if isinstance(each.settings, Unknown) else f"{each.settings}"
+                raise NotCheckedError(f"{name.upper()} is not known, since {each.name} cannot be read: {reason}")
+        return None
 
     def running(self, handler: str) -> list[Function]:
         """The functions with this entry point."""

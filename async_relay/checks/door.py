@@ -23,7 +23,8 @@ def api(deployment: Deployment) -> Iterator[Finding]:
             "Correct WebSocketApiId, or leave it empty so that the stack makes an API.",
         )
         return
-    if known(deployment.stage) is None:
+    found = known(deployment.stage)
+    if found is None:
         yield wrong(
             API,
             f"The API {deployment.api_id} has no stage {stage}.",
@@ -32,7 +33,7 @@ def api(deployment: Deployment) -> Iterator[Finding]:
         )
         return
     faults = list(_posts_elsewhere(deployment, stage, closed=bool(described.get("DisableExecuteApiEndpoint"))))
-    yield from faults or [ok(API, f"The API {deployment.api_id} has the stage {stage}.")]
+    yield from faults or [ok(API, f"The API {deployment.api_id} has the stage {found['StageName']}.")]
 
 
 def _posts_elsewhere(deployment: Deployment, stage: str, *, closed: bool) -> Iterator[Finding]:

@@ -34,7 +34,7 @@ def settings(deployment: Deployment) -> Iterator[Finding]:
     faults += list(_agreement(deployment))
     yield from unchecked_of(SETTINGS, reasons)
     yield from faults
-    if not faults and deployment.setting("ws_endpoint"):
+    if not faults and any(isinstance(each.settings, Settings) for each in deployment.functions):
         yield ok(SETTINGS, "They can be read.")
 
 

@@ -131,7 +131,7 @@ def _of_the_stream(about: str, deployment: Deployment, mapping: Mapping[str, Any
         yield wrong(
             about,
             f"ParallelizationFactor is {side_by_side}.",
-            f"Each shard has {side_by_side} functions that post, where StreamShards counts one: posts are refused (429).",
+            f"Each shard has {side_by_side} functions that post, where StreamShards counts one: some posts get a 429.",
             "Set it to 1 again: deploying the stack does.",
         )
     if mapping["BatchSize"] > _MOST_AT_ONCE and deployment.setting("fanout_mode") != "fanout":

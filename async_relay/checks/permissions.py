@@ -78,7 +78,7 @@ def permissions(deployment: Deployment) -> Iterator[Finding]:
                 "policy of the organisation refuses it.",
             )
     yield from unchecked_of(PERMISSIONS, reasons)
-    asked = [each.name for each in deployment.functions if not isinstance(each.decisions, Unknown)]
+    asked = [each.name for each in deployment.functions if isinstance(each.decisions, tuple) and each.decisions]
     if asked and silent:
         yield ok(PERMISSIONS, f"IAM's simulator lets {len(asked)} roles do what their functions do.")
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .deployment import DELIVER, Deployment, Function, Queue, known
+from .deployment import DELIVER, Deployment, Function, NotCheckedError, Queue, Unknown, known
 from .findings import Finding, note, ok, wrong
 
 RETRY, DEAD_LETTERS, FANOUT = "retry queue", "dead-letter queue", "fan-out queue"
@@ -17,6 +17,8 @@ _TIMES_THE_TIMEOUT = 6
 def retry(deployment: Deployment) -> Iterator[Finding]:
     """It is there, is standard, and gives up into the dead letters."""
     queue = deployment.retry
+    if isinstance(queue, Unknown):
+        raise NotCheckedError(queue.reason)
     if queue is None:
         yield wrong(
             RETRY,
@@ -41,6 +43,8 @@ def retry(deployment: Deployment) -> Iterator[Finding]:
 def dead_letters(deployment: Deployment) -> Iterator[Finding]:
     """It is there, is standard, keeps longer than the retry queue, and takes what that gives up."""
     queue = deployment.dead_letters
+    if isinstance(queue, Unknown):
+        raise NotCheckedError(queue.reason)
     if queue is None:
         yield wrong(
             DEAD_LETTERS,
@@ -63,6 +67,8 @@ def dead_letters(deployment: Deployment) -> Iterator[Finding]:
 def fanout(deployment: Deployment) -> Iterator[Finding]:
     """It is there and FIFO, and gives up into a FIFO queue."""
     queue = deployment.fanout
+    if isinstance(queue, Unknown):
+        raise NotCheckedError(queue.reason)
     if queue is None:
         yield note(FANOUT, "There is none: one function posts to everybody (FanoutMode=direct).")
         return
@@ -121,7 +127,7 @@ def _redrive(about: str, deployment: Deployment, attributes: Mapping[str, Any]) 
         return
     target = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"]
     letters = deployment.dead_letters
-    if about != RETRY or letters is None:
+    if about != RETRY or not isinstance(letters, Queue):
         return
     described = _attributes(letters)
     if described is not None and target != described["QueueArn"]:
@@ -172,7 +178,7 @@ def _patience(deployment: Deployment, attributes: Mapping[str, Any]) -> Iterator
 
 def _keeps(deployment: Deployment, attributes: Mapping[str, Any]) -> Iterator[Finding]:
     """Whether the dead letters take what the retry queue gives up, and outlive it: they keep their first day."""
-    source = _attributes(deployment.retry) if deployment.retry is not None else None
+    source = _attributes(deployment.retry) if isinstance(deployment.retry, Queue) else None
     if source is None:
         return
     kept, before = (int(each["MessageRetentionPeriod"]) for each in (attributes, source))

@@ -46,6 +46,14 @@ _ALONE = Unknown("settings alone do not say: give --stack")
 
 def describe_stack(aws: Aws, stack: str) -> Deployment:
     """What is deployed; raises ``CommandError`` where CloudFormation knows no such stack or cannot be asked."""
+    try:
+        return _described_stack(aws, stack)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        sentence = f"AWS's answer about {stack} is not as documented ({type(error).__name__}: {error})"
+        raise CommandError(sentence, USAGE) from None
+
+
+def _described_stack(aws: Aws, stack: str) -> Deployment:
     described = _required(aws.ask("cloudformation", "describe_stacks", StackName=stack), stack)["Stacks"][0]
     resources = _required(aws.ask("cloudformation", "describe_stack_resources", StackName=stack), stack)
     found = {each["LogicalResourceId"]: each for each in resources["StackResources"]}
@@ -95,26 +103,32 @@ def _described(aws: Aws, functions: tuple[Function, ...]) -> Deployment:
     plain = Deployment(
         functions, aws.ask("sts", "get_caller_identity"), Unknown("WS_ENDPOINT is not known"), aws.region
     )
-    connections, feed, incidents = (
-        plain.setting(f"{name}_table") or "" for name in ("connections", "feed", "incident")
-    )
+    names = {name: _setting(plain, f"{name}_table") for name in ("connections", "feed", "incident")}
     return replace(
         plain,
-        endpoint=_endpoint(aws, plain.setting("ws_endpoint")),
-        connections=_table(aws, connections),
-        connections_ttl=_ttl(aws, connections),
-        feed=_table(aws, feed),
-        feed_ttl=_ttl(aws, feed),
-        incidents=_table(aws, incidents),
-        retry=_queue(aws, plain.setting("retry_queue_url")),
-        dead_letters=_queue(aws, plain.setting("dead_letter_queue_url")),
-        fanout=_queue(aws, plain.setting("fanout_queue_url")),
+        endpoint=_endpoint(aws, _setting(plain, "ws_endpoint")),
+        connections=_table(aws, names["connections"]),
+        connections_ttl=_ttl(aws, names["connections"]),
+        feed=_table(aws, names["feed"]),
+        feed_ttl=_ttl(aws, names["feed"]),
+        incidents=_table(aws, names["incident"]),
+        retry=_queue(aws, _setting(plain, "retry_queue_url")),
+        dead_letters=_queue(aws, _setting(plain, "dead_letter_queue_url")),
+        fanout=_queue(aws, _setting(plain, "fanout_queue_url")),
     )
 
 
-def _endpoint(aws: Aws, url: str | None) -> Endpoint | Unknown:
-    if url is None:
-        return Unknown("WS_ENDPOINT is not known")
+def _setting(deployment: Deployment, name: str) -> str | Unknown | None:
+    try:
+        value: str | None = deployment.setting(name)
+    except NotCheckedError as error:
+        return Unknown(str(error))
+    return value
+
+
+def _endpoint(aws: Aws, url: str | Unknown | None) -> Endpoint | Unknown:
+    if not isinstance(url, str):
+        return url or Unknown("WS_ENDPOINT is not known")
     if proxied(os.environ):
         return Unknown("a proxy is set here, and would answer in place of the endpoint")
     return probe(url, lambda: aws.connection(url))
@@ -171,7 +185,8 @@ def _shared_objects(answer: Answer) -> tuple[str, ...] | Unknown:
     if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
         return Unknown("Lambda says no address to fetch its zip from")
     try:
-        context = trust(certificate_authorities(url, os.environ.get("AWS_CA_BUNDLE")))
+        bundle = os.environ.get("AWS_CA_BUNDLE")
+        context = trust(certificate_authorities(url, bundle)) if url.startswith("https:") else None
         with urlopen(url, timeout=_ZIP_SECONDS, context=context) as response:  # noqa: S310 - http only on this machine
             names = zipfile.ZipFile(io.BytesIO(response.read())).namelist()
     except (OSError, zipfile.BadZipFile) as error:
@@ -179,19 +194,21 @@ def _shared_objects(answer: Answer) -> tuple[str, ...] | Unknown:
     return tuple(name for name in names if name.endswith(".so"))
 
 
-def _table(aws: Aws, name: str) -> Answer:
-    answer = aws.ask("dynamodb", "describe_table", TableName=name) if name else Unknown("no table is named")
-    return _part(answer, "Table")
+def _table(aws: Aws, name: str | Unknown | None) -> Answer:
+    if not isinstance(name, str):
+        return name or Unknown("no table is named")
+    return _part(aws.ask("dynamodb", "describe_table", TableName=name), "Table")
 
 
-def _ttl(aws: Aws, name: str) -> Answer:
-    answer = aws.ask("dynamodb", "describe_time_to_live", TableName=name) if name else Unknown("no table is named")
-    return _part(answer, "TimeToLiveDescription")
+def _ttl(aws: Aws, name: str | Unknown | None) -> Answer:
+    if not isinstance(name, str):
+        return name or Unknown("no table is named")
+    return _part(aws.ask("dynamodb", "describe_time_to_live", TableName=name), "TimeToLiveDescription")
 
 
-def _queue(aws: Aws, url: str | None) -> Queue | None:
-    if url is None:
-        return None
+def _queue(aws: Aws, url: str | Unknown | None) -> Queue | Unknown | None:
+    if not isinstance(url, str):
+        return url
     answer = aws.ask("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["All"])
     return Queue(url, _part(answer, "Attributes"))
 
@@ -231,8 +248,8 @@ def _decisions(aws: Aws, deployment: Deployment, function: Function) -> tuple[De
         return Unknown("the function cannot be read")
     try:
         wanted = needs(deployment, function)
-    except NotCheckedError as error:
-        return Unknown(str(error))
+    except (NotCheckedError, LookupError) as error:
+        return Unknown(f"what it needs cannot be told: {error}")
     decisions: list[Decision] = []
     for actions, resource in wanted:
         answer = aws.ask(
