@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .deployment import Deployment, NotCheckedError, Unknown, known
-from .findings import Finding, note, ok, unchecked, wrong
+from .findings import CREDENTIALS, Finding, note, ok, unchecked, wrong
 
-STACK, CREDENTIALS, CLOCK = "stack", "credentials", "clock"
+STACK, CLOCK = "stack", "clock"
 ENDPOINT, PROTOCOL, QUOTA = "endpoint", "protocol", "quota"
 #: AWS refuses a signature that is five minutes off; Date has whole seconds, and answers take a while.
 _REFUSED_SECONDS, _SUSPICIOUS_SECONDS = 300, 60

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 
 from . import account, door, functions, mappings, permissions, queues, tables
 from .deployment import Deployment, NotCheckedError
-from .findings import Finding, Report, unchecked
+from .findings import CREDENTIALS, Finding, Report, unchecked
 
 Check = Callable[[Deployment], Iterator[Finding]]
 
 CHECKS: tuple[tuple[str, Check], ...] = (
     (account.STACK, account.stack),
-    (account.CREDENTIALS, account.credentials),
+    (CREDENTIALS, account.credentials),
     (account.CLOCK, account.clock),
     (functions.SETTINGS, functions.settings),
     (functions.FUNCTIONS, functions.functions),

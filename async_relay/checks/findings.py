@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+CREDENTIALS = "credentials"
 #: Nothing is wrong; something is; AWS could not be asked.
 SOUND, ILL, UNASKED = 0, 1, 2
 
@@ -77,10 +78,10 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """1 where something is wrong; else 2 where nothing was found to be as it must be; else 0."""
+        """1 where something is wrong; else 2 where AWS does not know the credentials, and so tells nothing; else 0."""
         if self.of(State.WRONG):
             return ILL
-        return SOUND if self.of(State.OK) else UNASKED
+        return SOUND if CREDENTIALS in {each.about for each in self.of(State.OK)} else UNASKED
 
     @property
     def verdict(self) -> str:
@@ -89,7 +90,7 @@ class Report:
         says = {
             SOUND: "Nothing that was checked is wrong",
             ILL: f"{_things(len(self.of(State.WRONG)))} wrong",
-            UNASKED: "Nothing could be checked",
+            UNASKED: "AWS could not be asked",
         }
         return f"{says[self.exit_code]} ({counts})."
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
+from textwrap import wrap
 from typing import Annotated
 
 import typer
@@ -68,18 +69,20 @@ def _as_json(report: Report) -> str:
 
 def _print(report: Report) -> None:
     table = Table(pad_edge=False)
-    for title in ("", "State", "Seen"):
+    for title in ("About", "State", "Seen"):
         table.add_column(Text(title), overflow="fold", no_wrap=title == "State")
     for each in report.findings:
         table.add_row(*(Text(screen.safe(cell)) for cell in (each.about, each.state, each.seen)))
-    screen.stdout().print(table)
+    console = screen.stdout()
+    console.print(table)
     for each in report.of(State.WRONG):
-        _explain(each)
+        _explain(each, console.width)
     screen.say(report.verdict)
 
 
-def _explain(finding: Finding) -> None:
+def _explain(finding: Finding, width: int) -> None:
     screen.say(f"Wrong: {finding.about}")
     for sentence in (finding.seen, finding.effect, finding.remedy):
-        screen.say(f"  {sentence}")
+        for line in wrap(screen.safe(sentence), width - 2, break_on_hyphens=False, break_long_words=False):
+            screen.say(f"  {line}")
     screen.say("")

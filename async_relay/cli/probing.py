@@ -54,7 +54,7 @@ def _handshake(where: SplitResult) -> tuple[str, str]:
 
 
 def _ahead(where: SplitResult) -> float | Unknown:
-    """By how many seconds this machine's clock is ahead."""
+    """By how many seconds this machine's clock is ahead, at least."""
     host, port = where.hostname or "", where.port
     connection = (
         http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=_context(where))
@@ -62,13 +62,19 @@ def _ahead(where: SplitResult) -> float | Unknown:
         else http.client.HTTPConnection(host, port, timeout=_SECONDS)
     )
     try:
+        before = time.time()
         connection.request("GET", where.path or "/")
-        answer = connection.getresponse()
-        return time.time() - parsedate_to_datetime(answer.getheader("Date", "")).timestamp()
+        date = connection.getresponse().getheader("Date", "")
+        return _between(before, parsedate_to_datetime(date).timestamp(), time.time())
     except ValueError:
         return Unknown("the endpoint's answer has no Date")
     finally:
         connection.close()
+
+
+def _between(before: float, date: float, after: float) -> float:
+    """How far our clock is ahead at least, if the other one showed ``date``, in whole seconds, some time between."""
+    return min(after - date, 0.0) or max(before - (date + 1), 0.0)
 
 
 def _sentence(error: Exception) -> str:

@@ -732,14 +732,16 @@ def test_an_empty_answer_is_not_ok(nothing: Any, stack: Callable[..., DescribedS
 
 def test_the_verdict_is_that_of_the_findings() -> None:
     """Whatever they are, it counts them, and the exit code follows."""
-    fault = wrong("a", "It is.", "It does.", "Do.")
+    fault, known = wrong("a", "It is.", "It does.", "Do."), ok("credentials", "Known.")
+    sound = "Nothing that was checked is wrong"
     for findings, code, verdict in [
-        ((), 2, "Nothing could be checked ()."),
-        ((unchecked("a", "why"),), 2, "Nothing could be checked (1 not checked)."),
-        ((note("a", "Well."),), 2, "Nothing could be checked (1 note)."),
-        ((ok("a", "Good."), unchecked("a", "why")), 0, "Nothing that was checked is wrong (1 ok, 1 not checked)."),
-        ((ok("a", "Good."), fault), 1, "One thing is wrong (1 ok, 1 wrong)."),
-        ((fault, fault, unchecked("b", "why")), 1, "2 things are wrong (2 wrong, 1 not checked)."),
+        ((), 2, "AWS could not be asked ()."),
+        ((unchecked("credentials", "why"),), 2, "AWS could not be asked (1 not checked)."),
+        ((unchecked("credentials", "why"), ok("a", "Good.")), 2, "AWS could not be asked (1 ok, 1 not checked)."),
+        ((unchecked("credentials", "why"), fault), 1, "One thing is wrong (1 wrong, 1 not checked)."),
+        ((known, note("a", "Well."), unchecked("a", "why")), 0, f"{sound} (1 ok, 1 note, 1 not checked)."),
+        ((known, fault), 1, "One thing is wrong (1 ok, 1 wrong)."),
+        ((fault, fault, known), 1, "2 things are wrong (1 ok, 2 wrong)."),
     ]:
         report = Report(findings)
         assert (report.exit_code, report.verdict) == (code, verdict)
