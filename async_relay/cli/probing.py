@@ -81,4 +81,4 @@ def _sentence(error: Exception) -> str:
     """What went wrong, without a full stop."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
-    return str(error).rstrip(".") or type(error).__name__
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

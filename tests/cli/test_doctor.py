@@ -1,4 +1,4 @@
-"""``async-relay doctor``: the template on a local AWS, settings on moto and a scripted gateway, and no answer at all."""
+"""``async-relay doctor``: the template on a local AWS, settings on moto and a scripted gateway, and no answer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(*arguments: str) -> Any:
 def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The operations that are really called."""
     calls: list[str] = []
-    really = botocore.client.BaseClient._make_api_call
+    really = botocore.client.BaseClient._make_api_call  # type: ignore[attr-defined]  # private, and not in the stubs
 
     def call(self: Any, operation: str, arguments: Any) -> Any:
         calls.append(operation)
@@ -170,10 +170,12 @@ def gateway() -> Iterator[GatewayProcess]:
 class Place:
     """Tables and queues as the settings name them, on moto."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         session: Any = botocore.session.Session()
-        self.dynamodb = session.create_client("dynamodb", region_name="eu-west-1")
-        self.sqs = session.create_client("sqs", region_name="eu-west-1")
+        session.set_credentials("test", "test")
+        where = {"region_name": "eu-west-1", "endpoint_url": url}
+        self.dynamodb = session.create_client("dynamodb", **where)
+        self.sqs = session.create_client("sqs", **where)
         number = next(_NUMBERS)
         self.table = f"doctor-{number}"
         self.dynamodb.create_table(
@@ -199,15 +201,21 @@ class Place:
         self.dynamodb.update_time_to_live(TableName=self.table, TimeToLiveSpecification=specification)
 
 
+@pytest.fixture(scope="module")
+def healthy(moto_url: str) -> Place:
+    return Place(moto_url)
+
+
 @pytest.fixture
-def place(moto_url: str, gateway: GatewayProcess, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(healthy: Place, moto_url: str, gateway: GatewayProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    place = healthy
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
-    place = Place()
     monkeypatch.setenv("WS_ENDPOINT", gateway.endpoint)
     monkeypatch.setenv("CONNECTIONS_TABLE", place.table)
     monkeypatch.setenv("RETRY_QUEUE_URL", place.retry)
     monkeypatch.setenv("DEAD_LETTER_QUEUE_URL", place.letters)
-    return place
+    yield place
+    place.set_ttl(on=True)
 
 
 def findings(result: Any) -> dict[str, list[tuple[str, str]]]:
