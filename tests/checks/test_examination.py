@@ -22,7 +22,7 @@ from async_relay.checks.deployment import Absent, Deployment, Endpoint, Unknown
 from async_relay.checks.examination import examine
 from async_relay.checks.findings import Finding, Report, State, note, ok, unchecked, wrong
 from async_relay.checks.permissions import needs
-from async_relay.cli import describing
+from async_relay.cli import asking, describing
 from async_relay.cli.failure import CommandError
 
 JWT = {"AuthMode": "jwt", "AuthIssuer": "https://issuer.example.com", "AuthAudience": "relay"}
@@ -758,6 +758,21 @@ def test_remedies_name_what_there_is() -> None:
     for file, anchor in places:
         titles = re.findall(r"^#+ (.*)$", (ROOT / file).read_text(), re.MULTILINE)
         assert anchor in {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}, (file, anchor)
+
+
+def test_the_document_lists_what_is_asked(stack: Callable[..., DescribedStack]) -> None:
+    """Whoever gives the doctor a policy by the document gives it all it asks for, and nothing more."""
+    aws = stack(**EVERYTHING)
+    aws.change("get_service_quota", "", gone)
+    aws.change("get_aws_default_service_quota", "", lambda _: {"Quota": {"Value": 10_000.0}})
+    aws._get_aws_default_service_quota = lambda **_: {}  # type: ignore[attr-defined]  # only here
+    assert examined(aws).exit_code == 0
+    asked = {
+        asking._action(service, "".join(part.capitalize() for part in operation.split("_"))).replace("Aws", "AWS")
+        for service, operation, _ in aws.asked
+    }
+    section = (ROOT / "docs" / "operations.md").read_text().partition("It asks for ")[2].partition(" and\n")[0]
+    assert set(re.findall(r"`(\S+)`", section)) == asked - {"sts:GetCallerIdentity"}
 
 
 def examination_files() -> list[Any]:
