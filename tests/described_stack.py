@@ -105,13 +105,15 @@ class DescribedStack(Aws):
         told = [{"ParameterKey": name, "ParameterValue": self.stack.parameter(name)} for name in names]
         return {"Stacks": [{"StackName": StackName, "StackStatus": "UPDATE_COMPLETE", "Parameters": told}]}
 
-    def _describe_stack_resources(self, StackName: str) -> Any:  # noqa: ARG002, N803 - AWS's name
+    def _list_stack_resources(self, StackName: str, NextToken: str = "") -> Any:  # noqa: ARG002, N803 - AWS's name
         def described(name: str, kind: str) -> dict[str, str]:
             physical = API_ID if name == "WebSocketApi" else name
             kind = kind.replace("Serverless", "Lambda")
             return {"LogicalResourceId": name, "PhysicalResourceId": physical, "ResourceType": kind}
 
-        return {"StackResources": [described(name, each["Type"]) for name, each in self.stack.resources.items()]}
+        told = [described(name, each["Type"]) for name, each in self.stack.resources.items()]
+        page = {"StackResourceSummaries": told[20:] if NextToken else told[:20]}
+        return page if NextToken else page | {"NextToken": "more"}
 
     def _get_caller_identity(self) -> Any:
         return {"Account": ACCOUNT, "Arn": f"arn:aws:iam::{ACCOUNT}:user/operator", "UserId": "AIDA"}

@@ -20,6 +20,7 @@ ENVIRONMENT = "the environment"
 RELAY, DELIVER, HEARTBEAT = "handler.lambda_handler", "handler.deliver_handler", "handler.heartbeat_handler"
 CONNECT, DISCONNECT = "handler.connect_handler", "handler.disconnect_handler"
 AUTHORIZE, DEFAULT = "handler.authorize_handler", "handler.default_handler"
+HANDLERS = frozenset({RELAY, DELIVER, HEARTBEAT, CONNECT, DISCONNECT, AUTHORIZE, DEFAULT})
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from urllib.request import urlopen
 from async_relay.aws.environment import proxied
 from async_relay.checks.deployment import (
     ENVIRONMENT,
+    HANDLERS,
     Absent,
     Answer,
     Decision,
@@ -41,6 +42,8 @@ from .probing import probe
 #: API Gateway's throttle rate, in requests a second for the whole account.
 _THROTTLE_RATE = {"ServiceCode": "apigateway", "QuotaCode": "L-8A5B8E43"}
 _ZIP_SECONDS = 30
+#: A function that every stack of the template has.
+_RELAY = "RelayFunction"
 _ALONE = Unknown("settings alone do not say: give --stack")
 
 
@@ -55,15 +58,18 @@ def describe_stack(aws: Aws, stack: str) -> Deployment:
 
 def _described_stack(aws: Aws, stack: str) -> Deployment:
     described = _required(aws.ask("cloudformation", "describe_stacks", StackName=stack), stack)["Stacks"][0]
-    resources = _required(aws.ask("cloudformation", "describe_stack_resources", StackName=stack), stack)
-    found = {each["LogicalResourceId"]: each for each in resources["StackResources"]}
+    found = _resources(aws, stack)
+    if _RELAY not in found:
+        raise CommandError(f"the stack {stack} has no {_RELAY}, so it is none of async-relay's: name another", USAGE)
     parameters = {each["ParameterKey"]: each.get("ParameterValue", "") for each in described.get("Parameters", ())}
     zips: dict[str, tuple[str, ...] | Unknown] = {}
-    functions = tuple(
+    described_functions = (
         _function(aws, name, each.get("PhysicalResourceId", name), zips)
         for name, each in found.items()
         if each["ResourceType"] == "AWS::Lambda::Function"
     )
+    # An owner may have added others to the template, of which nothing is known here.
+    functions = tuple(each for each in described_functions if not each.handler or each.handler in HANDLERS)
     api_id = found.get("WebSocketApi", {}).get("PhysicalResourceId") or parameters.get("WebSocketApiId", "")
     deployment = _described(aws, functions)
     deployment = replace(
@@ -79,6 +85,18 @@ def _described_stack(aws: Aws, stack: str) -> Deployment:
         quota=_quota(aws),
     )
     return replace(deployment, functions=tuple(_with_decisions(aws, deployment, each) for each in functions))
+
+
+def _resources(aws: Aws, stack: str) -> dict[str, Mapping[str, Any]]:
+    """What the stack has, by logical name."""
+    found: dict[str, Mapping[str, Any]] = {}
+    after: dict[str, str] = {}
+    while True:
+        page = _required(aws.ask("cloudformation", "list_stack_resources", StackName=stack, **after), stack)
+        found |= {each["LogicalResourceId"]: each for each in page["StackResourceSummaries"]}
+        if "NextToken" not in page:
+            return found
+        after = {"NextToken": page["NextToken"]}
 
 
 def describe_environment(aws: Aws, environ: Mapping[str, str]) -> Deployment:
@@ -147,7 +165,7 @@ def _function(aws: Aws, name: str, physical: str, zips: dict[str, tuple[str, ...
     )
     listed = aws.ask("lambda", "list_event_source_mappings", FunctionName=physical)
     mappings = _answered(listed, "EventSourceMappings")
-    sha = configuration.get("CodeSha256", "")
+    sha = configuration.get("CodeSha256", physical)
     if sha not in zips:
         zips[sha] = _shared_objects(aws.ask("lambda", "get_function", FunctionName=physical))
     return Function(name, configuration, settings, mappings, zips[sha])

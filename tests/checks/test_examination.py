@@ -563,6 +563,9 @@ def test_a_batch_that_one_function_cannot_post(stack: Callable[..., DescribedSta
     [found] = examined(aws).of(State.WRONG)
     assert "BatchSize is 2,000" in found.seen
     assert_sentences(found)
+    fanned_out = stack(**JWT | FANOUT)
+    fanned_out.change("list_event_source_mappings", "RelayFunction", mapping("BatchSize", 2_000))
+    assert examined(fanned_out).of(State.WRONG) == []
 
 
 def test_functions_that_want_a_principal_which_nobody_gives_them(stack: Callable[..., DescribedStack]) -> None:
@@ -683,7 +686,7 @@ def test_what_may_not_be_asked_is_not_checked(stack: Callable[..., DescribedStac
     for operation in operations(stack(**EVERYTHING)):
         aws = stack(**EVERYTHING)
         aws.change(operation, "", lambda _: Unknown("the credentials may not"))
-        if operation in ("describe_stacks", "describe_stack_resources"):
+        if operation in ("describe_stacks", "list_stack_resources"):
             with pytest.raises(CommandError, match="the credentials may not"):
                 described(aws)
             continue
@@ -725,9 +728,27 @@ def test_an_empty_answer_is_not_ok(nothing: Any, stack: Callable[..., DescribedS
         try:
             report = examined(aws)
         except CommandError:
-            assert operation.startswith("describe_stack")
+            assert operation in ("describe_stacks", "list_stack_resources")
         else:
             assert report.of(State.UNCHECKED) or report.of(State.WRONG), operation
+
+
+def test_a_stack_of_somebody_elses(stack: Callable[..., DescribedStack]) -> None:
+    """One sentence: nothing of it is judged by what the relay needs."""
+    aws = stack(AuthMode="none")
+    aws.change("list_stack_resources", "relay", lambda _: {"StackResourceSummaries": []})
+    with pytest.raises(CommandError, match="the stack relay has no RelayFunction, so it is none of async-relay's"):
+        described(aws)
+
+
+def test_a_function_that_the_owner_added(stack: Callable[..., DescribedStack]) -> None:
+    """What it needs is the owner's business."""
+    aws = stack(AuthMode="none")
+    aws.change("get_function_configuration", "DisconnectFunction", set_in("Handler", to="reports.handler"))
+    aws.change("get_function_configuration", "DisconnectFunction", set_in("Environment", to={}))
+    report = examined(aws)
+    assert report.of(State.WRONG) == []
+    assert any(each.seen == "4 are there and ready." for each in report.findings)
 
 
 def test_the_verdict_is_that_of_the_findings() -> None:
@@ -771,7 +792,7 @@ def test_the_document_lists_what_is_asked(stack: Callable[..., DescribedStack]) 
         asking._action(service, "".join(part.capitalize() for part in operation.split("_"))).replace("Aws", "AWS")
         for service, operation, _ in aws.asked
     }
-    section = (ROOT / "docs" / "operations.md").read_text().partition("It asks for ")[2].partition(" and\n")[0]
+    section = (ROOT / "docs" / "operations.md").read_text().partition("It asks for ")[2].partition(" and\n`execute")[0]
     assert set(re.findall(r"`(\S+)`", section)) == asked - {"sts:GetCallerIdentity"}
 
 

@@ -143,14 +143,24 @@ def test_a_deployed_stack_is_in_order_and_only_read(
     assert [each for each in called if not each.startswith(_READING)] == []
 
 
-@pytest.mark.end_to_end
-def test_what_is_broken_in_a_deployed_stack_is_found(local: Local) -> None:
-    """Time to Live off, a mapping off, a stage gone: all three are said, and the exit code is 1."""
+@pytest.fixture
+def broken(local: Local) -> Iterator[Local]:
+    """Time to Live off, a mapping off, the stage gone; mended afterwards."""
+    stage = {"ApiId": local.physical("WebSocketApi"), "StageName": "prod"}
+    mapping = {"UUID": local.physical("RelayFunctionStream")}
     local.set_ttl("ConnectionsTable", on=False)
-    mappings = local.client("lambda")
-    mappings.update_event_source_mapping(UUID=local.physical("RelayFunctionStream"), Enabled=False)
-    local.client("apigatewayv2").delete_stage(ApiId=local.physical("WebSocketApi"), StageName="prod")
-    result = run("--stack", local.stack)
+    local.client("lambda").update_event_source_mapping(**mapping, Enabled=False)
+    local.client("apigatewayv2").delete_stage(**stage)
+    yield local
+    local.set_ttl("ConnectionsTable", on=True)
+    local.client("lambda").update_event_source_mapping(**mapping, Enabled=True)
+    local.client("apigatewayv2").create_stage(**stage)
+
+
+@pytest.mark.end_to_end
+def test_what_is_broken_in_a_deployed_stack_is_found(broken: Local) -> None:
+    """All three faults are said, and the exit code is 1."""
+    result = run("--stack", broken.stack)
     assert result.exit_code == 1
     assert "Wrong: Time to Live" in result.output
     assert re.search(r"Wrong: mapping of RelayFunction\n +It is Disabl", result.output)
