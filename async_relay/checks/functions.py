@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ..settings import Settings
 from .deployment import ENVIRONMENT, Deployment, Function, NotCheckedError, Unknown, known
@@ -32,10 +32,22 @@ def settings(deployment: Deployment) -> Iterator[Finding]:
                 )
             )
     faults += list(_agreement(deployment))
-    yield from unchecked_of(SETTINGS, reasons)
+    yield from unchecked_of(SETTINGS, reasons | _formatters(deployment))
     yield from faults
     if not faults and any(isinstance(each.settings, Settings) for each in deployment.functions):
         yield ok(SETTINGS, "They can be read.")
+
+
+def _formatters(deployment: Deployment) -> dict[str, str]:
+    """Who has a formatter of the owner's, which can be imported in the function alone."""
+    told = {
+        each.name: each.configuration.get("Environment", {}).get("Variables", {}).get("MESSAGE_FORMATTER")
+        for each in deployment.functions
+        if isinstance(each.configuration, Mapping)
+    }
+    return {
+        name: f"only its cold start shows whether {formatter} is there" for name, formatter in told.items() if formatter
+    }
 
 
 def _of(function: Function) -> str:

@@ -32,12 +32,11 @@ from async_relay.checks.deployment import (
 )
 from async_relay.checks.permissions import needs
 from async_relay.errors import SettingsError
-from async_relay.http.tls import certificate_authorities, trust
 from async_relay.settings import Settings
 
 from .asking import Aws
 from .failure import USAGE, CommandError
-from .probing import probe
+from .probing import probe, verifying
 
 #: API Gateway's throttle rate, in requests a second for the whole account.
 _THROTTLE_RATE = {"ServiceCode": "apigateway", "QuotaCode": "L-8A5B8E43"}
@@ -203,8 +202,7 @@ def _shared_objects(answer: Answer) -> tuple[str, ...] | Unknown:
     if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
         return Unknown("Lambda says no address to fetch its zip from")
     try:
-        bundle = os.environ.get("AWS_CA_BUNDLE")
-        context = trust(certificate_authorities(url, bundle)) if url.startswith("https:") else None
+        context = verifying(url) if url.startswith("https:") else None
         with urlopen(url, timeout=_ZIP_SECONDS, context=context) as response:  # noqa: S310 - http only on this machine
             names = zipfile.ZipFile(io.BytesIO(response.read())).namelist()
     except (OSError, zipfile.BadZipFile) as error:

@@ -37,13 +37,18 @@ def probe(url: str, connection: Callable[[], int | Unknown]) -> Endpoint:
     return Endpoint("", tls, shown, ahead, connection())
 
 
-def _context(where: SplitResult) -> ssl.SSLContext:
-    return trust(certificate_authorities(where.geturl(), os.environ.get("AWS_CA_BUNDLE")))
+def verifying(url: str) -> ssl.SSLContext:
+    """A context that trusts at ``url`` whom the relay trusts, the system's CAs it falls back on included."""
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    context = trust(certificate_authorities(url, bundle))
+    if not bundle:
+        context.load_default_certs()
+    return context
 
 
 def _handshake(where: SplitResult) -> tuple[str, str]:
     """TLS's version, and the protocol that was chosen of the two offered; empty where none was."""
-    context = _context(where)
+    context = verifying(where.geturl())
     context.set_alpn_protocols(["h2", "http/1.1"])
     host = where.hostname or ""
     with (
@@ -57,7 +62,7 @@ def _ahead(where: SplitResult) -> float | Unknown:
     """By how many seconds this machine's clock is ahead, at least."""
     host, port = where.hostname or "", where.port
     connection = (
-        http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=_context(where))
+        http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=verifying(where.geturl()))
         if where.scheme == "https"
         else http.client.HTTPConnection(host, port, timeout=_SECONDS)
     )

@@ -741,6 +741,15 @@ def test_a_stack_of_somebody_elses(stack: Callable[..., DescribedStack]) -> None
         described(aws)
 
 
+def test_a_formatter_of_the_owners(stack: Callable[..., DescribedStack]) -> None:
+    """Its module is in the zip and not here, so it is not checked and no fault."""
+    report = examined(stack(AuthMode="none", MessageFormatter="orders:format_order"))
+    assert report.of(State.WRONG) == []
+    assert [each.seen for each in report.of(State.UNCHECKED)] == [
+        "RelayFunction, DefaultFunction: only its cold start shows whether orders:format_order is there"
+    ]
+
+
 def test_a_function_that_the_owner_added(stack: Callable[..., DescribedStack]) -> None:
     """What it needs is the owner's business."""
     aws = stack(AuthMode="none")
