@@ -741,6 +741,17 @@ def test_a_stack_of_somebody_elses(stack: Callable[..., DescribedStack]) -> None
         described(aws)
 
 
+def test_what_the_simulator_leaves_out_is_not_allowed(stack: Callable[..., DescribedStack]) -> None:
+    """Nor denied: that role is not checked, and the others are."""
+    aws = stack(AuthMode="none")
+    aws.change("simulate_principal_policy", "DisconnectRole", set_in("EvaluationResults", to=[]))
+    report = examined(aws)
+    assert [each.seen for each in report.of(State.UNCHECKED)] == [
+        "DisconnectFunction: IAM's simulator says nothing of dynamodb:DeleteItem"
+    ]
+    assert any("lets 4 roles do" in each.seen for each in report.of(State.OK))
+
+
 def test_a_formatter_of_the_owners(stack: Callable[..., DescribedStack]) -> None:
     """Its module is in the zip and not here, so it is not checked and no fault."""
     report = examined(stack(AuthMode="none", MessageFormatter="orders:format_order"))
