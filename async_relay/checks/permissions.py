@@ -41,7 +41,9 @@ class Need(NamedTuple):
 
 
 def needs(deployment: Deployment, function: Function) -> list[Need]:
-    """What a function's role has to be allowed; nothing for a function whose settings cannot be read."""
+    """What a function's role has to be allowed; raises ``NotCheckedError`` where that cannot be told."""
+    if not isinstance(function.settings, Settings):
+        raise NotCheckedError("its settings cannot be read")
     by_handler: dict[str, Callable[[Deployment, Function], Iterator[Need]]] = {
         RELAY: _relay,
         DELIVER: _deliver,
@@ -52,7 +54,7 @@ def needs(deployment: Deployment, function: Function) -> list[Need]:
         DEFAULT: _default,
     }
     find = by_handler.get(function.handler)
-    return list(find(deployment, function)) if find and isinstance(function.settings, Settings) else []
+    return list(find(deployment, function)) if find else []
 
 
 def permissions(deployment: Deployment) -> Iterator[Finding]:
@@ -95,7 +97,9 @@ _EFFECTS = {
 
 
 def _relay(deployment: Deployment, function: Function) -> Iterator[Need]:
-    for mapping in function.mappings if isinstance(function.mappings, tuple) else ():
+    if isinstance(function.mappings, Unknown):
+        raise NotCheckedError(function.mappings.reason)
+    for mapping in function.mappings:
         yield Need(
             ("dynamodb:DescribeStream", "dynamodb:GetShardIterator", "dynamodb:GetRecords"), mapping["EventSourceArn"]
         )

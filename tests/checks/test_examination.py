@@ -752,6 +752,18 @@ def test_what_the_simulator_leaves_out_is_not_allowed(stack: Callable[..., Descr
     assert any("lets 4 roles do" in each.seen for each in report.of(State.OK))
 
 
+def test_a_role_whose_needs_cannot_be_told(stack: Callable[..., DescribedStack]) -> None:
+    """Settings that end a cold start, and mappings that may not be listed: IAM is not asked about half of them."""
+    aws = stack(AuthMode="none")
+    aws.change("get_function_configuration", "DeliverFunction", variable("MAX_CONCURRENCY", "many"))
+    aws.change("list_event_source_mappings", "RelayFunction", lambda _: Unknown("nobody may"))
+    seen = [each.seen for each in examined(aws).of(State.UNCHECKED) if each.about == "permissions"]
+    assert seen == [
+        "RelayFunction: what it needs cannot be told: nobody may",
+        "DeliverFunction: what it needs cannot be told: its settings cannot be read",
+    ]
+
+
 def test_a_formatter_of_the_owners(stack: Callable[..., DescribedStack]) -> None:
     """Its module is in the zip and not here, so it is not checked and no fault."""
     report = examined(stack(AuthMode="none", MessageFormatter="orders:format_order"))
