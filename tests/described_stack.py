@@ -18,7 +18,7 @@ from typing import Any
 
 from cloudformation import PSEUDO, Stack
 
-from async_relay.checks.deployment import Absent, Answer, Endpoint, Unknown
+from async_relay.checks.deployment import Answer, Endpoint, Unknown
 from async_relay.cli.asking import Aws
 
 ACCOUNT, REGION, API_ID = PSEUDO["AWS::AccountId"], PSEUDO["AWS::Region"], "a1b2c3d4"
@@ -241,6 +241,3 @@ class DescribedStack(Aws):
     def _get_routes(self, ApiId: str, MaxResults: str) -> Any:  # noqa: ARG002, N803 - AWS's names
         foreign = [{"RouteKey": "$connect", "AuthorizationType": "NONE"}]
         return {"Items": list(self.stack.of("ApiGatewayV2::Route").values()) or foreign}
-
-
-__all__ = ["ACCOUNT", "API_ID", "REACHED", "REGION", "STREAM", "Absent", "DescribedStack", "Unknown"]
