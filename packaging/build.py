@@ -59,7 +59,7 @@ SERVICES = frozenset({"apigatewaymanagementapi", "dynamodb", "sqs", "sts"})
 #: What only makes bindings, which were made when the wheels were: cryptography needs cffi's shared object alone.
 MAKES_BINDINGS = frozenset({"cffi", "pycparser"})
 #: Parts of the package that no function imports.
-NOT_AT_RUN_TIME = frozenset({"cli", "client", "planning", "testing"})
+NOT_AT_RUN_TIME = frozenset({"checks", "cli", "client", "planning", "testing"})
 _ONE_EACH = "So one zip cannot hold both: name one with --arch, and deploy it to that Architecture alone."
 _LEGAL = ("LICEN", "COPYING", "NOTICE", "AUTHORS")
 _SOURCES = frozenset({".c", ".cpp", ".h", ".hash", ".pxd", ".pxi", ".pyi", ".pyx"})

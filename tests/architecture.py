@@ -24,7 +24,7 @@ STOREYS = (
     ("services",),
     ("sandbox",),
     ("handler",),
-    ("planning",),
+    ("planning", "checks"),
     ("cli",),
     # For programs that are clients: it imports nothing of what runs in Lambda, and nothing imports it.
     ("client",),

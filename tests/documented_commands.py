@@ -184,6 +184,10 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
         r"async-relay disconnect( --everybody)?",
         InTest("tests/cli/test_disconnect.py", "test_everybody_is_logged_out"),
     ),
+    (
+        r"async-relay doctor( --stack STACK)?",
+        InTest("tests/cli/test_doctor.py", "test_a_deployed_stack_is_in_order_and_only_read"),
+    ),
     (r"async-relay plan", _relay("plan", "--clients", "1k")),
     (
         r"async-relay plan --clients 100k --messages-per-second 0\.01",

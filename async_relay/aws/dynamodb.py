@@ -69,7 +69,7 @@ class DynamoStore:
         store = cls(dynamodb, table, index=index, shards=shards, sweep=sweep)
         if index is not None:
             with store._only_unavailable("described"):
-                await _check_index(dynamodb, table, index)
+                check_index((await dynamodb.call("DescribeTable", {"TableName": table}))["Table"], table, index)
         return store
 
     async def read(self, shard: Shard, cursor: Cursor | None) -> Page:
@@ -188,8 +188,8 @@ class DynamoStore:
         return answers
 
 
-async def _check_index(dynamodb: Service, table: str, index: str) -> None:
-    description = (await dynamodb.call("DescribeTable", {"TableName": table}))["Table"]
+def check_index(description: Mapping[str, Any], table: str, index: str) -> None:
+    """Raise ``SettingsError`` unless a table, as DescribeTable shows it, can be read by this index."""
     types = {each["AttributeName"]: each["AttributeType"] for each in description["AttributeDefinitions"]}
     for each in description.get("GlobalSecondaryIndexes", ()):
         if each["IndexName"] != index:

@@ -51,7 +51,7 @@ class DynamoIncidents:
             return cls(dynamodb, table)
         with _only_unavailable(table, "described"):
             description = (await dynamodb.call("DescribeTable", {"TableName": table}))["Table"]
-            return cls(dynamodb, table, index, _partition_key(description, table, index))
+            return cls(dynamodb, table, index, partition_key_of(description, table, index))
 
     async def read(self, cursor: Cursor | None) -> ItemPage:
         """A page of the Scan, or of the Query."""
@@ -114,8 +114,8 @@ def _only_unavailable(table: str, done: str) -> Iterator[None]:
         raise StoreUnavailable(f"the table {table} cannot be {done}: {type(error).__name__}") from error
 
 
-def _partition_key(description: Mapping[str, Any], table: str, index: str) -> str:
-    """The partition key of an index that is as it must be."""
+def partition_key_of(description: Mapping[str, Any], table: str, index: str) -> str:
+    """The partition key of an index; raises ``SettingsError`` unless history can be read by it."""
     for each in description.get("GlobalSecondaryIndexes", ()):
         if each["IndexName"] != index:
             continue

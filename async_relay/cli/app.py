@@ -7,6 +7,7 @@ import typer
 from .backfill import backfill
 from .dead_letters import app as dead_letters
 from .disconnect import disconnect
+from .doctor import doctor
 from .plan import show as plan
 
 # Plain help and errors: a boxed and wrapped sentence cannot be searched for.
@@ -22,6 +23,7 @@ app.add_typer(dead_letters, name="dead-letters")
 app.command("plan")(plan)
 app.command("backfill")(backfill)
 app.command("disconnect")(disconnect)
+app.command("doctor")(doctor)
 
 
 @app.callback()

@@ -1,0 +1,135 @@
+"""The functions themselves: settings that let them start, their state, and a zip for their processor. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from ..settings import Settings
+from .deployment import ENVIRONMENT, Deployment, Function, NotCheckedError, Unknown, known
+from .findings import Finding, ok, unchecked_of, wrong
+
+SETTINGS, FUNCTIONS, ARCHITECTURE = "settings", "functions", "architecture"
+_MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
+_SHARED = re.compile(r"\.cpython-(\d+)-(\w+?)-linux")
+#: What all functions must mean alike: where they post, and whose rows they read.
+_ALIKE = ("ws_endpoint", "connections_table", "auth_mode", "tenant_attribute")
+
+
+def settings(deployment: Deployment) -> Iterator[Finding]:
+    """Each function's environment lets it start, and they agree about what they share."""
+    faults, reasons = [], {}
+    for each in deployment.functions:
+        if isinstance(each.settings, Unknown):
+            reasons[each.name] = each.settings.reason
+        elif isinstance(each.settings, str):
+            faults.append(
+                wrong(
+                    SETTINGS,
+                    f"{_of(each)}{each.settings}.",
+                    "The function ends at its cold start, and does nothing of what it is there for.",
+                    "Correct the parameter of that name (docs/operations.md#parameters) and deploy the stack again.",
+                )
+            )
+    faults += list(_agreement(deployment))
+    yield from unchecked_of(SETTINGS, reasons | _formatters(deployment))
+    yield from faults
+    if not faults and any(isinstance(each.settings, Settings) for each in deployment.functions):
+        yield ok(SETTINGS, "They can be read.")
+
+
+def _formatters(deployment: Deployment) -> dict[str, str]:
+    """Who has a formatter of the owner's, which can be imported in the function alone."""
+    told = {
+        each.name: each.configuration.get("Environment", {}).get("Variables", {}).get("MESSAGE_FORMATTER")
+        for each in deployment.functions
+        if isinstance(each.configuration, Mapping)
+    }
+    return {
+        name: f"only its cold start shows whether {formatter} is there" for name, formatter in told.items() if formatter
+    }
+
+
+def _of(function: Function) -> str:
+    return "" if function.name == ENVIRONMENT else f"{function.name}: "
+
+
+def _agreement(deployment: Deployment) -> Iterator[Finding]:
+    readable = [each for each in deployment.functions if isinstance(each.settings, Settings)]
+    for name in _ALIKE:
+        values = {str(each.has(name)): each.name for each in readable}
+        if len(values) > 1:
+            told = ", ".join(f"{value} in {function}" for value, function in sorted(values.items()))
+            yield wrong(
+                SETTINGS,
+                f"The functions do not agree about {name.upper()}: {told}.",
+                "What one function writes or lets in another does not know, so clients are missed or refused.",
+                "Deploy the stack again: it gives all functions the same.",
+            )
+
+
+def functions(deployment: Deployment) -> Iterator[Finding]:
+    """Each function is there and ready."""
+    faults = []
+    for each in deployment.functions:
+        if each.name == ENVIRONMENT:
+            raise NotCheckedError("settings alone do not say: give --stack")
+        configuration = known(each.configuration)
+        if configuration is None:
+            faults.append(
+                wrong(
+                    FUNCTIONS,
+                    f"{each.name} is gone, though the stack has it.",
+                    "What it is there for is not done.",
+                    "Deploy the stack again; if that changes nothing, delete it and make it anew.",
+                )
+            )
+            continue
+        for name in ("State", "LastUpdateStatus"):
+            if configuration.get(name) == "Failed":
+                why = configuration.get(
+                    "StateReason" if name == "State" else "LastUpdateStatusReason", "no reason is told"
+                )
+                faults.append(
+                    wrong(
+                        FUNCTIONS,
+                        f"{name} of {each.name} is Failed: {why}.",
+                        "It does not run, or runs what was deployed before.",
+                        "Mend what the reason says, and deploy the stack again.",
+                    )
+                )
+    yield from faults or [ok(FUNCTIONS, f"{len(deployment.functions)} are there and ready.")]
+
+
+def architecture(deployment: Deployment) -> Iterator[Finding]:
+    """The zip has shared objects for the processor and the Python that the function runs on."""
+    faults, fitting, reasons = [], [], {}
+    for each in deployment.functions:
+        configuration = known(each.configuration)
+        if configuration is None:
+            continue
+        if isinstance(each.shared_objects, Unknown):
+            reasons[each.name] = each.shared_objects.reason
+            continue
+        [processor] = configuration["Architectures"]
+        runtime = configuration["Runtime"]
+        wanted = (runtime.removeprefix("python").replace(".", ""), _MACHINES[processor])
+        found = {match.groups() for name in each.shared_objects if (match := _SHARED.search(name))}
+        if wanted in found:
+            fitting.append(f"{processor} and {runtime}")
+        elif not found:
+            reasons[each.name] = "no file in its zip says what it was made for"
+        else:
+            held = ", ".join(sorted(f"{machine} with Python {version[0]}.{version[1:]}" for version, machine in found))
+            faults.append(
+                wrong(
+                    ARCHITECTURE,
+                    f"{each.name} runs on {processor} with {runtime}, and its zip is for {held}.",
+                    "The function cannot load its libraries and ends at its cold start.",
+                    "Build the zip again (docs/operations.md#packaging), or set Architecture to what it is for.",
+                )
+            )
+    yield from unchecked_of(ARCHITECTURE, reasons)
+    yield from faults
+    if fitting and not faults:
+        yield ok(ARCHITECTURE, f"The zip is for {fitting[0]}, as the functions are.")

@@ -1,0 +1,288 @@
+"""Describes a deployment by asking AWS: the one place where an examination's facts are gathered.
+
+Rules
+- With a stack, CloudFormation says what there is and Lambda what the functions are told. Without one, the
+  environment is read as a function reads it.
+- What one answer is missing keeps nothing else from being asked.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.request import urlopen
+
+from async_relay.aws.environment import proxied
+from async_relay.checks.deployment import (
+    ENVIRONMENT,
+    HANDLERS,
+    Absent,
+    Answer,
+    Decision,
+    Deployment,
+    Endpoint,
+    Function,
+    NotCheckedError,
+    Queue,
+    Unknown,
+)
+from async_relay.checks.permissions import needs
+from async_relay.errors import SettingsError
+from async_relay.settings import Settings
+
+from .asking import Aws
+from .failure import USAGE, CommandError
+from .probing import probe, verifying
+
+#: API Gateway's throttle rate, in requests a second for the whole account.
+_THROTTLE_RATE = {"ServiceCode": "apigateway", "QuotaCode": "L-8A5B8E43"}
+_ZIP_SECONDS = 30
+#: A function that every stack of the template has.
+_RELAY = "RelayFunction"
+_ALONE = Unknown("settings alone do not say: give --stack")
+
+
+def describe_stack(aws: Aws, stack: str) -> Deployment:
+    """What is deployed; raises ``CommandError`` where CloudFormation knows no such stack or cannot be asked."""
+    try:
+        return _described_stack(aws, stack)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        sentence = f"AWS's answer about {stack} is not as documented ({type(error).__name__}: {error})"
+        raise CommandError(sentence, USAGE) from None
+
+
+def _described_stack(aws: Aws, stack: str) -> Deployment:
+    described = _required(aws.ask("cloudformation", "describe_stacks", StackName=stack), stack)["Stacks"][0]
+    found = _resources(aws, stack)
+    if _RELAY not in found:
+        raise CommandError(f"the stack {stack} has no {_RELAY}, so it is none of async-relay's: name another", USAGE)
+    parameters = {each["ParameterKey"]: each.get("ParameterValue", "") for each in described.get("Parameters", ())}
+    zips: dict[str, tuple[str, ...] | Unknown] = {}
+    described_functions = (
+        _function(aws, name, each.get("PhysicalResourceId", name), zips)
+        for name, each in found.items()
+        if each["ResourceType"] == "AWS::Lambda::Function"
+    )
+    # An owner may have added others to the template, of which nothing is known here.
+    functions = tuple(each for each in described_functions if not each.handler or each.handler in HANDLERS)
+    api_id = found.get("WebSocketApi", {}).get("PhysicalResourceId") or parameters.get("WebSocketApiId", "")
+    deployment = _described(aws, functions)
+    deployment = replace(
+        deployment,
+        stack=stack,
+        status=described["StackStatus"],
+        parameters=parameters,
+        stream=_stream(aws, functions),
+        api_id=api_id,
+        api=aws.ask("apigatewayv2", "get_api", ApiId=api_id),
+        stage=aws.ask("apigatewayv2", "get_stage", ApiId=api_id, StageName=parameters.get("StageName", "")),
+        connect_route=_connect_route(aws, api_id),
+        quota=_quota(aws),
+    )
+    return replace(deployment, functions=tuple(_with_decisions(aws, deployment, each) for each in functions))
+
+
+def _resources(aws: Aws, stack: str) -> dict[str, Mapping[str, Any]]:
+    """What the stack has, by logical name."""
+    found: dict[str, Mapping[str, Any]] = {}
+    after: dict[str, str] = {}
+    while True:
+        page = _required(aws.ask("cloudformation", "list_stack_resources", StackName=stack, **after), stack)
+        found |= {each["LogicalResourceId"]: each for each in page["StackResourceSummaries"]}
+        if "NextToken" not in page:
+            return found
+        after = {"NextToken": page["NextToken"]}
+
+
+def describe_environment(aws: Aws, environ: Mapping[str, str]) -> Deployment:
+    """What the settings alone lead to."""
+    return _described(aws, (Function(ENVIRONMENT, _ALONE, _settings(environ), _ALONE, _ALONE, _ALONE),))
+
+
+def _required(answer: Answer, stack: str) -> Mapping[str, Any]:
+    if isinstance(answer, Absent):
+        raise CommandError(_no_stack(stack), USAGE)
+    if isinstance(answer, Unknown):
+        raise CommandError(_no_stack(stack) if "does not exist" in answer.reason else answer.reason, USAGE)
+    return answer
+
+
+def _no_stack(stack: str) -> str:
+    return f"there is no stack {stack}: check the name, the account and the region"
+
+
+def _described(aws: Aws, functions: tuple[Function, ...]) -> Deployment:
+    """What settings lead to: endpoint, tables and queues."""
+    plain = Deployment(
+        functions, aws.ask("sts", "get_caller_identity"), Unknown("WS_ENDPOINT is not known"), aws.region
+    )
+    names = {name: _setting(plain, f"{name}_table") for name in ("connections", "feed", "incident")}
+    return replace(
+        plain,
+        endpoint=_endpoint(aws, _setting(plain, "ws_endpoint")),
+        connections=_table(aws, names["connections"]),
+        connections_ttl=_ttl(aws, names["connections"]),
+        feed=_table(aws, names["feed"]),
+        feed_ttl=_ttl(aws, names["feed"]),
+        incidents=_table(aws, names["incident"]),
+        retry=_queue(aws, _setting(plain, "retry_queue_url")),
+        dead_letters=_queue(aws, _setting(plain, "dead_letter_queue_url")),
+        fanout=_queue(aws, _setting(plain, "fanout_queue_url")),
+    )
+
+
+def _setting(deployment: Deployment, name: str) -> str | Unknown | None:
+    try:
+        value: str | None = deployment.setting(name)
+    except NotCheckedError as error:
+        return Unknown(str(error))
+    return value
+
+
+def _endpoint(aws: Aws, url: str | Unknown | None) -> Endpoint | Unknown:
+    if not isinstance(url, str):
+        return url or Unknown("WS_ENDPOINT is not known")
+    if proxied(os.environ):
+        return Unknown("a proxy is set here, and would answer in place of the endpoint")
+    return probe(url, lambda: aws.connection(url))
+
+
+def _function(aws: Aws, name: str, physical: str, zips: dict[str, tuple[str, ...] | Unknown]) -> Function:
+    configuration = aws.ask("lambda", "get_function_configuration", FunctionName=physical)
+    if not isinstance(configuration, Mapping):
+        reason = configuration if isinstance(configuration, Unknown) else Unknown("the function is gone")
+        return Function(name, configuration, reason, reason, reason)
+    environment = configuration.get("Environment", {})
+    settings = (
+        Unknown("Lambda does not show its environment, which a key of KMS guards")
+        if "Error" in environment
+        else _settings({**environment.get("Variables", {}), "MESSAGE_FORMATTER": ""})
+    )
+    listed = aws.ask("lambda", "list_event_source_mappings", FunctionName=physical)
+    mappings = _answered(listed, "EventSourceMappings")
+    sha = configuration.get("CodeSha256", physical)
+    if sha not in zips:
+        zips[sha] = _shared_objects(aws.ask("lambda", "get_function", FunctionName=physical))
+    return Function(name, configuration, settings, mappings, zips[sha])
+
+
+def _answered(answer: Answer, name: str) -> tuple[Mapping[str, Any], ...] | Unknown:
+    """A list that an answer has."""
+    if isinstance(answer, Absent):
+        return ()
+    if isinstance(answer, Unknown):
+        return answer
+    return tuple(answer[name]) if name in answer else Unknown(f"AWS's answer has no {name}")
+
+
+def _part(answer: Answer, name: str) -> Answer:
+    """What an answer is about."""
+    if not isinstance(answer, Mapping):
+        return answer
+    part: Answer = answer.get(name, Unknown(f"AWS's answer has no {name}"))
+    return part
+
+
+def _settings(environ: Mapping[str, str]) -> Settings | str:
+    try:
+        return Settings.from_env(environ)
+    except SettingsError as error:
+        return str(error)
+
+
+def _shared_objects(answer: Answer) -> tuple[str, ...] | Unknown:
+    """The names of the shared objects in a function's zip."""
+    if not isinstance(answer, Mapping):
+        return answer if isinstance(answer, Unknown) else Unknown("the function is gone")
+    url = answer.get("Code", {}).get("Location", "")
+    if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+        return Unknown("Lambda says no address to fetch its zip from")
+    try:
+        context = verifying(url) if url.startswith("https:") else None
+        with urlopen(url, timeout=_ZIP_SECONDS, context=context) as response:  # noqa: S310 - http only on this machine
+            names = zipfile.ZipFile(io.BytesIO(response.read())).namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        return Unknown(f"its zip cannot be fetched: {error}")
+    return tuple(name for name in names if name.endswith(".so"))
+
+
+def _table(aws: Aws, name: str | Unknown | None) -> Answer:
+    if not isinstance(name, str):
+        return name or Unknown("no table is named")
+    return _part(aws.ask("dynamodb", "describe_table", TableName=name), "Table")
+
+
+def _ttl(aws: Aws, name: str | Unknown | None) -> Answer:
+    if not isinstance(name, str):
+        return name or Unknown("no table is named")
+    return _part(aws.ask("dynamodb", "describe_time_to_live", TableName=name), "TimeToLiveDescription")
+
+
+def _queue(aws: Aws, url: str | Unknown | None) -> Queue | Unknown | None:
+    if not isinstance(url, str):
+        return url
+    answer = aws.ask("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["All"])
+    return Queue(url, _part(answer, "Attributes"))
+
+
+def _stream(aws: Aws, functions: tuple[Function, ...]) -> Answer:
+    for function in functions:
+        for mapping in function.mappings if isinstance(function.mappings, tuple) else ():
+            arn = mapping.get("EventSourceArn", "")
+            if ":dynamodb:" in arn:
+                answer = aws.ask("dynamodbstreams", "describe_stream", StreamArn=arn, Limit=1)
+                return _part(answer, "StreamDescription")
+    return Unknown("no mapping says which stream it is")
+
+
+def _connect_route(aws: Aws, api_id: str) -> Answer:
+    answer = aws.ask("apigatewayv2", "get_routes", ApiId=api_id, MaxResults="500")
+    if not isinstance(answer, Mapping):
+        return answer
+    return next((each for each in answer.get("Items", ()) if each.get("RouteKey") == "$connect"), Absent())
+
+
+def _quota(aws: Aws) -> Answer:
+    """The quota that applies to the account, or AWS's default where it never asked for another."""
+    answer = aws.ask("service-quotas", "get_service_quota", **_THROTTLE_RATE)
+    if isinstance(answer, Absent):
+        answer = aws.ask("service-quotas", "get_aws_default_service_quota", **_THROTTLE_RATE)
+    return _part(answer, "Quota")
+
+
+def _with_decisions(aws: Aws, deployment: Deployment, function: Function) -> Function:
+    """The function, with what IAM says of all that its role has to be allowed."""
+    return replace(function, decisions=_decisions(aws, deployment, function))
+
+
+def _decisions(aws: Aws, deployment: Deployment, function: Function) -> tuple[Decision, ...] | Unknown:
+    if not isinstance(function.configuration, Mapping):
+        return Unknown("the function cannot be read")
+    try:
+        wanted = needs(deployment, function)
+    except (NotCheckedError, LookupError) as error:
+        return Unknown(f"what it needs cannot be told: {error}")
+    decisions: list[Decision] = []
+    for actions, resource in wanted:
+        answer = aws.ask(
+            "iam",
+            "simulate_principal_policy",
+            PolicySourceArn=function.configuration.get("Role", ""),
+            ActionNames=list(actions),
+            ResourceArns=[resource],
+        )
+        if isinstance(answer, Absent):
+            return Unknown("its role is gone")
+        results = _answered(answer, "EvaluationResults")
+        if isinstance(results, Unknown):
+            return results
+        decided = {each.get("EvalActionName"): str(each.get("EvalDecision", "")) for each in results}
+        for action in actions:
+            if not decided.get(action):
+                return Unknown(f"IAM's simulator says nothing of {action}")
+            decisions.append(Decision(action, resource, decided[action]))
+    return tuple(decisions)

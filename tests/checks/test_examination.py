@@ -1,0 +1,833 @@
+"""An examination of the template's own stack: whole, and with one thing wrong at a time."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from cloudformation import ROOT, template
+from described_stack import ACCOUNT, API_ID, REACHED, REGION, DescribedStack
+
+from async_relay.checks import examination
+from async_relay.checks.deployment import Absent, Deployment, Endpoint, Unknown
+from async_relay.checks.examination import examine
+from async_relay.checks.findings import Finding, Report, State, note, ok, unchecked, wrong
+from async_relay.checks.permissions import needs
+from async_relay.cli import asking, describing
+from async_relay.cli.failure import CommandError
+
+JWT = {"AuthMode": "jwt", "AuthIssuer": "https://issuer.example.com", "AuthAudience": "relay"}
+FANOUT = {"FanoutMode": "fanout", "ConnectionsIndex": "by-shard", "ConnectionsIndexSweep": "off"}
+GIVEN = {
+    "IncidentStreamArn": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/Incident/stream/2026-01-01T00:00:00.000",
+    "ConnectionsTableName": "WebSocketConnections",
+    "WebSocketApiId": API_ID,
+}
+EVERYTHING = JWT | FANOUT | {"HeartbeatMinutes": "5", "IncidentIndex": "by-time"}
+BOTH = [f"uvloop/loop.cpython-313-{machine}-linux-gnu.so" for machine in ("aarch64", "x86_64")]
+
+
+class Bucket:
+    """Where Lambda has the zip; ``names`` are the files in it."""
+
+    def __init__(self) -> None:
+        self.names = [*BOTH, "handler.py"]
+        bucket = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(bucket.content())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/zip"
+
+    def content(self) -> bytes:
+        held = io.BytesIO()
+        with zipfile.ZipFile(held, "w") as file:
+            for name in self.names:
+                file.writestr(name, b"")
+        return held.getvalue()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Bucket]:
+    bucket = Bucket()
+    thread = threading.Thread(target=bucket.server.serve_forever, args=(0.02,))
+    thread.start()
+    yield bucket
+    bucket.server.shutdown()
+    thread.join()
+    bucket.server.server_close()
+
+
+@pytest.fixture
+def bucket(served: Bucket) -> Bucket:
+    served.names = [*BOTH, "handler.py"]
+    return served
+
+
+@pytest.fixture
+def stack(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DescribedStack]:
+    """A stack for these parameters, whose endpoint answers."""
+    monkeypatch.setattr(describing, "probe", lambda _url, _connection: REACHED)
+
+    def described(**parameters: str) -> DescribedStack:
+        aws = DescribedStack(**parameters)
+        aws.zip = bucket.url
+        if "IncidentIndex" in parameters:
+            aws.change("describe_table", '"IncidentTable"', _with_time_index)
+        return aws
+
+    return described
+
+
+def _with_time_index(answer: Any) -> None:
+    keys = [{"AttributeName": "all", "KeyType": "HASH"}, {"AttributeName": "created_at", "KeyType": "RANGE"}]
+    index = {"IndexName": "by-time", "KeySchema": keys, "Projection": {"ProjectionType": "ALL"}}
+    answer["Table"]["GlobalSecondaryIndexes"] = [index]
+
+
+def described(aws: DescribedStack) -> Deployment:
+    return describing.describe_stack(aws, "relay")
+
+
+def examined(aws: DescribedStack) -> Report:
+    return examine(described(aws))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"AuthMode": "none"}, {"AuthMode": "iam"}, JWT, JWT | FANOUT, EVERYTHING, GIVEN, {"Feed": "off"}],
+    ids=["open", "iam", "jwt", "fanout", "everything", "given", "without a feed"],
+)
+def test_what_the_template_makes_is_in_order(parameters: dict[str, str], stack: Callable[..., DescribedStack]) -> None:
+    """Whatever its parameters, nothing is wrong with it, and there is nothing that was not checked."""
+    report = examined(stack(**parameters))
+    assert report.of(State.WRONG) == []
+    assert report.of(State.UNCHECKED) == []
+    assert report.exit_code == 0
+    assert report.verdict.startswith("Nothing that was checked is wrong (")
+
+
+@pytest.mark.parametrize("parameters", [{"AuthMode": "none"}, EVERYTHING, GIVEN], ids=["open", "everything", "given"])
+def test_a_role_needs_what_the_template_grants(
+    parameters: dict[str, str], stack: Callable[..., DescribedStack]
+) -> None:
+    """Neither more nor less, but for the logs."""
+    aws = stack(**parameters)
+    deployment = described(aws)
+    for function in deployment.functions:
+        role = aws.stack.functions()[function.name]["Role"].removesuffix(".Arn")
+        granted = {each for each in aws.grants(role) if not each[0].startswith("logs:")}
+        assert {(action, each.resource) for each in needs(deployment, function) for action in each.actions} == granted
+
+
+def set_in(*path: Any, to: Any) -> Callable[[Any], None]:
+    """Set what an answer has at a path."""
+
+    def change(answer: Any) -> None:
+        for key in path[:-1]:
+            answer = answer[key]
+        answer[path[-1]] = to
+
+    return change
+
+
+def without(*path: Any) -> Callable[[Any], None]:
+    """Take out what an answer has at a path."""
+
+    def change(answer: Any) -> None:
+        for key in path[:-1]:
+            answer = answer[key]
+        del answer[path[-1]]
+
+    return change
+
+
+def mapping(name: str, to: Any) -> Callable[[Any], None]:
+    return set_in("EventSourceMappings", 0, name, to=to)
+
+
+def variable(name: str, to: str) -> Callable[[Any], None]:
+    return set_in("Environment", "Variables", name, to=to)
+
+
+def gone(_answer: Any) -> Absent:
+    return Absent()
+
+
+def denies(action: str) -> Callable[[Any], None]:
+    def change(answer: Any) -> None:
+        for each in answer["EvaluationResults"]:
+            if each["EvalActionName"] == action:
+                each["EvalDecision"] = "implicitDeny"
+
+    return change
+
+
+KEYS = ("Table", "KeySchema")
+MINE = '{"deadLetterTargetArn": "arn:aws:sqs:eu-west-1:1:mine", "maxReceiveCount": 60}'
+OTHERS = '{"redrivePermission": "byQueue", "sourceQueueArns": ["arn:aws:sqs:eu-west-1:1:other"]}'
+#: What is wrong: the operation and what its request names, the change to its answer, and what is found about what.
+FAULTS: dict[str, tuple[str, str, Callable[[Any], Any], str, str]] = {
+    "stack failed": (
+        "describe_stacks",
+        "relay",
+        set_in("Stacks", 0, "StackStatus", to="UPDATE_ROLLBACK_FAILED"),
+        "stack",
+        "UPDATE_ROLLBACK_FAILED",
+    ),
+    "never made": (
+        "describe_stacks",
+        "relay",
+        set_in("Stacks", 0, "StackStatus", to="ROLLBACK_COMPLETE"),
+        "stack",
+        "ROLLBACK_COMPLETE",
+    ),
+    "bad setting": (
+        "get_function_configuration",
+        "DeliverFunction",
+        variable("MAX_CONCURRENCY", "many"),
+        "settings",
+        "DeliverFunction: MAX_CONCURRENCY is 'many'",
+    ),
+    "settings disagree": (
+        "get_function_configuration",
+        "ConnectFunction",
+        variable("TENANT_ATTRIBUTE", "owner"),
+        "settings",
+        "agree about TENANT_ATTRIBUTE: None in HeartbeatFunction, owner in ConnectFunction",
+    ),
+    "function gone": ("get_function_configuration", "DefaultFunction", gone, "functions", "DefaultFunction is gone"),
+    "function failed": (
+        "get_function_configuration",
+        "DefaultFunction",
+        set_in("State", to="Failed"),
+        "functions",
+        "State of DefaultFunction is Failed: no reason is told",
+    ),
+    "update failed": (
+        "get_function_configuration",
+        "DefaultFunction",
+        set_in("LastUpdateStatus", to="Failed"),
+        "functions",
+        "LastUpdateStatus of DefaultFunction is Failed",
+    ),
+    "wrong runtime": (
+        "get_function_configuration",
+        "RelayFunction",
+        set_in("Runtime", to="python3.12"),
+        "architecture",
+        "RelayFunction runs on arm64 with python3.12, and its zip is for aarch64 with Python 3.13",
+    ),
+    "may not post": (
+        "simulate_principal_policy",
+        "RelayRole",
+        denies("execute-api:ManageConnections"),
+        "permissions",
+        "may not execute-api:ManageConnections on arn:aws:execute-api:",
+    ),
+    "may not scan": (
+        "simulate_principal_policy",
+        "DeliverRole",
+        denies("dynamodb:Scan"),
+        "permissions",
+        "The role of DeliverFunction may not dynamodb:Scan on arn:",
+    ),
+    "no api": ("get_api", API_ID, gone, "API and stage", f"There is no WebSocket API {API_ID}"),
+    "http api": ("get_api", API_ID, set_in("ProtocolType", to="HTTP"), "API and stage", "There is no WebSocket API"),
+    "no stage": ("get_stage", "prod", gone, "API and stage", "has no stage prod"),
+    "endpoint closed": (
+        "get_api",
+        API_ID,
+        set_in("DisableExecuteApiEndpoint", to=True),
+        "API and stage",
+        "endpoint is closed",
+    ),
+    "no $connect": ("get_routes", API_ID, without("Items", 0), "door", "no route $connect"),
+    "door open": (
+        "get_routes",
+        API_ID,
+        set_in("Items", 0, "AuthorizationType", to="NONE"),
+        "door",
+        "asks for NONE, and AuthMode is jwt, which is CUSTOM",
+    ),
+    "nobody at the door": ("get_routes", API_ID, without("Items", 0, "AuthorizerId"), "door", "none is attached"),
+    "small quota": (
+        "get_service_quota",
+        "apigateway",
+        set_in("Quota", "Value", to=2500.0),
+        "quota",
+        "is 10,000, and the account's quota 2,500",
+    ),
+    "stream gone": ("describe_stream", "stream", gone, "stream", "is gone"),
+    "stream off": (
+        "describe_stream",
+        "stream",
+        set_in("StreamDescription", "StreamStatus", to="DISABLED"),
+        "stream",
+        "It is DISABLED",
+    ),
+    "keys only": (
+        "describe_stream",
+        "stream",
+        set_in("StreamDescription", "StreamViewType", to="KEYS_ONLY"),
+        "stream",
+        "view type is KEYS_ONLY",
+    ),
+    "no mapping": (
+        "list_event_source_mappings",
+        "RelayFunction",
+        set_in("EventSourceMappings", to=[]),
+        "mapping of RelayFunction",
+        "Nothing makes Lambda run",
+    ),
+    "mapping off": (
+        "list_event_source_mappings",
+        "RelayFunction",
+        mapping("State", "Disabled"),
+        "mapping of RelayFunction",
+        "It is Disabled",
+    ),
+    "mapping fails": (
+        "list_event_source_mappings",
+        "DeliverFunction",
+        mapping("LastProcessingResult", "PROBLEM: Function call failed"),
+        "mapping of DeliverFunction",
+        "PROBLEM: Function call failed",
+    ),
+    "no partial batches": (
+        "list_event_source_mappings",
+        "RelayFunction",
+        mapping("FunctionResponseTypes", []),
+        "mapping of RelayFunction",
+        "ReportBatchItemFailures is not set",
+    ),
+    "no partial queue batches": (
+        "list_event_source_mappings",
+        "FanoutFunction",
+        mapping("FunctionResponseTypes", []),
+        "mapping of FanoutFunction",
+        "ReportBatchItemFailures is not set",
+    ),
+    "no bisecting": (
+        "list_event_source_mappings",
+        "RelayFunction",
+        mapping("BisectBatchOnFunctionError", to=False),
+        "mapping of RelayFunction",
+        "BisectBatchOnFunctionError is off",
+    ),
+    "side by side": (
+        "list_event_source_mappings",
+        "RelayFunction",
+        mapping("ParallelizationFactor", 10),
+        "mapping of RelayFunction",
+        "ParallelizationFactor is 10",
+    ),
+    "no failure destination": (
+        "list_event_source_mappings",
+        "RelayFunction",
+        mapping("DestinationConfig", {}),
+        "mapping of RelayFunction",
+        "no destination",
+    ),
+    "no maximum": (
+        "list_event_source_mappings",
+        "DeliverFunction",
+        mapping("ScalingConfig", {}),
+        "mapping of DeliverFunction",
+        "no maximum concurrency",
+    ),
+    "no connections": ("describe_table", '"ConnectionsTable"', gone, "connections table", "no table ConnectionsTable"),
+    "connections not ready": (
+        "describe_table",
+        '"ConnectionsTable"',
+        set_in("Table", "TableStatus", to="INACCESSIBLE_ENCRYPTION_CREDENTIALS"),
+        "connections table",
+        "is INACCESSIBLE_ENCRYPTION_CREDENTIALS",
+    ),
+    "another key": (
+        "describe_table",
+        '"ConnectionsTable"',
+        set_in(*KEYS, to=[{"AttributeName": "shard", "KeyType": "HASH"}]),
+        "connections table",
+        "are shard (N), not connectionId (S)",
+    ),
+    "no index": (
+        "describe_table",
+        '"ConnectionsTable"',
+        without("Table", "GlobalSecondaryIndexes"),
+        "connections table",
+        "has no such index",
+    ),
+    "index lacks": (
+        "describe_table",
+        '"ConnectionsTable"',
+        set_in("Table", "GlobalSecondaryIndexes", 0, "Projection", to={"ProjectionType": "KEYS_ONLY"}),
+        "connections table",
+        "must project createdAt",
+    ),
+    "index being made": (
+        "describe_table",
+        '"ConnectionsTable"',
+        set_in("Table", "GlobalSecondaryIndexes", 0, "IndexStatus", to="CREATING"),
+        "connections table",
+        "by-shard is CREATING, and the sweep is off",
+    ),
+    "rows stay": (
+        "describe_time_to_live",
+        '"ConnectionsTable"',
+        set_in("TimeToLiveDescription", to={"TimeToLiveStatus": "DISABLED"}),
+        "Time to Live",
+        "is off for ConnectionsTable",
+    ),
+    "other ttl": (
+        "describe_time_to_live",
+        '"FeedTable"',
+        set_in("TimeToLiveDescription", "AttributeName", to="expires"),
+        "Time to Live",
+        "is on the attribute expires, not ttl",
+    ),
+    "no feed": ("describe_table", '"FeedTable"', gone, "feed table", "no table FeedTable"),
+    "feed key": (
+        "describe_table",
+        '"FeedTable"',
+        set_in(*KEYS, to=[{"AttributeName": "bucket", "KeyType": "HASH"}]),
+        "feed table",
+        "are bucket (S), not bucket (S) and position (S)",
+    ),
+    "no incidents": ("describe_table", '"IncidentTable"', gone, "incident table", "no table IncidentTable"),
+    "incident index": (
+        "describe_table",
+        '"IncidentTable"',
+        set_in("Table", "GlobalSecondaryIndexes", 0, "Projection", to={"ProjectionType": "KEYS_ONLY"}),
+        "incident table",
+        "must project all attributes",
+    ),
+    "retry gone": ("get_queue_attributes", "-retry-", gone, "retry queue", "no queue https://"),
+    "retry fifo": (
+        "get_queue_attributes",
+        "-retry-",
+        set_in("Attributes", "FifoQueue", to="true"),
+        "retry queue",
+        "is a FIFO queue",
+    ),
+    "retry never gives up": (
+        "get_queue_attributes",
+        "-retry-",
+        without("Attributes", "RedrivePolicy"),
+        "retry queue",
+        "no redrive policy",
+    ),
+    "retry gives up elsewhere": (
+        "get_queue_attributes",
+        "-retry-",
+        set_in("Attributes", "RedrivePolicy", to=MINE),
+        "retry queue",
+        "gives up into mine, not into DeadLetterQueue",
+    ),
+    "retry shows too soon": (
+        "get_queue_attributes",
+        "-retry-",
+        set_in("Attributes", "VisibilityTimeout", to="60"),
+        "retry queue",
+        "hides a job for 60 s, and DeliverFunction may take 60 s",
+    ),
+    "letters gone": ("get_queue_attributes", "DeadLetterQueue", gone, "dead-letter queue", "no queue https://"),
+    "letters fifo": (
+        "get_queue_attributes",
+        "/DeadLetterQueue",
+        set_in("Attributes", "FifoQueue", to="true"),
+        "dead-letter queue",
+        "is a FIFO queue",
+    ),
+    "letters forgotten": (
+        "get_queue_attributes",
+        "/DeadLetterQueue",
+        set_in("Attributes", "MessageRetentionPeriod", to="345600"),
+        "dead-letter queue",
+        "keeps a letter for 345,600 s",
+    ),
+    "letters refuse": (
+        "get_queue_attributes",
+        "/DeadLetterQueue",
+        set_in("Attributes", "RedriveAllowPolicy", to='{"redrivePermission": "denyAll"}'),
+        "dead-letter queue",
+        "does not let the retry queue",
+    ),
+    "letters of others": (
+        "get_queue_attributes",
+        "/DeadLetterQueue",
+        set_in("Attributes", "RedriveAllowPolicy", to=OTHERS),
+        "dead-letter queue",
+        "does not let the retry queue",
+    ),
+    "fanout gone": ("get_queue_attributes", "-fanout-", gone, "fan-out queue", "no queue https://"),
+    "fanout standard": (
+        "get_queue_attributes",
+        "-fanout-",
+        without("Attributes", "FifoQueue"),
+        "fan-out queue",
+        "is a standard queue",
+    ),
+    "fanout never gives up": (
+        "get_queue_attributes",
+        "-fanout-",
+        without("Attributes", "RedrivePolicy"),
+        "fan-out queue",
+        "no redrive policy",
+    ),
+    "fanout shows too soon": (
+        "get_queue_attributes",
+        "-fanout-",
+        set_in("Attributes", "VisibilityTimeout", to="359"),
+        "fan-out queue",
+        "hides a job for 359 s, and FanoutFunction may take 60 s",
+    ),
+}
+
+
+@pytest.mark.parametrize(("operation", "request_of", "change", "about", "seen"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_found_and_said_in_three_sentences(
+    operation: str,
+    request_of: str,
+    change: Callable[[Any], Any],
+    about: str,
+    seen: str,
+    stack: Callable[..., DescribedStack],
+) -> None:
+    """It is what is said to be wrong, alone, and the exit code is 1."""
+    aws = stack(**EVERYTHING)
+    aws.change(operation, request_of, change)
+    report = examined(aws)
+    found = [each for each in report.of(State.WRONG) if seen in each.seen]
+    assert found
+    assert {each.about for each in report.of(State.WRONG)} == {about}
+    for each in report.of(State.WRONG):
+        assert_sentences(each)
+    assert report.exit_code == 1
+    assert report.verdict.startswith(
+        "One thing is wrong (" if len(report.of(State.WRONG)) == 1 else "2 things are wrong"
+    )
+
+
+def assert_sentences(finding: Finding) -> None:
+    for sentence in (finding.seen, finding.effect, finding.remedy):
+        assert re.fullmatch(r"\S.*[^.]\.", sentence), finding
+        assert "\n" not in sentence
+
+
+def test_a_zip_for_the_other_processor(stack: Callable[..., DescribedStack], bucket: Bucket) -> None:
+    """What a function cannot load ends each of its cold starts, so it is named."""
+    bucket.names = [BOTH[1]]
+    found = examined(stack(AuthMode="none")).of(State.WRONG)
+    assert [each.seen for each in found][:1] == [
+        "RelayFunction runs on arm64 with python3.13, and its zip is for x86_64 with Python 3.13."
+    ]
+    assert len(found) == 5
+    bucket.names = ["handler.py"]
+    report = examined(stack(AuthMode="none"))
+    [unknown] = report.of(State.UNCHECKED)
+    assert unknown.seen.startswith("RelayFunction, DeliverFunction, ConnectFunction")
+    assert unknown.seen.endswith("Function: no file in its zip says what it was made for")
+
+
+def test_posts_that_go_to_another_api(stack: Callable[..., DescribedStack]) -> None:
+    """Every client counts as gone there: nothing else looks wrong."""
+    aws = stack(AuthMode="none")
+    other = variable("WS_ENDPOINT", "https://other.execute-api.eu-west-1.amazonaws.com/prod")
+    aws.change("get_function_configuration", "Function", other)
+    [found] = examined(aws).of(State.WRONG)
+    assert found.about == "API and stage"
+    assert_sentences(found)
+
+
+def test_a_batch_that_one_function_cannot_post(stack: Callable[..., DescribedStack]) -> None:
+    """The template refuses it; a mapping that was changed by hand may have it."""
+    aws = stack(AuthMode="none")
+    aws.change("list_event_source_mappings", "RelayFunction", mapping("BatchSize", 2_000))
+    [found] = examined(aws).of(State.WRONG)
+    assert "BatchSize is 2,000" in found.seen
+    assert_sentences(found)
+    fanned_out = stack(**JWT | FANOUT)
+    fanned_out.change("list_event_source_mappings", "RelayFunction", mapping("BatchSize", 2_000))
+    assert examined(fanned_out).of(State.WRONG) == []
+
+
+def test_functions_that_want_a_principal_which_nobody_gives_them(stack: Callable[..., DescribedStack]) -> None:
+    """AUTH_MODE=jwt behind a route without an authorizer refuses everybody."""
+    aws = stack(**JWT)
+    aws.change("get_routes", API_ID, set_in("Items", 0, "AuthorizationType", to="NONE"))
+    aws.change(
+        "describe_stacks",
+        "relay",
+        set_in("Stacks", 0, "Parameters", to=[{"ParameterKey": "StageName", "ParameterValue": "prod"}]),
+    )
+    found = [each for each in examined(aws).of(State.WRONG) if each.about == "door"]
+    assert ["no authorizer gives them one" in each.seen for each in found] == [True]
+
+
+@pytest.mark.parametrize(
+    ("met", "about", "seen"),
+    [
+        (Endpoint("the name has no address"), "endpoint", "cannot be reached: the name has no address"),
+        (replace(REACHED, connection=404), "endpoint", "answers 404 for @connections"),
+        (replace(REACHED, ahead_seconds=301.0), "clock", "clock is 301 s ahead of"),
+        (replace(REACHED, ahead_seconds=-4_000.0), "clock", "clock is 4,000 s behind"),
+    ],
+)
+def test_what_a_socket_meets(
+    met: Endpoint, about: str, seen: str, stack: Callable[..., DescribedStack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint that does not answer as API Gateway does, and a clock AWS would not take a signature from."""
+    monkeypatch.setattr(describing, "probe", lambda _url, _connection: met)
+    [found] = examined(stack(AuthMode="none")).of(State.WRONG)
+    assert found.about == about
+    assert seen in found.seen
+    assert_sentences(found)
+
+
+@pytest.mark.parametrize(
+    ("met", "state", "seen"),
+    [
+        (replace(REACHED, protocol="h2"), State.NOTE, "the endpoint chose HTTP/2 (h2), over TLSv1.3"),
+        (replace(REACHED, protocol=""), State.NOTE, "chose no protocol and not h2"),
+        (replace(REACHED, protocol=Unknown("plain HTTP")), State.UNCHECKED, "plain HTTP"),
+        (replace(REACHED, ahead_seconds=75.0), State.NOTE, "75 s ahead of the endpoint's; from 300 s on"),
+        (replace(REACHED, connection=403), State.UNCHECKED, "which it also does to credentials that may not"),
+        (replace(REACHED, connection=Unknown("no credentials")), State.UNCHECKED, "stage is there: no credentials"),
+        (replace(REACHED, ahead_seconds=Unknown("no Date")), State.UNCHECKED, "no Date"),
+        (Unknown("a proxy is set"), State.UNCHECKED, "a proxy is set"),
+    ],
+)
+def test_what_a_socket_does_not_tell(
+    met: Endpoint | Unknown,
+    state: State,
+    seen: str,
+    stack: Callable[..., DescribedStack],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is said aloud or not checked, and nothing is wrong."""
+    monkeypatch.setattr(describing, "probe", lambda _url, _connection: met)
+    report = examined(stack(AuthMode="none"))
+    assert [each for each in report.of(state) if seen in each.seen]
+    assert report.exit_code == 0
+
+
+NOTES: dict[str, tuple[str, str, Callable[[Any], Any], str]] = {
+    "open": ("get_api", API_ID, lambda _: None, "OPEN: AuthMode is none, so ANYBODY"),
+    "letters wait": (
+        "get_queue_attributes",
+        "/DeadLetterQueue",
+        set_in("Attributes", "ApproximateNumberOfMessages", to="1234"),
+        "About 1,234 dead letters wait",
+    ),
+    "few tries": (
+        "list_event_source_mappings",
+        "RelayFunction",
+        mapping("MaximumRetryAttempts", 3),
+        "gives a batch up after 3 tries",
+    ),
+    "on its way": (
+        "describe_stacks",
+        "relay",
+        set_in("Stacks", 0, "StackStatus", to="UPDATE_IN_PROGRESS"),
+        "relay is UPDATE_IN_PROGRESS",
+    ),
+    "rolled back": (
+        "describe_stacks",
+        "relay",
+        set_in("Stacks", 0, "StackStatus", to="UPDATE_ROLLBACK_COMPLETE"),
+        "relay is UPDATE_ROLLBACK_COMPLETE",
+    ),
+    "long stream": (
+        "list_event_source_mappings",
+        "RelayFunction",
+        mapping("MaximumRecordAgeInSeconds", 86_400),
+        "a job up after 21,600 s, and the stream a record after 86,400 s",
+    ),
+}
+
+
+@pytest.mark.parametrize(("operation", "request_of", "change", "seen"), NOTES.values(), ids=NOTES)
+def test_what_is_worth_knowing_is_no_fault(
+    operation: str, request_of: str, change: Callable[[Any], Any], seen: str, stack: Callable[..., DescribedStack]
+) -> None:
+    """It is a note, and the exit code stays 0."""
+    aws = stack(AuthMode="none")
+    aws.change(operation, request_of, change)
+    report = examined(aws)
+    assert [each for each in report.of(State.NOTE) if seen in each.seen]
+    assert report.exit_code == 0
+
+
+def operations(aws: DescribedStack) -> list[str]:
+    described(aws)
+    return list(dict.fromkeys(operation for _, operation, _ in aws.asked))
+
+
+def test_what_may_not_be_asked_is_not_checked(stack: Callable[..., DescribedStack]) -> None:
+    """Each operation denied by itself: something is not checked for it, with the reason, and less is ok than before."""
+    healthy = examined(stack(**EVERYTHING))
+    for operation in operations(stack(**EVERYTHING)):
+        aws = stack(**EVERYTHING)
+        aws.change(operation, "", lambda _: Unknown("the credentials may not"))
+        if operation in ("describe_stacks", "list_stack_resources"):
+            with pytest.raises(CommandError, match="the credentials may not"):
+                described(aws)
+            continue
+        report = examined(aws)
+        assert [each for each in report.of(State.UNCHECKED) if "the credentials may not" in each.seen], operation
+        assert len(report.of(State.OK)) < len(healthy.of(State.OK)), operation
+        assert report.of(State.WRONG) == [], operation
+
+
+def paths(value: Any) -> Iterator[tuple[Any, ...]]:
+    """Where something can be taken out of an answer."""
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (key,)
+        yield from ((key, *path) for path in paths(each))
+
+
+def test_an_answer_that_lacks_something_is_never_a_traceback(stack: Callable[..., DescribedStack]) -> None:
+    """Every key of every kind of answer taken out: a report, or one sentence."""
+    aws = stack(**EVERYTHING)
+    described(aws)
+    tried = 0
+    for service, operation, request in {each[1]: each for each in aws.asked}.values():
+        answer = aws.ask(service, operation, **request)
+        for path in [path for path in paths(answer) if "Variables" not in path[:-1] and "Parameters" not in path[:-1]]:
+            one = stack(**EVERYTHING)
+            one.change(operation, json.dumps(request)[1:-1], without(*path))
+            with suppress(CommandError):
+                assert all(each.seen for each in examined(one).findings)
+            tried += 1
+    assert tried > 150
+
+
+@pytest.mark.parametrize("nothing", [{}, {"unheard": "of"}], ids=["empty", "foreign"])
+def test_an_empty_answer_is_not_ok(nothing: Any, stack: Callable[..., DescribedStack]) -> None:
+    """Of no operation; where the stack itself is not told, that is one sentence."""
+    for operation in operations(stack(**EVERYTHING)):
+        aws = stack(**EVERYTHING)
+        aws.change(operation, "", lambda _: dict(nothing))
+        try:
+            report = examined(aws)
+        except CommandError:
+            assert operation in ("describe_stacks", "list_stack_resources")
+        else:
+            assert report.of(State.UNCHECKED) or report.of(State.WRONG), operation
+
+
+def test_a_stack_of_somebody_elses(stack: Callable[..., DescribedStack]) -> None:
+    """One sentence: nothing of it is judged by what the relay needs."""
+    aws = stack(AuthMode="none")
+    aws.change("list_stack_resources", "relay", lambda _: {"StackResourceSummaries": []})
+    with pytest.raises(CommandError, match="the stack relay has no RelayFunction, so it is none of async-relay's"):
+        described(aws)
+
+
+def test_what_the_simulator_leaves_out_is_not_allowed(stack: Callable[..., DescribedStack]) -> None:
+    """Nor denied: that role is not checked, and the others are."""
+    aws = stack(AuthMode="none")
+    aws.change("simulate_principal_policy", "DisconnectRole", set_in("EvaluationResults", to=[]))
+    report = examined(aws)
+    assert [each.seen for each in report.of(State.UNCHECKED)] == [
+        "DisconnectFunction: IAM's simulator says nothing of dynamodb:DeleteItem"
+    ]
+    assert any("lets 4 roles do" in each.seen for each in report.of(State.OK))
+
+
+def test_a_role_whose_needs_cannot_be_told(stack: Callable[..., DescribedStack]) -> None:
+    """Settings that end a cold start, and mappings that may not be listed: IAM is not asked about half of them."""
+    aws = stack(AuthMode="none")
+    aws.change("get_function_configuration", "DeliverFunction", variable("MAX_CONCURRENCY", "many"))
+    aws.change("list_event_source_mappings", "RelayFunction", lambda _: Unknown("nobody may"))
+    seen = [each.seen for each in examined(aws).of(State.UNCHECKED) if each.about == "permissions"]
+    assert seen == [
+        "RelayFunction: what it needs cannot be told: nobody may",
+        "DeliverFunction: what it needs cannot be told: its settings cannot be read",
+    ]
+
+
+def test_a_formatter_of_the_owners(stack: Callable[..., DescribedStack]) -> None:
+    """Its module is in the zip and not here, so it is not checked and no fault."""
+    report = examined(stack(AuthMode="none", MessageFormatter="orders:format_order"))
+    assert report.of(State.WRONG) == []
+    assert [each.seen for each in report.of(State.UNCHECKED)] == [
+        "RelayFunction, DefaultFunction: only its cold start shows whether orders:format_order is there"
+    ]
+
+
+def test_a_function_that_the_owner_added(stack: Callable[..., DescribedStack]) -> None:
+    """What it needs is the owner's business."""
+    aws = stack(AuthMode="none")
+    aws.change("get_function_configuration", "DisconnectFunction", set_in("Handler", to="reports.handler"))
+    aws.change("get_function_configuration", "DisconnectFunction", set_in("Environment", to={}))
+    report = examined(aws)
+    assert report.of(State.WRONG) == []
+    assert any(each.seen == "4 are there and ready." for each in report.findings)
+
+
+def test_the_verdict_is_that_of_the_findings() -> None:
+    """Whatever they are, it counts them, and the exit code follows."""
+    fault, known = wrong("a", "It is.", "It does.", "Do."), ok("credentials", "Known.")
+    sound = "Nothing that was checked is wrong"
+    for findings, code, verdict in [
+        ((), 2, "AWS could not be asked ()."),
+        ((unchecked("credentials", "why"),), 2, "AWS could not be asked (1 not checked)."),
+        ((unchecked("credentials", "why"), ok("a", "Good.")), 2, "AWS could not be asked (1 ok, 1 not checked)."),
+        ((unchecked("credentials", "why"), fault), 1, "One thing is wrong (1 wrong, 1 not checked)."),
+        ((known, note("a", "Well."), unchecked("a", "why")), 0, f"{sound} (1 ok, 1 note, 1 not checked)."),
+        ((known, fault), 1, "One thing is wrong (1 ok, 1 wrong)."),
+        ((fault, fault, known), 1, "2 things are wrong (1 ok, 2 wrong)."),
+    ]:
+        report = Report(findings)
+        assert (report.exit_code, report.verdict) == (code, verdict)
+
+
+def test_remedies_name_what_there_is() -> None:
+    """Each parameter named in a check is the template's, and each place in a document is there."""
+    source = "".join(path.read_text() for path in sorted(examination_files()))
+    parameters = set(template()["Parameters"])
+    named = set(re.findall(r"\b([A-Z][a-z]+(?:[A-Z][a-z]+)+)=", source))
+    assert named <= parameters
+    places = re.findall(r"(docs/[\w-]+\.md)#([\w-]+)", source)
+    assert len(places) > 10
+    for file, anchor in places:
+        titles = re.findall(r"^#+ (.*)$", (ROOT / file).read_text(), re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}, (file, anchor)
+
+
+def test_the_document_lists_what_is_asked(stack: Callable[..., DescribedStack]) -> None:
+    """Whoever gives the doctor a policy by the document gives it all it asks for, and nothing more."""
+    aws = stack(**EVERYTHING)
+    aws.change("get_service_quota", "", gone)
+    aws.change("get_aws_default_service_quota", "", lambda _: {"Quota": {"Value": 10_000.0}})
+    aws._get_aws_default_service_quota = lambda **_: {}  # type: ignore[attr-defined]  # only here
+    assert examined(aws).exit_code == 0
+    asked = {
+        asking._action(service, "".join(part.capitalize() for part in operation.split("_"))).replace("Aws", "AWS")
+        for service, operation, _ in aws.asked
+    }
+    section = (ROOT / "docs" / "operations.md").read_text().partition("It asks for ")[2].partition(" and\n`execute")[0]
+    assert set(re.findall(r"`(\S+)`", section)) == asked - {"sts:GetCallerIdentity"}
+
+
+def examination_files() -> list[Any]:
+    assert examination.__file__ is not None
+    return list((ROOT / "async_relay" / "checks").glob("*.py"))
