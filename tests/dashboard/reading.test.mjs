@@ -167,6 +167,7 @@ test("the tail of an ARN begins at a separator, and head and tail are all of it"
   assert.deepEqual([head + tail, tail], [arn, ":user/ci-0a1b2c3d"]);
   assert.deepEqual(ends("SecurityGroupOpened", 10), ["Security", "GroupOpened"]);
   assert.deepEqual(ends("short"), ["short", ""]);
+  assert.deepEqual(ends("INC-007-0110"), ["INC-00", "7-0110"]);
   assert.ok(ends("x".repeat(100_000)).join("").length < 300);
   assert.equal(ends(`${"a".repeat(50)}\u202e/x`).join("").includes("\u202e"), false);
 });
