@@ -6,6 +6,8 @@ MODULES ?=
 TOO_OLD := Python 3.11 or newer is needed. Name one with: make PYTHON=python3.13
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(TOO_OLD)"; exit 1; }
 FAILED_INSTALL := echo "The installation failed: see the lines above, then run make again."
+# The commands that tests/browser looks for.
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
@@ -30,10 +32,19 @@ $(VENV)/.installed-demo: pyproject.toml
 
 $(VENV)/.installed-node: tests/node/package-lock.json $(VENV)/.installed
 	@PATH="$(abspath $(BIN)):$$PATH"; \
-	command -v npm >/dev/null || { echo "There is no npm here: the tests against dynalite and fauxqs are skipped"; exit 0; }; \
+	command -v npm >/dev/null || { echo "There is no npm here: the tests against dynalite and fauxqs and in a browser are skipped"; exit 0; }; \
 	echo "Installing into tests/node (about 10 seconds, once)"; \
 	npm ci --prefix tests/node --loglevel=error >/dev/null || { $(FAILED_INSTALL); exit 1; }; \
 	touch $@
+
+# Debian's is enough, and any other that is here already. Only root can have apt-get install one.
+$(VENV)/.installed-browser: $(VENV)/.installed
+	@for name in $(BROWSERS); do if command -v $$name >/dev/null; then touch $@; exit 0; fi; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Debian's Chromium (about a minute, once)"; \
+		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } >/dev/null \
+			&& touch $@ || echo "apt-get could not install Chromium: the browser tests are skipped"; \
+	else echo "There is no Chromium here: the browser tests are skipped"; fi
 
 test: lint types unit ## Lint, types and every test
 
@@ -48,16 +59,16 @@ lint: $(VENV)/.installed ## ruff and cfn-lint
 types: $(VENV)/.installed ## mypy, strict
 	@$(BIN)/mypy
 
-unit: $(VENV)/.installed $(VENV)/.installed-node ## The tests
+unit: $(VENV)/.installed $(VENV)/.installed-node $(VENV)/.installed-browser ## The tests
 	@$(BIN)/python -m pytest -n 2 -rs
 
-coverage: $(VENV)/.installed $(VENV)/.installed-node ## The tests again, and which lines and branches they take; two and a half times as slow
+coverage: $(VENV)/.installed $(VENV)/.installed-node $(VENV)/.installed-browser ## The tests again, and which lines and branches they take; two and a half times as slow
 	@$(BIN)/python -m pytest -n 2 -rs --cov --cov-report=term
 
 fuzz: $(VENV)/.installed ## Foreign input at random for SECONDS=60; TARGETS='records jobs dead-letters answers'
 	@exec $(BIN)/python -m benchmarks.fuzz $(or $(SECONDS),60) $(TARGETS)
 
-mistakes: $(VENV)/.installed $(VENV)/.installed-node ## Break the code on purpose, one mistake at a time, and see the tests fail; LISTS='lanes pool'
+mistakes: $(VENV)/.installed $(VENV)/.installed-node $(VENV)/.installed-browser ## Break the code on purpose, one mistake at a time, and see the tests fail; LISTS='lanes pool'
 	@exec $(BIN)/python tests/mistakes/run.py $(LISTS)
 
 demo: $(VENV)/.installed-demo ## The whole relay on this machine, until Ctrl-C; ONCE=1 for one checked round, SOAK=120 for seconds of cuts, PORT=8081, CLIENTS=50

@@ -1,0 +1,52 @@
+"""The dashboard in Chromium: its tests under Node's runner, all in one browser, against a relay of the tests' own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from servers import installed, pinned, program
+
+HERE = Path(__file__).parent
+#: As the Makefile looks for it.
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_NEEDED = ("playwright-core", "axe-core", "ws")
+
+
+def chromium() -> str:
+    found = next(filter(None, map(shutil.which, _NAMES)), None)
+    if found is None:
+        pytest.skip("the browser tests need Chromium, which this machine has not: apt-get install chromium")
+    return found
+
+
+def node() -> Path:
+    found = program("node")
+    if found is None:
+        pytest.skip("the browser tests need Node.js, which neither the dev extra nor this machine has")
+    for name in _NEEDED:
+        if installed(name) != pinned()[name]:
+            pytest.fail(f"{name} {pinned()[name]} is not installed: run `npm ci --prefix tests/node`")
+    return found
+
+
+def test_the_dashboard_in_a_browser() -> None:
+    """Everything in one browser, since its start costs more than a test."""
+    browser = chromium()
+    done = subprocess.run(  # noqa: S603 - our own
+        [node(), "--test-reporter=tap", HERE / "browser.test.mjs"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+        env={**os.environ, "CHROMIUM": browser},
+    )
+    assert done.returncode == 0, _failures(done.stdout) + done.stderr
+
+
+def _failures(report: str) -> str:
+    """What is not in order, without what is."""
+    return "\n".join(part for part in report.split("# Subtest: ") if "\nnot ok" in part or "\n    not ok" in part)
