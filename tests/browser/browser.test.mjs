@@ -3,6 +3,8 @@
 import { after, before, describe } from "node:test";
 import { begin, end } from "./stage.mjs";
 
-before(begin);
-after(end);
-await import("./picture.mjs");
+describe("the dashboard", { concurrency: 3 }, async () => {
+  before(begin);
+  after(end);
+  for (const each of ["picture", "hands", "hostile"]) await import(`./${each}.mjs`);
+});

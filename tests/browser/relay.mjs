@@ -8,6 +8,8 @@ export class Relay {
   asked = [];
   /** It takes connections and says nothing. */
   silent = false;
+  /** It takes none. */
+  deaf = false;
   #position = 0;
   #forgotten = 0;
 

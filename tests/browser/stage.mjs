@@ -36,8 +36,11 @@ class Server {
   #http = createServer((request, response) => this.#answer(request, response));
 
   async listen() {
-    new WebSocketServer({ server: this.#http, handleProtocols: (offered) => [...offered][0] })
-      .on("connection", (socket, { url }) => this.#relays.get(url.split("/")[1]).connected(socket));
+    const sockets = new WebSocketServer({ noServer: true, handleProtocols: (offered) => [...offered][0] });
+    this.#http.on("upgrade", (request, socket, head) => {
+      const relay = this.#relays.get(request.url.split("/")[1]);
+      if (!relay.deaf) sockets.handleUpgrade(request, socket, head, (each) => relay.connected(each));
+    });
     await new Promise((done) => this.#http.listen(0, "127.0.0.1", done));
     return this;
   }
