@@ -18,7 +18,7 @@ export class Alarm {
 
   /** Two short tones; not more than one pair in a few seconds, however many incidents come. */
   async sound() {
-    if (Date.now() - this.#last < PAUSE) return;
+    if (Date.now() - this.#last < PAUSE || navigator.userActivation?.hasBeenActive === false) return;
     this.#last = Date.now();
     try {
       await this.prepare();

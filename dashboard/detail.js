@@ -9,7 +9,7 @@ const MOST_FIELDS = 200;
 export function Detail({ row, states, responses, context, onClose, onAcknowledge }) {
   const { say, acknowledged } = context, heading = useRef();
   useEffect(() => { if (heading.current) heading.current.closest("aside").scrollTop = 0; }, [row?.key]);
-  if (!row) return html`<aside id="detail" class="side detail" aria-label=${say("list")}>
+  if (!row) return html`<aside id="detail" class="side detail" aria-label=${say("gone")} tabindex="-1">
     <${Bar} say=${say} onClose=${onClose} /><p>${say("gone")}</p></aside>`;
   const done = acknowledged(row);
   return html`<aside id="detail" class="side detail" aria-labelledby="detail-heading" tabindex="-1">

@@ -8,14 +8,14 @@ import { text } from "./shorten.js";
 
 const MOST_ROWS = 20_000, MOST_RESPONSES = 5_000, MOST_STATES = 100, MOST_SEARCHED = 2_000;
 /** The statuses of an incident that needs nobody any more, where config.js names no others. */
-export const RESOLVED = ["RESOLVED", "CLOSED"];
+export const RESOLVED = ["RESOLVED", "CLOSED", "FALSE_POSITIVE", "SUPPRESSED", "ARCHIVED"];
 const SEVERITIES = ["CRITICAL", "HIGH", "MEDIUM", "LOW", "INFO"];
 const OTHER = SEVERITIES.length, NONE = OTHER + 1;
 
-/** A text for an id, other for 7 than for "7"; undefined where there is none. */
+/** A text for an id, its own where it is text, other for 7 than for "7"; undefined where there is none. */
 export function keyOf(id) {
   if (id === undefined || id === null || id === "") return undefined;
-  return typeof id === "string" ? `=${id}` : `${typeof id}=${text(id)}`;
+  return typeof id === "string" ? id.replace(/^\u001f/, "$&$&") : `\u001f${typeof id}=${text(id)}`;
 }
 
 /** 0 is the worst; what nobody knows comes after what is known. */
@@ -86,16 +86,12 @@ export class Picture {
   #row(key, item, arrived, before, fresh) {
     const severity = text(item.severity), status = text(item.status);
     const created = instant(item.created_at), updated = instant(item.updated_at);
-    let searched;
     return {
       key, item, severity, status, id: text(item.incident_id),
       type: first(item.event_type, item.type), resource: first(item.arn, item.resource, item.sg),
       rank: rankOf(severity), open: !this.#resolved.has(status.toUpperCase()),
       created, updated: Number.isNaN(updated) ? created : updated, seen: before?.seen ?? arrived, fresh,
-      get searched() {
-        searched ??= Object.values(item).map((each) => text(each).slice(0, MOST_SEARCHED)).join("\n").toLowerCase();
-        return searched;
-      },
+      searched: Object.values(item).map((each) => text(each).slice(0, MOST_SEARCHED)).join("\n").toLowerCase(),
     };
   }
 

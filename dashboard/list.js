@@ -8,7 +8,7 @@ const NARROW = matchMedia("(max-width: 719px)");
 const COLUMNS = ["severity", "status", "incident", "type", "resource", "changed"];
 const height = () => (NARROW.matches ? 82 : 34);
 
-export function List({ rows, waiting, active, view, context, onHeld, onMove, onOpen, onSort, onWaiting, emptyText }) {
+export function List({ rows, waiting, active, view, context, onHeld, onMove, onOpen, onSort, onWaiting, emptyText, covered }) {
   const { say } = context, scroller = useRef(), [at, setAt] = useState({ top: 0, size: 800 }), rowHeight = height();
   useEffect(() => {
     const measure = () => setAt({ top: scroller.current.scrollTop, size: scroller.current.clientHeight });
@@ -33,7 +33,7 @@ export function List({ rows, waiting, active, view, context, onHeld, onMove, onO
     event.preventDefault();
   };
   const toTop = () => { scroller.current.scrollTop = 0; onWaiting(); };
-  return html`<section class="list" aria-label=${say("list")}>
+  return html`<section class="list" aria-label=${say("list")} inert=${covered}>
     ${waiting.length > 0 && html`<button type="button" class=${`waiting ${waiting.critical ? "critical" : ""}`} id="waiting" onClick=${toTop}>
       ↑ ${waiting.text}</button>`}
     <div ref=${scroller} id="incidents" class="scroller" role="grid" tabindex="0" aria-label=${say("list")} aria-rowcount=${rows.length + 1}

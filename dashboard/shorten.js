@@ -34,7 +34,7 @@ export function middleCut(value, most) {
  */
 export function ends(value, tail = 14) {
   const shown = visible(middleCut(value, 240));
-  if (shown.length <= tail * 2) return [shown, ""];
+  if (shown.length <= tail + 4) return [shown, ""];
   const from = Math.max(1, shown.length - tail - 8), near = shown.slice(from, Math.max(from, shown.length - 5)).search(/[/:]/);
   const at = whole(shown, near < 0 ? shown.length - tail : from + near);
   return [shown.slice(0, at), shown.slice(at)];
