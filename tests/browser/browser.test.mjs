@@ -6,5 +6,5 @@ import { begin, end } from "./stage.mjs";
 describe("the dashboard", { concurrency: 3 }, async () => {
   before(begin);
   after(end);
-  for (const each of ["picture", "hands", "hostile"]) await import(`./${each}.mjs`);
+  for (const each of ["picture", "hands", "hostile", "looks", "many"]) await import(`./${each}.mjs`);
 });

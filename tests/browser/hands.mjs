@@ -44,7 +44,7 @@ onStage("paused, nothing changes but the number of what is new", withSome, async
   await eventually(() => stage.rows(), ALL);
   await page.locator("#pause").click();
   relay.publish(incident("while-paused", { severity: "CRITICAL" }));
-  relay.publish(incident("high", { status: "RESOLVED" }));
+  relay.publish(incident("high", { severity: "HIGH", status: "RESOLVED" }));
   await stage.says("#waiting", "↑ 2 new while paused");
   assert.deepEqual(await stage.rows(), ALL);
   await stage.says("#shown", "4 of 4 shown");
@@ -58,7 +58,7 @@ onStage("rows do not move under the pointer", withSome, async (stage, page, rela
   const place = (await stage.row("new-low").boundingBox()).y;
   await stage.row("new-low").hover();
   relay.publish(incident("urgent", { severity: "CRITICAL" }));
-  relay.publish(incident("high", { status: "RESOLVED" }));
+  relay.publish(incident("high", { severity: "HIGH", status: "RESOLVED" }));
   await stage.says("#waiting", "↑ 1 new, 1 critical");
   await eventually(() => stage.rows(), ["high HIGH RESOLVED", ALL[1], ALL[2], ALL[3]]);
   assert.equal((await stage.row("new-low").boundingBox()).y, place);
