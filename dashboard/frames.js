@@ -52,7 +52,7 @@ export class Frames {
 
   #answer(message) {
     if (message.kind !== "refreshed") this.answered = true;
-    for (const each of message.messages ?? []) this.#message(each, NaN);
+    for (const each of Array.isArray(message.messages) ? message.messages : []) this.#message(each, NaN);
   }
 
   #pong({ timestamp }, at) {
