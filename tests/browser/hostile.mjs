@@ -22,10 +22,9 @@ onStage("script in every field, as every kind of value, is text", {}, async (sta
   const rows = FIELDS.length * VALUES.length + 1 - 2;
   await stage.says("#shown", `${rows} of ${rows} shown`);
   await page.locator("#search").fill("note script");
-  await page.locator("#operators-button").click();
+  await stage.operators();
   await stage.says("#unknown-kinds", /"><img src=x onerror="owned=1"><script>/);
   await stage.says("#unread", /errors the server reported: 1 time Last one: "><img src=x/);
-  await page.locator("#search").fill("bucket-all");
   await page.locator("#search").fill("all onerror");
   for (const key of ["End", "Home"]) { await page.locator("#incidents").focus(); await page.keyboard.press(key); }
   await page.keyboard.press("Enter");
@@ -44,7 +43,7 @@ onStage("frames nobody can read are counted for operators, and what comes after 
   for (const each of bad) relay.send(each);
   relay.publish(incident("after"));
   await eventually(() => stage.rows(), ["after LOW OPEN"]);
-  await page.locator("#operators-button").click();
+  await stage.operators();
   const unread = (await stage.texts("#unread li")).map((each) => each.split(" Last")[0]);
   assert.deepEqual(unread, [
     "frames that are not JSON: 3 times", "binary frames: 1 time", "messages that are not objects: 5 times",

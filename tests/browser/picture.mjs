@@ -1,7 +1,7 @@
 // What the page shows of what the relay tells: everything, once, and never an older state.
 
 import assert from "node:assert/strict";
-import { eventually, incident, onStage, relayWith } from "./stage.mjs";
+import { ago, eventually, incident, onStage, relayWith } from "./stage.mjs";
 
 const SEVERITIES = ["CRITICAL", "HIGH", "MEDIUM", "LOW"], STATUSES = ["OPEN", "INVESTIGATING", "RESOLVED", "OPEN", "OPEN"];
 const many = (n) => Array.from({ length: n }, (_, at) =>
@@ -36,12 +36,12 @@ onStage("what happened while the socket was cut is there after it", () => ({ rel
   relay.publish(incident("before", { status: "RESOLVED" }));
   await eventually(async () => (await stage.rows()).sort(), ["a LOW OPEN", "b LOW OPEN", "before LOW RESOLVED", "c LOW OPEN", "old LOW OPEN"]);
   await stage.live();
-  await stage.page.locator("#operators-button").click();
-  assert.match((await stage.texts(".log")).join(), /Offline/);
+  await stage.operators();
+  await stage.says(".log", /Offline/);
   assert.doesNotMatch((await stage.texts(".log")).join(), /gap/);
 });
 
-onStage("where the feed cannot tell what was missed, the page starts anew and says so", () => ({ relay: relayWith([incident("gone"), incident("kept")]) }), async (stage, page, relay) => {
+onStage("where the feed cannot tell what was missed, the page starts anew and says so", () => ({ relay: relayWith([incident("gone"), incident("kept")]) }), async (stage, _, relay) => {
   await stage.live();
   await eventually(async () => (await stage.rows()).length, 2);
   relay.cut();
@@ -49,18 +49,18 @@ onStage("where the feed cannot tell what was missed, the page starts anew and sa
   relay.publish(incident("new"));
   relay.forget();
   await eventually(async () => (await stage.rows()).sort(), ["kept LOW OPEN", "new LOW OPEN"]);
-  await page.locator("#operators-button").click();
+  await stage.operators();
   await stage.says(".log", /history of 2 incidents after a gap; what happened between is lost/);
 });
 
 onStage("a late, older state does not replace a newer one, and has its place among the states", {}, async (stage, page, relay) => {
   await stage.live();
-  const first = relay.publish(incident("i", { status: "OPEN", minutes: 9 })), late = { ...first, status: "INVESTIGATING", event_id: "late", sequence: "1.5", updated_at: incident("", { minutes: 6 }).updated_at };
+  const first = relay.publish(incident("i", { status: "OPEN", minutes: 9 })), late = { ...first, status: "INVESTIGATING", event_id: "late", sequence: "2", updated_at: ago(6) };
   relay.publish(incident("other"));
   relay.publish(incident("i", { status: "RESOLVED", minutes: 3 }));
   await eventually(async () => (await stage.rows()).sort(), ["i LOW RESOLVED", "other LOW OPEN"]);
-  relay.send({ ...late, sequence: "2" });
-  await page.locator("#operators-button").click();
+  relay.send(late);
+  await stage.operators();
   await eventually(() => page.locator("#operators dt", { hasText: "Overtaken" }).locator("+ dd").innerText(), "1");
   assert.deepEqual((await stage.rows()).sort(), ["i LOW RESOLVED", "other LOW OPEN"]);
   await stage.row("i").click();

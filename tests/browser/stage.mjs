@@ -22,7 +22,7 @@ const ARGUMENTS = [
   "--disable-component-update", "--disable-sync",
 ];
 /** For a busy machine: no test passes sooner for it. */
-const PATIENCE = 15_000;
+const PATIENCE = 30_000;
 
 /** Before the page's own scripts: whatever foreign text sets off here ends up in the console, and fails the test. */
 const WATCH = () => {
@@ -132,11 +132,17 @@ export class Stage {
 
   row(incident) { return this.page.locator(".row.incident", { has: this.page.locator(`[title="${incident}"]`) }); }
 
+  /** Open the operators' panel, or close it. */
+  async operators(open = true) {
+    await this.page.locator("#operators-button").click();
+    await eventually(() => this.page.locator("#operators").count(), +open);
+  }
+
   focused() { return this.page.evaluate(() => document.activeElement.id); }
 
   /** What axe finds fault with: the rule and where. */
   async faults() {
-    await this.page.evaluate(AXE);
+    if (!(await this.page.evaluate(() => "axe" in window))) await this.page.evaluate(AXE);
     return this.page.evaluate(async () => {
       const { violations } = await window.axe.run(document, { resultTypes: ["violations"] });
       return violations.flatMap(({ id, nodes }) => nodes.map(({ target, failureSummary }) => `${id} ${target}: ${failureSummary}`));
@@ -148,7 +154,7 @@ const squeezed = (text) => text.replace(/\s+/g, " ").trim();
 
 /** A test with a dashboard of its own, whose console must stay silent. */
 export function onStage(name, options, body) {
-  test(name, { timeout: 60_000 }, async () => {
+  test(name, { timeout: 100_000 }, async () => {
     const stage = await Stage.open(typeof options === "function" ? options() : options);
     try {
       await body(stage, stage.page, stage.relay);

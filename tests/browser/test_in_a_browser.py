@@ -33,6 +33,8 @@ def node() -> Path:
     return found
 
 
+# It is many tests.
+@pytest.mark.timeout(300)
 def test_the_dashboard_in_a_browser() -> None:
     """Everything in one browser, since its start costs more than a test."""
     browser = chromium()
@@ -41,7 +43,7 @@ def test_the_dashboard_in_a_browser() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=280,
         env={**os.environ, "CHROMIUM": browser},
     )
     assert done.returncode == 0, _failures(done.stdout) + done.stderr
