@@ -3,7 +3,7 @@
 import { after, before, describe } from "node:test";
 import { begin, end } from "./stage.mjs";
 
-describe("the dashboard", { concurrency: 3 }, async () => {
+describe("the dashboard", { concurrency: 2 }, async () => {
   before(begin);
   after(end);
   for (const each of ["picture", "hands", "hostile", "looks", "many"]) await import(`./${each}.mjs`);

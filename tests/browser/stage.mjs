@@ -1,4 +1,4 @@
-// One browser and one server for all tests; for each test a relay, a browser context and the dashboard in it.
+// One browser for all tests; for each test a relay, a server and a page that shows the dashboard.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -30,33 +30,23 @@ const WATCH = () => {
   addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) => console.error(`policy: ${violatedDirective} ${blockedURI}`));
 };
 
-/** The dashboard's files and the relays' sockets: `/NAME/` is a dashboard whose config.js names the relay NAME. */
+/** The dashboard's files, with a config.js that names this server, and on its sockets a relay. */
 class Server {
-  #relays = new Map();
-  #http = createServer((request, response) => this.#answer(request, response));
+  #http = createServer(({ url }, response) => this.#answer(url, response));
 
-  async listen() {
+  /** On a port of its own, which makes it an origin of its own: what a page keeps is not there for the next. */
+  async listen(relay) {
     const sockets = new WebSocketServer({ noServer: true, handleProtocols: (offered) => [...offered][0] });
-    this.#http.on("upgrade", (request, socket, head) => {
-      const relay = this.#relays.get(request.url.split("/")[1]);
-      if (!relay.deaf) sockets.handleUpgrade(request, socket, head, (each) => relay.connected(each));
-    });
+    this.#http.on("upgrade", (...request) => relay.deaf || sockets.handleUpgrade(...request, (socket) => relay.connected(socket)));
     await new Promise((done) => this.#http.listen(0, "127.0.0.1", done));
     return this;
   }
 
   get host() { return `127.0.0.1:${this.#http.address().port}`; }
 
-  /** The URL of a page for this relay. */
-  add(relay) {
-    const name = String(this.#relays.size);
-    this.#relays.set(name, relay);
-    return `http://${this.host}/${name}/`;
-  }
-
-  async #answer({ url }, response) {
-    const [, name, ...path] = new URL(url, "http://here").pathname.split("/"), file = path.join("/") || "index.html";
-    const config = `export const url = "ws://${this.host}/${name}", history = 10_000;`;
+  async #answer(url, response) {
+    const file = new URL(url, "http://here").pathname.slice(1) || "index.html";
+    const config = `export const url = "ws://${this.host}/", history = 10_000;`;
     try {
       const body = file === "config.js" ? config : await readFile(new URL(file, DASHBOARD));
       response.writeHead(200, { "Content-Type": TYPES[extname(file)] ?? "text/plain", "Cache-Control": "no-store" }).end(body);
@@ -69,16 +59,20 @@ class Server {
   }
 }
 
-let server, browser;
+/** One context serves all pages that need no other: a context for each doubles what a page costs. */
+let browser, shared;
 
 export async function begin() {
-  server = await new Server().listen();
   browser = await chromium.launch({ executablePath: process.env.CHROMIUM, headless: true, args: ARGUMENTS });
+  shared = await context();
 }
 
-export async function end() {
-  await browser?.close();
-  server?.close();
+export const end = () => browser?.close();
+
+async function context(options) {
+  const made = await browser.newContext({ locale: "en-GB", timezoneId: "UTC", viewport: { width: 1280, height: 800 }, ...options });
+  await made.addInitScript(WATCH);
+  return made;
 }
 
 /** A dashboard that is open. */
@@ -87,22 +81,29 @@ export class Stage {
   /** What the console may say all the same. */
   forgives = undefined;
 
-  /** @param relay the relay, with what it has already; `clock`: the test turns the page's; `query`: of its URL; others as Playwright's contexts have them */
-  static async open({ relay = new Relay(), clock = false, query = "", ...context } = {}) {
+  /**
+   * @param of `relay`, with what it has already; `media` as emulateMedia has it; `clock`: the test turns the page's;
+   *   `locale`: the browser's language
+   */
+  static async open({ relay = new Relay(), media = {}, clock = false, locale } = {}) {
     const stage = new Stage();
     stage.relay = relay;
-    stage.context = await browser.newContext({ locale: "en-GB", timezoneId: "UTC", viewport: { width: 1280, height: 800 }, ...context });
-    await stage.context.addInitScript(WATCH);
-    const page = stage.page = await stage.context.newPage();
+    stage.server = await new Server().listen(relay);
+    if (clock || locale) stage.own = await context({ ...(locale && { locale }) });
+    const page = stage.page = await (stage.own ?? shared).newPage();
     page.setDefaultTimeout(PATIENCE);
     page.on("console", (message) => ["error", "warning"].includes(message.type()) && stage.complaints.push(message.text()));
     page.on("pageerror", (error) => stage.complaints.push(String(error)));
+    await page.emulateMedia(media);
     if (clock) await page.clock.install();
-    await page.goto(server.add(relay) + query);
+    await page.goto(`http://${stage.server.host}/`);
     return stage;
   }
 
-  close() { return this.context.close(); }
+  async close() {
+    await (this.own ?? this.page).close();
+    this.server.close();
+  }
 
   async live() { await this.state("live"); }
 
@@ -170,7 +171,7 @@ export async function eventually(read, expected) {
     const found = await read();
     if (isDeepStrictEqual(found, expected)) return;
     if (performance.now() > until) assert.deepEqual(found, expected);
-    await sleep(20);
+    await sleep(60);
   }
 }
 
