@@ -41,7 +41,7 @@ export class Frames {
 
   #message(message, at) {
     this.messages += 1;
-    if (message === null || typeof message !== "object" || Array.isArray(message)) return this.cannotRead("notObject", JSON.stringify(message));
+    if (message === null || typeof message !== "object" || Array.isArray(message)) return this.cannotRead("notObject", message === null ? "null" : text(message));
     const { kind, type } = message;
     if (kind === "error" || (!kind && message.requestId && message.connectionId)) return this.cannotRead("serverError", text(message.message));
     if (ANSWERS.has(kind)) return this.#answer(message);
@@ -52,7 +52,7 @@ export class Frames {
 
   #answer(message) {
     if (message.kind !== "refreshed") this.answered = true;
-    for (const each of Array.isArray(message.messages) ? message.messages : []) this.#message(each, NaN);
+    if (Array.isArray(message.messages)) for (const each of message.messages) this.#message(each, NaN);
   }
 
   #pong({ timestamp }, at) {

@@ -4,36 +4,21 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/pre
 import { Ends, Severity, Status, Time, TONES } from "./parts.js";
 
 const BEYOND = 5, FRESH = 4_000;
-const NARROW = matchMedia("(max-width: 719px)");
+/** Narrower than this a row is a card of three lines. */
+const CARDS = 780;
 const COLUMNS = ["severity", "status", "incident", "type", "resource", "changed"];
-const height = () => (NARROW.matches ? 82 : 34);
 
 export function List({ rows, waiting, active, view, context, onHeld, onMove, onOpen, onSort, onWaiting, emptyText, covered }) {
-  const { say } = context, scroller = useRef(), [at, setAt] = useState({ top: 0, size: 800 }), rowHeight = height();
-  useEffect(() => {
-    const measure = () => setAt({ top: scroller.current.scrollTop, size: scroller.current.clientHeight });
-    const observer = new ResizeObserver(measure);
-    observer.observe(scroller.current);
-    scroller.current.addEventListener("scroll", measure, { passive: true });
-    return () => observer.disconnect();
-  }, []);
+  const { say } = context, scroller = useRef(), at = useWindow(scroller), cards = at.width < CARDS, rowHeight = cards ? 82 : 34;
   useHeld(scroller, onHeld);
   const place = active === undefined ? -1 : rows.findIndex(({ key }) => key === active);
-  useLayoutEffect(() => reveal(scroller.current, place, rowHeight), [active]);
+  useLayoutEffect(() => reveal(scroller.current, place, rowHeight), [active, cards]);
   const from = Math.max(0, Math.floor(at.top / rowHeight) - BEYOND), to = Math.ceil((at.top + at.size) / rowHeight) + BEYOND;
   // A row's elements are used again for the one that comes in where it goes out: making them anew is slow.
   const drawn = rows.slice(from, to), slots = Math.ceil(at.size / rowHeight) + 2 * BEYOND + 2;
-  const onKeyDown = (event) => {
-    if (event.target !== scroller.current || event.ctrlKey || event.metaKey || event.altKey) return;
-    const page = Math.max(1, Math.floor(at.size / rowHeight) - 2);
-    const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: page, PageUp: -page, Home: -rows.length, End: rows.length }[event.key];
-    if (step) onMove(step);
-    else if (event.key === "Enter" || event.key === " ") onOpen(undefined, true);
-    else return;
-    event.preventDefault();
-  };
+  const onKeyDown = (event) => onKey(event, steps(rows.length, Math.max(1, Math.floor(at.size / rowHeight) - 2)), onMove, onOpen);
   const toTop = () => { scroller.current.scrollTop = 0; onWaiting(); };
-  return html`<section class="list" aria-label=${say("list")} inert=${covered}>
+  return html`<section class=${`list ${cards ? "cards" : ""}`} aria-label=${say("list")} inert=${covered}>
     ${waiting.length > 0 && html`<button type="button" class=${`waiting ${waiting.critical ? "critical" : ""}`} id="waiting" onClick=${toTop}>
       ↑ ${waiting.text}</button>`}
     <div ref=${scroller} id="incidents" class="scroller" role="grid" tabindex="0" aria-label=${say("list")} aria-rowcount=${rows.length + 1}
@@ -48,6 +33,31 @@ export function List({ rows, waiting, active, view, context, onHeld, onMove, onO
     </div>
     ${rows.length === 0 && html`<p class="empty">${emptyText}</p>`}
   </section>`;
+}
+
+/** Which part of the list is to be seen. */
+function useWindow(scroller) {
+  const [at, setAt] = useState({ top: 0, size: 800, width: CARDS });
+  useEffect(() => {
+    const of = scroller.current, measure = () => setAt({ top: of.scrollTop, size: of.clientHeight, width: of.clientWidth });
+    const observer = new ResizeObserver(measure);
+    observer.observe(of);
+    of.addEventListener("scroll", measure, { passive: true });
+    return () => observer.disconnect();
+  }, []);
+  return at;
+}
+
+const steps = (all, page) => new Map([
+  ["ArrowDown", 1], ["j", 1], ["ArrowUp", -1], ["k", -1], ["PageDown", page], ["PageUp", -page], ["Home", -all], ["End", all],
+]);
+
+function onKey(event, by, onMove, onOpen) {
+  if (event.target !== event.currentTarget || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (by.has(event.key)) onMove(by.get(event.key));
+  else if (event.key === "Enter" || event.key === " ") onOpen(undefined, true);
+  else return;
+  event.preventDefault();
 }
 
 /** Told whether the rows must stay where they are: somebody points at them, has the focus in them, or has scrolled. */
@@ -87,7 +97,7 @@ function Row({ row, place, top, active, context, onOpen }) {
     class=${`row incident ${TONES[row.rank]} ${row.open ? "open" : "resolved"} ${done ? "acknowledged" : ""} ${active ? "active" : ""} ${now - row.fresh < FRESH ? "fresh" : ""}`}
     style=${{ transform: `translateY(${top}px)` }} onClick=${() => onOpen(row.key)}>
     <div role="gridcell" class="cell severity-cell"><${Severity} row=${row} say=${say} /></div>
-    <div role="gridcell" class="cell status-cell"><${Status} row=${row} say=${say} />${done && html`<span class="tick" title=${say("acknowledged")}>✓</span>`}</div>
+    <div role="gridcell" class="cell status-cell">${done && html`<span class="tick" title=${say("acknowledged")}>✓ </span>`}<${Status} row=${row} say=${say} /></div>
     <div role="gridcell" class="cell incident-cell"><${Ends} value=${row.id} tail=${5} /></div>
     <div role="gridcell" class="cell type-cell"><${Ends} value=${row.type} tail=${10} /></div>
     <div role="gridcell" class="cell resource-cell"><${Ends} value=${row.resource} tail=${14} /></div>

@@ -60,8 +60,8 @@ const switches = ({ paused }, act, say) => [
   { id: "pause", label: say(paused ? "play" : "pause"), pressed: paused, onClick: act.pause },
   { id: "sound", label: say("sound"), hint: say("soundHint"), pressed: act.setting("sound"), onClick: act.toggleSound },
   { id: "notify", label: say("notify"), hint: say("notifyHint"), pressed: act.setting("notify"), onClick: act.toggleNotify },
-  { id: "zone", label: choice("zone", act, say), onClick: () => act.next("zone") },
-  { id: "theme", label: choice("theme", act, say), onClick: () => act.next("theme") },
+  { id: "zone", label: choice("zone", act, say), hint: say("zone"), onClick: () => act.next("zone") },
+  { id: "theme", label: choice("theme", act, say), hint: say("theme"), onClick: () => act.next("theme") },
 ];
 
 const choice = (name, act, say) => html`<span class="wide">${say(name)}: </span>${say(`${name}.${act.setting(name)}`)}`;

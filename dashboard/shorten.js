@@ -29,13 +29,13 @@ export function middleCut(value, most) {
 }
 
 /**
- * A head that may be cut to fit where it stands, and a tail that is always seen. The tail begins at a separator where
- * one is near, so that the name at the end of an ARN stays in one piece.
+ * A head that may be cut to fit where it stands, and a tail that is always seen. The tail begins at a separator or
+ * a capital where one is near, so that the name at the end of an ARN stays in one piece.
  */
 export function ends(value, tail = 14) {
   const shown = visible(middleCut(value, 240));
   if (shown.length <= tail + 4) return [shown, ""];
-  const from = Math.max(1, shown.length - tail - 8), near = shown.slice(from, Math.max(from, shown.length - 5)).search(/[/:]/);
+  const from = Math.max(1, shown.length - tail - 8), near = shown.slice(from, Math.max(from, shown.length - 5)).search(/[/:]|(?<=[a-z])(?=[A-Z])/);
   const at = whole(shown, near < 0 ? shown.length - tail : from + near);
   return [shown.slice(0, at), shown.slice(at)];
 }

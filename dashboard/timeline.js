@@ -28,7 +28,8 @@ function draw(host, times, utc) {
   return new uPlot({
     width: host.clientWidth || 300, height: HEIGHT, padding: [6, 6, 0, 0], cursor: { show: false }, legend: { show: false }, select: { show: false },
     tzDate: utc ? (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : undefined,
-    scales: { y: { range: (_, low, high) => [0, Math.max(4, high)] } },
+    // A minute's bar begins at its minute: the last one needs room.
+    scales: { x: { range: (_, low, high) => [low, high + 60] }, y: { range: (_, low, high) => [0, Math.max(5, high)] } },
     axes: [
       { ...axis, size: 20, values: (_, splits) => splits.map((each) => times.short(each * 1000, each * 1000).slice(0, 5)) },
       { ...axis, size: 26, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },

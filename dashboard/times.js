@@ -68,15 +68,15 @@ export class Lateness {
       const least = Math.min(...this.#beats);
       return Math.abs(least) < NOISE ? 0 : least;
     }
-    const least = Math.min(0, ...this.#changes);
-    return least < -NOISE ? least : 0;
+    // One writer whose clock is ahead proves nothing: most of them must be.
+    const sorted = ordered(this.#changes);
+    return sorted[sorted.length >> 1] < -NOISE ? sorted[Math.floor(sorted.length / 10)] : 0;
   }
 
   /** The usual ms from a change to its arrival; undefined where none came yet. */
   get delay() {
     if (!this.#changes.length) return undefined;
-    const sorted = this.#changes.map((each) => Math.max(0, each - this.skew)).sort((a, b) => a - b);
-    return sorted[sorted.length >> 1];
+    return Math.max(0, ordered(this.#changes)[this.#changes.length >> 1] - this.skew);
   }
 
   /** Whether what looks like a delay may be the clocks: everything is late by much, and no heartbeat says why. */
@@ -84,6 +84,8 @@ export class Lateness {
     return !this.#beats.length && this.#changes.length >= ENOUGH && Math.min(...this.#changes) > 5 * NOISE;
   }
 }
+
+const ordered = (samples) => samples.toSorted((a, b) => a - b);
 
 function keep(samples, value) {
   if (!Number.isFinite(value)) return;

@@ -39,7 +39,7 @@ export const en = {
   "op.nothing": "Nothing.", "op.times": "{n} time|{n} times", "op.last": "Last one:", "op.log": "Connection", "op.history": "history of {n} incidents", "op.gap": "history of {n} incidents after a gap; what happened between is lost",
   "why.binary": "binary frames", "why.notJson": "frames that are not JSON", "why.notObject": "messages that are not objects",
   "why.noId": "incidents without an id", "why.serverError": "errors the server reported", "why.page": "mistakes of this page",
-  "say.loaded": "{n} incident loaded|{n} incidents loaded", "say.opened": "{n} new, {critical} critical", "say.resolved": "{n} resolved",
+  "say.offline": "Connection lost", "say.loaded": "{n} incident loaded|{n} incidents loaded", "say.opened": "{n} new, {critical} critical", "say.resolved": "{n} resolved",
   keys: "Keys: / search, ↑ ↓ or j k move, Enter opens, Escape closes, a acknowledges, p pauses",
 };
 
@@ -82,7 +82,7 @@ export const ko = {
   "op.nothing": "없음.", "op.times": "{n}번", "op.last": "마지막:", "op.log": "연결 기록", "op.history": "인시던트 {n}건의 기록", "op.gap": "공백 뒤 인시던트 {n}건의 기록, 그 사이의 내용은 사라짐",
   "why.binary": "이진 프레임", "why.notJson": "JSON이 아닌 프레임", "why.notObject": "객체가 아닌 메시지",
   "why.noId": "id가 없는 인시던트", "why.serverError": "서버가 알린 오류", "why.page": "이 페이지의 오류",
-  "say.loaded": "인시던트 {n}건을 불러왔습니다", "say.opened": "새 인시던트 {n}건, 심각 {critical}건", "say.resolved": "{n}건 해결됨",
+  "say.offline": "연결이 끊김", "say.loaded": "인시던트 {n}건을 불러왔습니다", "say.opened": "새 인시던트 {n}건, 심각 {critical}건", "say.resolved": "{n}건 해결됨",
   keys: "키: / 검색, ↑ ↓ 또는 j k 이동, Enter 열기, Escape 닫기, a 확인, p 일시 정지",
 };
 

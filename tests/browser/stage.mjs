@@ -22,7 +22,7 @@ const ARGUMENTS = [
   "--disable-component-update", "--disable-sync",
 ];
 /** For a busy machine: no test passes sooner for it. */
-const PATIENCE = 30_000;
+const PATIENCE = 15_000;
 
 /** Before the page's own scripts: whatever foreign text sets off here ends up in the console, and fails the test. */
 const WATCH = () => {
@@ -155,7 +155,7 @@ const squeezed = (text) => text.replace(/\s+/g, " ").trim();
 
 /** A test with a dashboard of its own, whose console must stay silent. */
 export function onStage(name, options, body) {
-  test(name, { timeout: 100_000 }, async () => {
+  test(name, { timeout: 60_000 }, async () => {
     const stage = await Stage.open(typeof options === "function" ? options() : options);
     try {
       await body(stage, stage.page, stage.relay);

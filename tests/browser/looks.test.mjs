@@ -1,7 +1,11 @@
 // How the page looks and reads: in both themes, on a phone and on a wall, in Korean, with a screen reader, and quiet.
 
 import assert from "node:assert/strict";
-import { eventually, incident, onStage, relayWith } from "./stage.mjs";
+import { after, before } from "node:test";
+import { begin, end, eventually, incident, onStage, relayWith } from "./stage.mjs";
+
+before(begin);
+after(end);
 
 const LONG = "arn:aws:ec2:ap-northeast-2:123456789012:security-group-rule/with/a/long/path/sgr-0123456789abcdef0";
 const ALL = [

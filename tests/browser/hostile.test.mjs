@@ -1,7 +1,11 @@
 // Bad input: the page shows what it can, tells operators what it could not read, executes nothing and goes on.
 
 import assert from "node:assert/strict";
-import { ago, eventually, incident, onStage, relayWith } from "./stage.mjs";
+import { after, before } from "node:test";
+import { ago, begin, end, eventually, incident, onStage, relayWith } from "./stage.mjs";
+
+before(begin);
+after(end);
 
 const MARKUP = '"><img src=x onerror="owned=1"><script>owned=1</script><svg onload=owned=1>';
 const LINK = "javascript:owned=1", FIELDS = ["incident_id", "status", "severity", "event_type", "type", "resource", "arn", "sg", "created_at", "updated_at", "note"];

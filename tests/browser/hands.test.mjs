@@ -1,7 +1,11 @@
 // What a person does with the page, with a mouse or with keys alone, and what of it stays.
 
 import assert from "node:assert/strict";
-import { eventually, incident, onStage, relayWith } from "./stage.mjs";
+import { after, before } from "node:test";
+import { begin, end, eventually, incident, onStage, relayWith } from "./stage.mjs";
+
+before(begin);
+after(end);
 
 const SOME = [
   incident("old-low", { minutes: 50 }), incident("new-low", { minutes: 10 }),
