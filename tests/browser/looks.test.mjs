@@ -31,15 +31,15 @@ async function fill(stage, page, relay) {
 for (const colorScheme of ["light", "dark"]) {
   onStage(`axe finds no fault: ${colorScheme}, on a phone and wide, list and detail`, () => ({ ...everything(), media: { colorScheme } }), async (stage, page, relay) => {
     await fill(stage, page, relay);
-    for (const size of [WIDE, PHONE]) {
-      await page.setViewportSize(size);
-      await stage.operators();
-      assert.deepEqual(await stage.faults(), []);
-      await stage.operators(false);
-      await stage.row("i-0").click();
-      assert.deepEqual(await stage.faults(), []);
-      await page.locator("#close").click();
-    }
+    await page.setViewportSize(WIDE);
+    await stage.operators();
+    await stage.row("i-0").click();
+    assert.deepEqual(await stage.faults(), []);
+    // It covers the list.
+    await page.setViewportSize(PHONE);
+    assert.deepEqual(await stage.faults(), []);
+    await page.locator("#close").click();
+    assert.deepEqual(await stage.faults(), []);
   });
 }
 
@@ -105,13 +105,13 @@ onStage("nothing moves for somebody who asked for that", { relay: Object.assign(
   await eventually(moving, 1);
 });
 
-onStage("a screen reader hears the sum of a burst, not each row of it", {}, async (stage, page, relay) => {
+onStage("a screen reader hears the sum of a burst, not each row of it", { clock: true }, async (stage, page, relay) => {
   await stage.live();
-  await stage.says("#announcer", /Live/);
+  await eventually(async () => { await page.clock.runFor(1_000); return /Live/.test(await page.locator("#announcer").innerText()); }, true);
   await page.evaluate(() => {
     window.said = [];
     new MutationObserver(() => window.said.push(document.getElementById("announcer").textContent)).observe(document.getElementById("announcer"), { childList: true, characterData: true, subtree: true });
   });
   for (let at = 0; at < 50; at += 1) relay.publish(incident(`b-${at}`, { severity: at % 10 ? "LOW" : "CRITICAL" }));
-  await eventually(() => page.evaluate(() => window.said), ["50 new, 5 critical"]);
+  await eventually(async () => { await page.clock.runFor(1_000); return page.evaluate(() => window.said); }, ["50 new, 5 critical"]);
 });
