@@ -41,7 +41,7 @@ const setting = (name) => kept.setting(name, CHOICES[name][0]);
 const acknowledged = (row) => kept.acknowledged(row);
 const now = () => Date.now() - lateness.skew;
 
-// ── what a person does ─────────────────────────────────────────────────────────────────────────────────────────────
+// ── what a person does ──
 
 /** Another view, at once even where rows are held: it was asked for. */
 function look(change) {
@@ -158,7 +158,7 @@ function disturb(row) {
 
 const act = { look, open, close, move, sort, acknowledge, pause, catchUp, hold: holdRows, toggleOperators, toggleSound, toggleNotify, next, setting };
 
-// ── what is shown ──────────────────────────────────────────────────────────────────────────────────────────────────
+// ── what is shown ──
 
 /** Something changed: the rows are chosen anew, a few times a second at most. */
 function renew() {
@@ -221,7 +221,7 @@ function tick() {
   else draw();
 }
 
-// ── begin ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── begin ──
 
 async function begin() {
   let config;
