@@ -8,10 +8,11 @@ CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 
 FAILED_INSTALL := echo "The installation failed: see the lines above, then run make again."
 # The commands that tests/browser looks for.
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+IN_BROWSER = [ -s $(VENV)/.installed-browser ] && PATH="$(abspath $(BIN)):$$PATH" CHROMIUM="$$(cat $(VENV)/.installed-browser)" node tests/browser
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help test lint types unit coverage fuzz mistakes demo build bench load cold clean
+.PHONY: FORCE help test lint types unit coverage fuzz mistakes demo pictures long-tasks build bench load cold clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,11 +40,11 @@ $(VENV)/.installed-node: tests/node/package-lock.json $(VENV)/.installed
 
 # Debian's is enough, and any other that is here already. Only root can have apt-get install one.
 $(VENV)/.installed-browser: $(VENV)/.installed
-	@for name in $(BROWSERS); do if command -v $$name >/dev/null; then touch $@; exit 0; fi; done; \
+	@for name in $(BROWSERS); do if command -v $$name >$@; then exit 0; fi; done; rm $@; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "Installing Debian's Chromium (about a minute, once)"; \
 		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } >/dev/null \
-			&& touch $@ || echo "apt-get could not install Chromium: the browser tests are skipped"; \
+			&& command -v chromium >$@ || echo "apt-get could not install Chromium: the browser tests are skipped"; \
 	else echo "There is no Chromium here: the browser tests are skipped"; fi
 
 test: lint types unit ## Lint, types and every test
@@ -82,6 +83,12 @@ load: $(VENV)/.installed ## The real handler against many mocked clients; LOAD='
 
 cold: $(VENV)/.installed ## From the start of a process to its first post, step by step; COLD='--help'
 	@exec $(BIN)/python -m benchmarks.cold $(COLD)
+
+pictures: $(VENV)/.installed-node $(VENV)/.installed-browser ## Pictures of the dashboard into docs/, or INTO=folder
+	@$(IN_BROWSER)/pictures.mjs $(or $(INTO),docs)
+
+long-tasks: $(VENV)/.installed-node $(VENV)/.installed-browser ## How long the dashboard keeps hands waiting with 5,000 incidents
+	@$(IN_BROWSER)/long_tasks.mjs
 
 build: build/async-relay.zip ## The Lambda zip, for arm64 and x86_64; MODULES='orders.py' puts modules of your own in
 

@@ -112,6 +112,9 @@ onStage("a screen reader hears the sum of a burst, not each row of it", { clock:
     window.said = [];
     new MutationObserver(() => window.said.push(document.getElementById("announcer").textContent)).observe(document.getElementById("announcer"), { childList: true, characterData: true, subtree: true });
   });
-  for (let at = 0; at < 50; at += 1) relay.publish(incident(`b-${at}`, { severity: at % 10 ? "LOW" : "CRITICAL" }));
+  for (let at = 0; at < 50; at += 1) {
+    relay.publish(incident(`b-${at}`, { severity: at % 10 ? "LOW" : "CRITICAL" }));
+    if (at === 24) await eventually(async () => { await page.clock.runFor(500); return (await stage.texts("#shown"))[0]; }, "25 of 25 shown");
+  }
   await eventually(async () => { await page.clock.runFor(1_000); return page.evaluate(() => window.said); }, ["50 new, 5 critical"]);
 });

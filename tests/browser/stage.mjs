@@ -83,19 +83,21 @@ export class Stage {
 
   /**
    * @param of `relay`, with what it has already; `media` as emulateMedia has it; `clock`: the test turns the page's;
-   *   `locale`: the browser's language
+   *   `time`: it stands still there; `locale`: the browser's language; `before`: runs before the page's scripts
    */
-  static async open({ relay = new Relay(), media = {}, clock = false, locale } = {}) {
+  static async open({ relay = new Relay(), media = {}, clock = false, time, locale, before } = {}) {
     const stage = new Stage();
     stage.relay = relay;
     stage.server = await new Server().listen(relay);
-    if (clock || locale) stage.own = await context({ ...(locale && { locale }) });
+    if (clock || time || locale) stage.own = await context({ ...(locale && { locale }) });
     const page = stage.page = await (stage.own ?? shared).newPage();
     page.setDefaultTimeout(PATIENCE);
     page.on("console", (message) => ["error", "warning"].includes(message.type()) && stage.complaints.push(message.text()));
     page.on("pageerror", (error) => stage.complaints.push(String(error)));
     await page.emulateMedia(media);
     if (clock) await page.clock.install();
+    if (time) await page.clock.setFixedTime(time);
+    if (before) await page.addInitScript(before);
     await page.goto(`http://${stage.server.host}/`);
     return stage;
   }

@@ -33,21 +33,29 @@ def node() -> Path:
     return found
 
 
+def in_node(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "CHROMIUM": chromium()}
+    return subprocess.run(  # noqa: S603 - our own
+        [node(), *words], capture_output=True, text=True, check=False, timeout=220, env=environment
+    )
+
+
 # A browser's start and some pages: a while on a busy machine.
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("path", sorted(HERE.glob("*.test.mjs")), ids=lambda path: path.name.split(".")[0])
 def test_the_dashboard_in_a_browser(path: Path) -> None:
     """One browser for a file's tests, since its start costs more than a test."""
-    browser = chromium()
-    done = subprocess.run(  # noqa: S603 - our own
-        [node(), "--test", "--test-reporter=tap", path],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=220,
-        env={**os.environ, "CHROMIUM": browser},
-    )
+    done = in_node("--test", "--test-reporter=tap", path)
     assert done.returncode == 0, _failures(done.stdout) + done.stderr
+
+
+@pytest.mark.timeout(240)
+def test_the_documents_pictures_can_be_made(tmp_path: Path) -> None:
+    """Into any folder; none is written by a test into the checkout."""
+    done = in_node(HERE / "pictures.mjs", tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {path.name for path in (HERE.parents[1] / "docs").glob("dashboard-*.png")}
 
 
 def _failures(report: str) -> str:
