@@ -82,7 +82,7 @@ def find_a_browser(commands: Path) -> tuple[str, str]:
     venv.mkdir()
     (venv / ".installed").touch()
     stamp = venv / ".installed-browser"
-    make = [commands / "make", "--silent", f"VENV={venv}", "--old-file", venv / ".installed", stamp]
+    make: list[str | Path] = [commands / "make", "--silent", f"VENV={venv}", "--old-file", venv / ".installed", stamp]
     done = subprocess.run(make, cwd=ROOT, env={"PATH": str(commands)}, check=True, capture_output=True, text=True)  # noqa: S603
     return done.stdout.strip(), stamp.read_text().strip() if stamp.exists() else ""
 
