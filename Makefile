@@ -6,10 +6,13 @@ MODULES ?=
 TOO_OLD := Python 3.11 or newer is needed. Name one with: make PYTHON=python3.13
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(TOO_OLD)"; exit 1; }
 FAILED_INSTALL := echo "The installation failed: see the lines above, then run make again."
+# The commands that tests/browser looks for.
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+IN_BROWSER = [ -s $(VENV)/.installed-browser ] && PATH="$(abspath $(BIN)):$$PATH" CHROMIUM="$$(cat $(VENV)/.installed-browser)" node tests/browser
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help test lint types unit coverage fuzz mistakes demo build bench load cold clean
+.PHONY: FORCE help test lint types unit coverage fuzz mistakes demo pictures long-tasks build bench load cold clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,10 +33,19 @@ $(VENV)/.installed-demo: pyproject.toml
 
 $(VENV)/.installed-node: tests/node/package-lock.json $(VENV)/.installed
 	@PATH="$(abspath $(BIN)):$$PATH"; \
-	command -v npm >/dev/null || { echo "There is no npm here: the tests against dynalite and fauxqs are skipped"; exit 0; }; \
+	command -v npm >/dev/null || { echo "There is no npm here: the tests against dynalite and fauxqs and in a browser are skipped"; exit 0; }; \
 	echo "Installing into tests/node (about 10 seconds, once)"; \
 	npm ci --prefix tests/node --loglevel=error >/dev/null || { $(FAILED_INSTALL); exit 1; }; \
 	touch $@
+
+# Debian's is enough, and any other that is here already. Only root can have apt-get install one.
+$(VENV)/.installed-browser: $(VENV)/.installed
+	@for name in $(BROWSERS); do if command -v $$name >$@; then exit 0; fi; done; rm $@; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Debian's Chromium (about a minute, once)"; \
+		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } >/dev/null \
+			&& command -v chromium >$@ || echo "apt-get could not install Chromium: the browser tests are skipped"; \
+	else echo "There is no Chromium here: the browser tests are skipped"; fi
 
 test: lint types unit ## Lint, types and every test
 
@@ -48,16 +60,16 @@ lint: $(VENV)/.installed ## ruff and cfn-lint
 types: $(VENV)/.installed ## mypy, strict
 	@$(BIN)/mypy
 
-unit: $(VENV)/.installed $(VENV)/.installed-node ## The tests
+unit: $(VENV)/.installed $(VENV)/.installed-node $(VENV)/.installed-browser ## The tests
 	@$(BIN)/python -m pytest -n 2 -rs
 
-coverage: $(VENV)/.installed $(VENV)/.installed-node ## The tests again, and which lines and branches they take; two and a half times as slow
+coverage: $(VENV)/.installed $(VENV)/.installed-node $(VENV)/.installed-browser ## The tests again, and which lines and branches they take; two and a half times as slow
 	@$(BIN)/python -m pytest -n 2 -rs --cov --cov-report=term
 
 fuzz: $(VENV)/.installed ## Foreign input at random for SECONDS=60; TARGETS='records jobs dead-letters answers'
 	@exec $(BIN)/python -m benchmarks.fuzz $(or $(SECONDS),60) $(TARGETS)
 
-mistakes: $(VENV)/.installed $(VENV)/.installed-node ## Break the code on purpose, one mistake at a time, and see the tests fail; LISTS='lanes pool'
+mistakes: $(VENV)/.installed $(VENV)/.installed-node $(VENV)/.installed-browser ## Break the code on purpose, one mistake at a time, and see the tests fail; LISTS='lanes pool'
 	@exec $(BIN)/python tests/mistakes/run.py $(LISTS)
 
 demo: $(VENV)/.installed-demo ## The whole relay on this machine, until Ctrl-C; ONCE=1 for one checked round, SOAK=120 for seconds of cuts, PORT=8081, CLIENTS=50
@@ -71,6 +83,12 @@ load: $(VENV)/.installed ## The real handler against many mocked clients; LOAD='
 
 cold: $(VENV)/.installed ## From the start of a process to its first post, step by step; COLD='--help'
 	@exec $(BIN)/python -m benchmarks.cold $(COLD)
+
+pictures: $(VENV)/.installed-node $(VENV)/.installed-browser ## Pictures of the dashboard into docs/, or INTO=folder
+	@$(IN_BROWSER)/pictures.mjs $(or $(INTO),docs)
+
+long-tasks: $(VENV)/.installed-node $(VENV)/.installed-browser ## How long the dashboard keeps hands waiting with 5,000 incidents
+	@$(IN_BROWSER)/long_tasks.mjs
 
 build: build/async-relay.zip ## The Lambda zip, for arm64 and x86_64; MODULES='orders.py' puts modules of your own in
 

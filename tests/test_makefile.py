@@ -55,3 +55,64 @@ def test_clean_leaves_what_is_tracked_and_nothing_else(checkout: Path) -> None:
     assert git("status", "--porcelain", at=checkout) == before
     assert "!! " not in git("status", "--porcelain", "--ignored", at=checkout)
     assert git("ls-files", "--deleted", at=checkout) == ""
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Path:
+    """A folder with nothing on the PATH but what the recipe needs; nobody's root, and without a browser."""
+    folder = tmp_path / "commands"
+    folder.mkdir()
+    for name in ("make", "sh", "rm"):
+        found = shutil.which(name)
+        if found is None:
+            pytest.skip(f"there is no {name} here")
+        (folder / name).symlink_to(found)
+    command(folder / "id", "echo 1000")
+    return folder
+
+
+def command(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def find_a_browser(commands: Path) -> tuple[str, str]:
+    """What make says, and the browser it found or had installed."""
+    venv = commands.parent / "venv"
+    venv.mkdir()
+    (venv / ".installed").touch()
+    stamp = venv / ".installed-browser"
+    make: list[str | Path] = [commands / "make", "--silent", f"VENV={venv}", "--old-file", venv / ".installed", stamp]
+    done = subprocess.run(make, cwd=ROOT, env={"PATH": str(commands)}, check=True, capture_output=True, text=True)  # noqa: S603
+    return done.stdout.strip(), stamp.read_text().strip() if stamp.exists() else ""
+
+
+def test_a_browser_that_is_there_is_used(commands: Path) -> None:
+    """Whichever of its names it has, and nothing is installed."""
+    command(commands / "google-chrome", "exit 1")
+    command(commands / "apt-get", "exit 1")
+    assert find_a_browser(commands) == ("", str(commands / "google-chrome"))
+
+
+def test_root_has_one_installed(commands: Path) -> None:
+    """Debian's, by apt-get; nobody else is asked for a password."""
+    command(commands / "id", "echo 0")
+    command(
+        commands / "apt-get", f'[ "$2" = update ] || echo "exit 0" > {commands}/chromium; /bin/chmod +x {commands}/*'
+    )
+    said, found = find_a_browser(commands)
+    assert (said, found) == ("Installing Debian's Chromium (about a minute, once)", str(commands / "chromium"))
+
+
+def test_without_one_the_browser_tests_are_skipped(commands: Path) -> None:
+    """And it says so, without an error: neither may it install one, nor can it."""
+    command(commands / "apt-get", "exit 1")
+    assert find_a_browser(commands) == ("There is no Chromium here: the browser tests are skipped", "")
+
+
+def test_an_installation_that_fails_is_no_error(commands: Path) -> None:
+    """A machine without a network has the other tests still."""
+    command(commands / "id", "echo 0")
+    command(commands / "apt-get", "exit 100")
+    said, found = find_a_browser(commands)
+    assert (said.splitlines()[-1], found) == ("apt-get could not install Chromium: the browser tests are skipped", "")
