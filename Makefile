@@ -87,7 +87,7 @@ cold: $(VENV)/.installed ## From the start of a process to its first post, step 
 pictures: $(VENV)/.installed-node $(VENV)/.installed-browser ## Pictures of the dashboard into docs/, or INTO=folder
 	@$(IN_BROWSER)/pictures.mjs $(or $(INTO),docs)
 
-long-tasks: $(VENV)/.installed-node $(VENV)/.installed-browser ## How long the dashboard keeps hands waiting with 5,000 incidents
+long-tasks: $(VENV)/.installed-node $(VENV)/.installed-browser ## The longest task of the dashboard with 5,000 incidents; fails over 100 ms
 	@$(IN_BROWSER)/long_tasks.mjs
 
 build: build/async-relay.zip ## The Lambda zip, for arm64 and x86_64; MODULES='orders.py' puts modules of your own in
