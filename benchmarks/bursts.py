@@ -32,7 +32,7 @@ from async_relay.planning.values import POST_CHUNK
 from async_relay.settings import POSTS_IN_FLIGHT
 
 from . import command
-from .bench import machine
+from .machine import machine
 from .command import CommandError
 from .contenders import PythonProcess
 from .figures import Spread, spread

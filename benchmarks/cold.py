@@ -30,7 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from . import command
-from .bench import RESULTS, machine
+from .bench import RESULTS
+from .machine import machine
 from .command import CommandError, Switch
 from .peers.worker import TABLE
 from .stage import ROOT, Stage, body_of, stage, stream_event

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from . import command
-from .bench import machine
+from .machine import machine
 from .bursts import BODY, QUOTA
 from .command import CommandError
 from .contenders import PythonProcess
