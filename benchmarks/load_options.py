@@ -60,8 +60,8 @@ def _words(options: Options) -> Iterator[tuple[str, str]]:
         yield "clients", f"{options.clients:,}"
         yield "answers after", str(options.lag)
         for kind, share in options.shares.items():
-            yield _KINDS_IN_WORDS[kind], f"{share:.3%}"
-        yield "clients that read arrays", f"{options.arrays:.3%}"
+            yield _KINDS_IN_WORDS[kind], f"{share * 100:.4g} %"
+        yield "clients that read arrays", f"{options.arrays * 100:.4g} %"
         yield "clients that come or go", f"{options.churn:g} a second"
         yield "the account's limit", f"{options.account_limit:,g} posts a second" if options.account_limit else "none"
         yield "seed", str(options.seed)

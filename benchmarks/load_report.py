@@ -15,6 +15,8 @@ from .watch import Moment, Watch
 #: Characters of the summary's names with the gap behind them; the values have the rest of the line.
 _NAMES = 24
 _PAGE = 120
+#: The longest of the figures below the bar: all have as much room, so that none moves.
+_FIGURE = len("clients 1,000,000")
 
 
 def now(watch: Watch, width: int) -> Group:
@@ -23,7 +25,7 @@ def now(watch: Watch, width: int) -> Group:
         return Group()
     figures = [Text.assemble((f"{name} ", "dim"), value) for name, value in _moment(watch.moments[-1])]
     outcomes = (Text(line, style="dim") for line in _outcomes(watch.outcomes, width))
-    return Group(Columns(figures, equal=True, padding=(0, 2)), *outcomes)
+    return Group(Columns(figures, width=_FIGURE, padding=(0, 2)), *outcomes)
 
 
 def _outcomes(outcomes: Mapping[str, int], width: int) -> list[str]:

@@ -35,7 +35,7 @@ DARK = {
     FOURTH: "#e58fc0",
 }
 _DARK_RULES = "".join(
-    f'svg [style*="{what}: {light}"]{{{what}:{dark} !important}}'
+    f'[style*="{what}: {light}"]{{{what}:{dark} !important}}'
     for light, dark in DARK.items()
     for what in ("fill", "stroke")
 )
