@@ -40,7 +40,7 @@ class Run:
 def run_of(
     command: str, facts: Mapping[str, str], options: Mapping[str, object], measures: Mapping[str, float], *, whole: bool
 ) -> Run:
-    """This run, on a machine of which ``machine()`` gave these facts before it began."""
+    """Put together a run; ``facts`` are what ``machine()`` gave before it began."""
     kept = {name: value for name, value in facts.items() if name != _LOAD}
     plain = {name: str(value) for name, value in options.items()}
     return Run(command, kept, float(facts.get(_LOAD, "0")), plain, whole, measures)
@@ -112,4 +112,3 @@ def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:,.2f}"
-

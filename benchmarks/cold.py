@@ -31,8 +31,8 @@ from rich.table import Table
 
 from . import command
 from .bench import RESULTS
-from .machine import machine
 from .command import CommandError, Switch
+from .machine import machine
 from .peers.worker import TABLE
 from .stage import ROOT, Stage, body_of, stage, stream_event
 

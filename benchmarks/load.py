@@ -34,7 +34,6 @@ from .crowd import KINDS, latency
 from .load_figures import this_run
 from .load_options import Carrier, Options, check
 
-
 _CHAOS = (
     "Play a clean run, then one with "
     + ", ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in preset.PRESET.items())
@@ -53,7 +52,9 @@ def _share(words: str) -> Any:
 def main(
     clients: Annotated[
         int,
-        typer.Option(min=1, max=1_000_000, metavar="N", rich_help_panel=_AMOUNT, help="How many clients are connected."),
+        typer.Option(
+            min=1, max=1_000_000, metavar="N", rich_help_panel=_AMOUNT, help="How many clients are connected."
+        ),
     ] = 10_000,
     messages: Annotated[
         int,
@@ -137,7 +138,7 @@ def main(
         Carrier,
         typer.Option(
             rich_help_panel=_RELAY,
-            help="Own sockets (direct), the AWS SDK (sdk), or no sockets at all (memory), which serves a million clients.",
+            help="Own sockets (direct), the AWS SDK (sdk), or no sockets at all (memory): a million clients.",
         ),
     ] = Carrier.DIRECT,
     against: Annotated[
