@@ -98,7 +98,7 @@ def side_by_side(
 ) -> None:
     """A line for each measure of either; what is measured in one of them alone has no ratio."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for column in (*titles, "ratio"):
         table.add_column(column, justify="right", no_wrap=True)
     for name in dict.fromkeys([*now, *before]):

@@ -88,7 +88,7 @@ def main(
     quick: Annotated[  # noqa: FBT002
         bool,
         typer.Option(
-            "--quick", rich_help_panel=_AMOUNT, help="2,000 clients, 3 rounds, no sweeps: a minute for a look."
+            "--quick", rich_help_panel=_AMOUNT, help="A look of a minute: 2,000 clients, 3 rounds, no sweeps."
         ),
     ] = False,
     peers: Annotated[

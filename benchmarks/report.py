@@ -146,7 +146,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for at, column in enumerate(columns):
         # A narrow terminal breaks names between words, and no figure.
-        table.add_column(column, justify="right" if at else "left", no_wrap=bool(at))
+        table.add_column(column, justify="right" if at else "left", no_wrap=bool(at), overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
