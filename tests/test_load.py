@@ -429,6 +429,18 @@ def test_a_run_in_memory_with_churn(results_in: Path) -> None:
     assert figures["batches"] >= 1
 
 
+def test_a_run_stands_beside_an_earlier_one(results_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it wrote as JSON is read again; the figures are compared, and another option is named."""
+    before = results_in / "before.json"
+    small = ["--transport", "memory", "--messages", "1", "--latency", "1"]
+    assert exit_code(load.main, [*small, "--clients", "20", "--json", str(before)]) == 0
+    capsys.readouterr()
+    assert exit_code(load.main, [*small, "--clients", "30", "--against", str(before)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^posts +20 +30 +1\.50$", said, re.MULTILINE)
+    assert "The two runs cannot be compared, so the ratios say little:\n- clients: 20 earlier, 30 now\n" in said
+
+
 @pytest.fixture
 def chaotic_arguments() -> list[str]:
     """The preset made small; nobody hangs, since that takes three seconds, and few come, since they may be young."""
