@@ -13,13 +13,31 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console  # noqa: TC002 - it costs nothing here
 from rich.table import Table
 from rich.text import Text
 
 from .command import CommandError
 
+#: The help's group of what becomes of the figures.
+PANEL = "The figures"
+#: The options of a command whose runs can be compared.
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        rich_help_panel=PANEL,
+        help="Show this run beside an earlier one, whose JSON is in FILE.",
+    ),
+]
+AsJson = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", rich_help_panel=PANEL, help="Write every figure there too.")
+]
 #: A load average that differs by so much is another program that had a CPU for itself.
 _BUSIER = 1.0
 _LOAD = "load before"

@@ -26,7 +26,7 @@ import typer
 from rich.console import Console
 
 from . import command
-from .against import Run, earlier, run_of, show
+from .against import PANEL, Against, AsJson, Run, earlier, run_of, show
 from .bench_run import Bench, Options
 from .command import CommandError, Switch
 from .contenders import CONTENDERS, Contender
@@ -49,7 +49,7 @@ def chosen(names: str) -> list[Contender]:
     return [each for each in CONTENDERS if each.name in wanted]
 
 
-_AMOUNT, _WHO, _RESULT = "How much", "Who and what", "The figures"
+_AMOUNT, _WHO = "How much", "Who and what"
 
 
 def main(
@@ -105,22 +105,10 @@ def main(
             rich_help_panel=_WHO, help="Measure by posts in flight, by latency and by the number of clients as well."
         ),
     ] = Switch.ON,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            metavar="FILE",
-            rich_help_panel=_RESULT,
-            help="Show this run beside an earlier one, whose JSON is in FILE.",
-        ),
-    ] = None,
-    as_json: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", rich_help_panel=_RESULT, help="Write every figure there too."),
-    ] = None,
+    against: Against = None,
+    as_json: AsJson = None,
     publish: Annotated[  # noqa: FBT002
-        bool, typer.Option("--publish", rich_help_panel=_RESULT, help="Write page and plots into docs/benchmarks/ too.")
+        bool, typer.Option("--publish", rich_help_panel=PANEL, help="Write page and plots into docs/benchmarks/ too.")
     ] = False,
 ) -> int:
     """Measure the relay side by side with what one would use instead."""

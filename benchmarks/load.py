@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +28,7 @@ from rich.console import Console
 
 from . import chaos as preset
 from . import command, load_play
-from .against import earlier, show
+from .against import Against, AsJson, earlier, show
 from .crowd import KINDS, latency
 from .load_figures import this_run
 from .load_options import Carrier, Options, check
@@ -42,7 +41,7 @@ _CHAOS = (
     " the clean one's."
 )
 _AMOUNT, _SICK, _RELAY = "How much", "What is wrong with the clients and the account", "The relay"
-_RESULT, _REAL = "The figures", "An API of your own"
+_REAL = "An API of your own"
 
 
 def _share(words: str) -> Any:
@@ -141,20 +140,8 @@ def main(
             help="Own sockets (direct), the AWS SDK (sdk), or no sockets at all (memory): a million clients.",
         ),
     ] = Carrier.DIRECT,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            metavar="FILE",
-            rich_help_panel=_RESULT,
-            help="Show this run beside an earlier one, whose JSON is in FILE.",
-        ),
-    ] = None,
-    as_json: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", rich_help_panel=_RESULT, help="Write every figure there too."),
-    ] = None,
+    against: Against = None,
+    as_json: AsJson = None,
     endpoint: Annotated[
         str,
         typer.Option(
