@@ -194,7 +194,7 @@ class Bench:
 
     def _in_turn(self, here: Stage, turn: _Turn) -> None:
         """Start everybody, warm up, then round after round, each round in another order."""
-        self._later.remove(turn)
+        self._later.pop(0)
         there = self._there(turn)
         self._left = turn.repetitions * len(there)
         self._tell(turn.title)

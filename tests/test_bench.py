@@ -271,6 +271,15 @@ def test_a_small_run(results_in: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert rounds[-1].words.startswith("3 of 4 measurements; Side by side, round 2 of 2: async-relay")
 
 
+def test_the_bar_counts_every_measurement_of_those_who_are_there() -> None:
+    """Side by side 13 times 7; the sweeps 9 times 2 of 3 rounds each, and 3 sizes of 7 rounds."""
+    options = bench_run.Options(1_000, 100, 0.0, 600, 7, contenders.CONTENDERS, sweeps=True)
+    running = bench_run.Bench(options, Console(quiet=True))
+    assert running.standing() == Standing(0.0, "0 of 166 measurements; ")
+    running.results.missing["aioboto3-handler"] = "it cannot be had"
+    assert running.standing() == Standing(0.0, "0 of 132 measurements; ")
+
+
 def test_who_signs_wrongly_is_left_out(results_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     del results_in
     known = {each.name: each for each in contenders.CONTENDERS}
