@@ -32,10 +32,10 @@ from async_relay.planning.values import POST_CHUNK
 from async_relay.settings import POSTS_IN_FLIGHT
 
 from . import command
-from .bench import machine
 from .command import CommandError
 from .contenders import PythonProcess
 from .figures import Spread, spread
+from .machine import machine
 from .peers.worker import Figures, Setup, connection_id
 from .report import markdown_table
 from .stage import Stage, stage, stream_event

@@ -30,8 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 from . import command
-from .bench import RESULTS, machine
+from .bench import RESULTS
 from .command import CommandError, Switch
+from .machine import machine
 from .peers.worker import TABLE
 from .stage import ROOT, Stage, body_of, stage, stream_event
 

@@ -43,8 +43,8 @@ def exit_code(body: Callable[..., int], arguments: list[str] | None = None) -> i
     except ImportError:
         print("This script needs typer and more, from the checkout: pip install '.[load]'", file=sys.stderr)
         return USAGE
-    # Plain help and errors: a boxed and wrapped sentence cannot be searched for.
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    # Help in panels; errors stay plain below: a boxed and wrapped sentence cannot be searched for.
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
     app.command()(body)
     try:
         return int(app(arguments, standalone_mode=False) or 0)

@@ -56,6 +56,11 @@ class Latency:
                 return random.lognormvariate(log(self.low), _SPREAD)
         return self.low
 
+    def __str__(self) -> str:
+        if self.shape == "uniform":
+            return f"{self.low * 1000:g} to {self.high * 1000:g} ms"
+        return f"{self.low * 1000:g} ms{' at the median, log-normal' if self.shape == 'lognormal' else ''}"
+
 
 def latency(text: str) -> Latency:
     """``8``, ``uniform:2-20`` or ``lognormal:8``, in milliseconds; raises ``CommandError``."""

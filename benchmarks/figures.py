@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple
@@ -160,3 +160,30 @@ def _size_goals(results: Results) -> list[Goal]:
         ),
         Goal(f"{most:,} clients in {MEMORY_MB} MB", f"{largest.memory:.0f} MB", largest.memory <= MEMORY_MB),
     ]
+
+
+def measures(results: Results) -> dict[str, float]:
+    """The figures that two runs are compared by, each with its unit in its name."""
+    return dict(_measures(results))
+
+
+def _measures(results: Results) -> Iterator[tuple[str, float]]:
+    for each in measured(results.comparison):
+        times = ratio(results, each.name)
+        if times is not None and each.name != "direct":
+            yield f"{each.title}, times ours", times
+    for each in measured(results.comparison):
+        yield f"{each.title}, CPU µs", each.cpu.median
+        yield f"{each.title}, a second", each.rate.median
+    for each in measured(results.by_concurrency):
+        yield f"{each.title}, {each.concurrency} in flight, a second", each.rate.median
+    for each in measured(results.by_latency):
+        yield f"{each.title}, {each.latency_ms:g} ms away, a second", each.rate.median
+    for each in measured(results.by_clients):
+        yield f"{each.clients:,} clients, CPU µs", each.cpu.median
+        yield f"{each.clients:,} clients, peak MB", each.memory
+
+
+def measured(samples: Sequence[Sample]) -> list[Sample]:
+    """Those that were run at all."""
+    return [each for each in samples if each.runs]

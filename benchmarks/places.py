@@ -17,10 +17,10 @@ from typing import Annotated
 import typer
 
 from . import command
-from .bench import machine
 from .bursts import BODY, QUOTA
 from .command import CommandError
 from .contenders import PythonProcess
+from .machine import machine
 from .report import markdown_table
 from .stage import Stage, stage
 

@@ -1,9 +1,14 @@
-"""The benchmark's plots as SVG: text stays text, white ground of their own, colours that colour-blind eyes can tell."""
+"""The benchmark's plots as SVG: text stays text, colours that colour-blind eyes can tell, light and dark.
+
+A plot has a ground of its own, so it can be read on any page. It is dark where the reader's system is: a style element
+in the SVG says so, which GitHub and browsers follow in a picture too. What cannot read it shows the light one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +20,25 @@ mpl.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter
 
-# Okabe and Ito's palette.
-OURS, THEIRS, FLOOR, THIRD = "#0072B2", "#D55E00", "#7F7F7F", "#009E73"
+# Okabe and Ito's palette; in lower case, as matplotlib writes them.
+OURS, THEIRS, FLOOR, THIRD, FOURTH = "#0072b2", "#d55e00", "#7f7f7f", "#009e73", "#b0568c"
+# Never plain black: matplotlib leaves that out of the SVG, and there would be nothing to turn light.
+INK, GROUND = "#1f2328", "#ffffff"
+#: The colour that takes each one's place on a dark ground.
+DARK = {
+    INK: "#e6edf3",
+    GROUND: "#0d1117",
+    OURS: "#56b4e9",
+    THEIRS: "#ff8f4d",
+    FLOOR: "#9aa4af",
+    THIRD: "#3fc79a",
+    FOURTH: "#e58fc0",
+}
+_DARK_RULES = "".join(
+    f'[style*="{what}: {light}"]{{{what}:{dark} !important}}'
+    for light, dark in DARK.items()
+    for what in ("fill", "stroke")
+)
 _OURS = ("direct", "sdk", "direct-posts", "aiofastnet")
 _STYLE: Any = {
     "font.size": 11,
@@ -28,8 +50,12 @@ _STYLE: Any = {
     "axes.titlelocation": "left",
     "axes.titlesize": 13,
     "axes.titleweight": "bold",
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
+    "figure.facecolor": GROUND,
+    "savefig.facecolor": GROUND,
+    "axes.facecolor": GROUND,
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK
+    ),
 }
 
 
@@ -55,8 +81,15 @@ def figure(path: Path | IO[str], width: float = 8.0, height: float = 4.0) -> Ite
     with plt.rc_context(_STYLE):
         picture, axes = plt.subplots(figsize=(width, height), layout="constrained")
         yield axes
-        picture.savefig(path, format="svg", metadata={"Date": None})
+        written = StringIO()
+        picture.savefig(written, format="svg", metadata={"Date": None})
         plt.close(picture)
+    dark = f"@media (prefers-color-scheme: dark){{{_DARK_RULES}}}</style>"
+    plot = written.getvalue().replace("</style>", dark, 1)
+    if isinstance(path, Path):
+        path.write_text(plot)
+    else:
+        path.write(plot)
 
 
 def _comparison(results: Results, path: Path) -> None:
@@ -65,7 +98,7 @@ def _comparison(results: Results, path: Path) -> None:
         for at, sample in enumerate(samples):
             cpu = sample.cpu
             axes.barh(at, cpu.median, color=_colour(sample), height=0.7)
-            axes.plot([cpu.low, cpu.high], [at, at], color="black", linewidth=1)
+            axes.plot([cpu.low, cpu.high], [at, at], color=INK, linewidth=1)
             times = ratio(results, sample.name)
             beside = "" if times is None or sample.name == "direct" else f"  ({times:.1f} times)"
             axes.annotate(

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console  # noqa: TC002 - it costs nothing here
 from rich.table import Table
 
-from .figures import Goal, Results, Sample, goals, ratio
+from .figures import Goal, Results, Sample, goals, measured, ratio
 
 _COLUMNS = ("", "CPU µs", "low to high", "times ours", "a second", "client busy", "gateway busy")
 # On a terminal of 80 columns all of a table has to be read, so its heads are shorter than a page's.
@@ -26,7 +26,7 @@ anybody waited for. The session token has 900 bytes, as those of Lambda's functi
 
 def show(results: Results, console: Console) -> None:
     """Everything there is, on the terminal, readable in 80 columns."""
-    if _measured(results.comparison):
+    if measured(results.comparison):
         rows = [_narrow_row(results, each) for each in _in_order(results)]
         console.print(_table("Side by side; busy: the client's and the gateway's share of a core", _NARROW, rows))
     for _, title, samples in _sweeps(results):
@@ -51,7 +51,7 @@ def _page(results: Results, pictures: Mapping[str, Path]) -> Iterator[str]:
     yield "Made by `make bench`. " + "; ".join(f"{name}: {value}" for name, value in results.machine.items()) + "."
     if results.interrupted:
         yield "\nThe run was stopped before its end."
-    if _measured(results.comparison):
+    if measured(results.comparison):
         yield from [
             "",
             "## Side by side",
@@ -81,11 +81,7 @@ def _rows(results: Results) -> list[tuple[str, ...]]:
 
 
 def _in_order(results: Results) -> list[Sample]:
-    return sorted(_measured(results.comparison), key=lambda one: one.cpu.median)
-
-
-def _measured(samples: Sequence[Sample]) -> list[Sample]:
-    return [each for each in samples if each.runs]
+    return sorted(measured(results.comparison), key=lambda one: one.cpu.median)
 
 
 def _row(results: Results, sample: Sample) -> tuple[str, ...]:
@@ -127,7 +123,7 @@ def _sweeps(results: Results) -> list[tuple[str, str, list[Sample]]]:
         ("latency", "By latency of the gateway", results.by_latency),
         ("clients", "By clients in the table", results.by_clients),
     ]
-    return [(name, title, measured) for name, title, samples in titled if (measured := _measured(samples))]
+    return [(name, title, found) for name, title, samples in titled if (found := measured(samples))]
 
 
 def _sweep_row(sample: Sample) -> tuple[str, ...]:
@@ -149,7 +145,8 @@ def _goal_row(goal: Goal) -> tuple[str, ...]:
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for at, column in enumerate(columns):
-        table.add_column(column, justify="right" if at else "left", no_wrap=True)
+        # A narrow terminal breaks names between words, and no figure.
+        table.add_column(column, justify="right" if at else "left", no_wrap=bool(at), overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table

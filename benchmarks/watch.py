@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log
 from typing import Any
@@ -53,7 +53,7 @@ def _percentile(counts: Sequence[int], point: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """How it stood at one time; latencies are those since the moment before."""
+    """How it stood at one time; latencies, and outcomes but a delivery, are those since the moment before."""
 
     at: float
     posts: int
@@ -64,6 +64,7 @@ class Moment:
     rate_limit: float | None
     requeued: int
     clients: int
+    outcomes: Mapping[str, int]
 
 
 class Watch:
@@ -80,6 +81,7 @@ class Watch:
         self.began: dict[str, float] = {}
         self._answers = 0
         self._before = list(self.posts.buckets)
+        self._outcomes_before: Counter[str] = Counter()
 
     def restart(self) -> None:
         """Time begins now."""
@@ -134,8 +136,10 @@ class Watch:
             rate_limit,
             requeued,
             clients,
+            dict(self.outcomes - self._outcomes_before),
         )
         self._before = list(self.posts.buckets)
+        self._outcomes_before = self.outcomes.copy()
         self.moments.append(moment)
         return moment
 

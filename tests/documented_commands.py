@@ -89,6 +89,14 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
     (r"make fuzz( SECONDS=600)?( TARGETS='jobs answers')?", _make("fuzz", "SECONDS=1", "TARGETS=jobs answers")),
     (r"make load", _make("load", "LOAD=--transport memory --clients 20 --messages 1")),
     (r"make load LOAD='--help'", _make("load", "LOAD=--help")),
+    (
+        r"make load LOAD='--(json|against) before\.json'",
+        InTest("tests/test_load.py", "test_a_run_stands_beside_an_earlier_one"),
+    ),
+    (
+        r"make bench BENCH='--(json|against) before\.json'",
+        InTest("tests/test_bench.py", "test_a_run_stands_beside_an_earlier_one"),
+    ),
     (r"make mistakes( LISTS='lanes pool')?", InTest("tests/test_mistakes.py", "test_a_mistake_is_caught_or_named")),
     (r"make load LOAD='--messages 100 --frames 1.*'", InTest("tests/test_load.py", "test_a_run_with_frames")),
     (r"make load LOAD='--chaos.*'", InTest("tests/test_load.py", "test_a_chaotic_run_stands_beside_a_clean_one")),

@@ -22,13 +22,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from async_relay.delivery.protocols import Entry
 from async_relay.errors import ServerError
 from async_relay.wire.messages import Message
-from benchmarks import chaos, load
+from benchmarks import chaos, load, load_play
+from benchmarks.bar import Standing, bar
 from benchmarks.command import FAILED, STOPPED, USAGE, CommandError, exit_code
 from benchmarks.crowd import CUT, HANGS, Crowd, Latency, latency, sequences_of
 from benchmarks.ledger import Ledger, Shortfall, Tally
-from benchmarks.load_report import live, page
+from benchmarks.load_options import Carrier, Options, in_words
+from benchmarks.load_page import page
+from benchmarks.load_queue import Requeued
+from benchmarks.load_report import now as figures_now
+from benchmarks.load_report import show
+from benchmarks.load_run import Load
 from benchmarks.stage import body_of, stream_event
 from benchmarks.table import Table
 from benchmarks.verdict import Ending, problems
@@ -36,6 +43,14 @@ from benchmarks.watch import Durations, Watch
 from benchmarks.world import Memory
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+#: Those of a run in which little happened.
+FIGURES = {
+    "clients": 1, "messages": 1, "batches": 1, "delivered": 1, "posts": 1, "seconds": 1.0, "posts_a_second": 1.0,
+    "outcomes": {}, "post_seconds": {}, "delivery_seconds": dict.fromkeys(("p50", "p95", "p99", "last"), 1.0),
+    "arrived": {}, "cpu_us_a_post": 1.0, "cpu_us_a_message": 1.0, "peak_memory_mb": 1.0, "problems": [],
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +63,7 @@ def environment_restored() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def results_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(load, "RESULTS", tmp_path)
+    monkeypatch.setattr(load_play, "RESULTS", tmp_path)
     return tmp_path
 
 
@@ -233,66 +248,112 @@ def test_a_watch_counts_and_takes_the_time() -> None:
     watch.answered([message], 1.9, ServerError("500"))
     moment = watch.take(400.0, requeued=1, clients=3)
     assert (moment.posts, moment.delivered, moment.in_flight, moment.posts_a_second) == (3, 1, 1, 1.5)
+    assert moment.outcomes == {"server_error": 1}
+    assert watch.take(400.0, requeued=1, clients=3).outcomes == {}
     assert watch.outcomes == {"server_error": 1}
     assert watch.deliveries.percentiles()[0] == pytest.approx(2.0, rel=0.05)
     watch.cut()
     assert watch.in_flight == 0
 
 
-def on_a_terminal(watch: Watch, expected: int | None, doing: str) -> list[str]:
-    """The last picture of the progress on a terminal of 80 columns."""
+def on_a_terminal(watch: Watch, standing: Standing, width: int) -> list[str]:
+    """The last picture of the progress on a terminal so wide."""
     written = StringIO()
-    console = Console(file=written, width=80, force_terminal=True, color_system=None)
-    with live(watch, lambda: expected, lambda: doing, console) as update:
+    console = Console(file=written, width=width, force_terminal=True, color_system=None)
+    with bar(lambda: standing, console, lambda: figures_now(watch, width)) as update:
         written.truncate(0)
         update()
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x00]", "", written.getvalue()).splitlines()
 
 
-def test_the_progress_is_readable_in_80_columns_and_never_past_its_end() -> None:
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_progress_is_readable_however_wide_the_terminal(width: int) -> None:
     """Whatever has come: no figure is cut, an outcome stands on one line, and it is said what goes on."""
     now = 0.0
     watch = Watch(lambda: now)
-    watch.sent, watch._answers, watch.delivered, now = 1_000_000, 999_100, 13_501, 10.0
+    watch.sent, watch._answers, watch.delivered, now = 10_000_000, 9_999_100, 13_501, 10.0
     for _ in range(9):
         watch.posts.add(0.98)
     watch.outcomes.update(
         dict.fromkeys(["cut at the deadline", "disconnected", "gone", "server_error", "throttled"], 99_999)
     )
-    watch.take(9_999.0, requeued=1_000, clients=1_000_000)
-    lines = on_a_terminal(watch, 13_500, "12 jobs in the retry queue, the next in 4.2 s")
-    assert max(map(len, lines)) <= 80
-    assert "13500/13500" in lines[0]
-    assert lines[1] == "12 jobs in the retry queue, the next in 4.2 s"
-    assert lines[3].split() == ["100,000", "900", *("997.0", "ms") * 3, "9,999/s", "1000", "1,000,000"]
-    assert "…" not in "".join(lines)
-    assert ", ".join(lines[4:]).count("99,999") == 5
-    assert "13501/?" in on_a_terminal(watch, None, "")[0]
+    watch.take(999_999.0, requeued=1_000, clients=1_000_000)
+    lines = on_a_terminal(watch, Standing(0.9999, "12 jobs in the retry queue, the next in 4.2 s"), width)
+    assert max(map(len, lines)) <= width
+    assert " 99 % " in lines[0]
+    assert lines[1].rstrip() == "12 jobs in the retry queue, the next in 4.2 s"
+    said = " ".join(" ".join(lines[2:]).split())
+    assert "posts/s 1,000,000 in flight 900 p50 997.0 ms p95 997.0 ms p99 997.0 ms limit 999,999/s" in said
+    assert "to retry 1,000 clients 1,000,000" in said
+    assert "…" not in said
+    assert len([line for line in lines for _ in re.findall(r"[a-z] 99,999", line)]) == 5
 
 
-def test_the_summary_fits_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    """Also where many kinds of answers came."""
+def test_who_cannot_know_the_end_shows_no_percentage() -> None:
+    assert "%" not in on_a_terminal(Watch(), Standing(None, ""), 80)[0]
+
+
+def test_the_summary_fits(results_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where many kinds of answers came, and on a narrow terminal."""
     shares = ["--gone", "0.1", "--erring", "0.2", "--throttled", "0.2"]
     assert exit_code(load.main, ["--transport", "memory", "--clients", "500", "--messages", "9", *shares]) == 0
+    figures = json.loads((results_in / "load.json").read_text())
+    for width in (60, 80, 200):
+        out = StringIO()
+        show(figures, Console(file=out, width=width))
+        assert max(map(len, out.getvalue().splitlines())) <= width
+        assert "…" not in out.getvalue()
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
-async def test_a_run_says_what_it_does() -> None:
-    """Clients come in, posts are in flight, jobs wait for their time; all the posts that can arrive are expected."""
-    options = load.Options(
-        200, 1, 600, latency("1"), {"gone": 0.5, "hanging": 0.1}, None, 0.0, 0.0, 20, load.Carrier.MEMORY, 1
-    )
-    running = load.Load(options, Memory(options.shares, options.seed, options.lag))
-    assert running.doing() == "The clients are coming in"
+async def standings(duration: float, **shares: float) -> tuple[Load, list[Standing]]:
+    """A small run in memory, and every time somebody looked."""
+    options = Options(200, 1, 600, latency("1"), shares, None, duration, 0.0, 20, Carrier.MEMORY, 1)
+    running = Load(options, Memory(options.shares, options.seed, options.lag))
+    seen = [running.standing()]
     playing = asyncio.create_task(running.play())
-    said: list[str] = []
     while not playing.done():
         await asyncio.wait([playing], timeout=0.02)
-        said.append(running.doing())
+        seen.append(running.standing())
     assert (await playing).shortfall == Shortfall(0, 0, ())
-    assert running.expected() == running.watch.delivered
-    assert any(" to go: 20 posts in flight, " in each for each in said)
-    assert said[-1] == "Counting what the clients got"
+    return running, seen
+
+
+async def test_a_run_says_what_it_does() -> None:
+    """Clients come in, posts are in flight, the clients are asked; the bar is full when nothing is left, not before."""
+    running, seen = await standings(0.0, gone=0.5, throttled=0.1)
+    assert seen[0] == Standing(0.0, "The clients are coming in")
+    assert any(" to go; 20 posts in flight, " in each.words for each in seen)
+    assert seen[-1] == Standing(1.0, "Counting what the clients got")
+    shares = [each.share or 0.0 for each in seen]
+    assert shares == sorted(shares)
+    assert all(each.share != 1.0 for each in seen if "to go" in each.words)
+    assert running.left == 0
+
+
+async def test_the_bar_waits_for_what_is_tried_again() -> None:
+    """All is delivered by its own count, since some came twice; but a job waits, so something is left to do."""
+    running, _ = await standings(0.0)
+    running.watch.seconds = 0.0
+    running.watch.delivered += 3
+    running.retries._waiting.append(Requeued(time.monotonic() + 9, 1, Entry("", 0)))
+    running._draining = True
+    standing = running.standing()
+    assert standing.share is not None
+    assert standing.share < 1.0
+    assert re.fullmatch(r"203 delivered, 1 to go; 1 jobs in the retry queue, the next in [89]\.\d s", standing.words)
+
+
+def test_a_run_of_some_duration_is_no_further_than_its_time() -> None:
+    """However much of its batches so far is delivered."""
+    running = Load(
+        Options(5, 1, 600, latency("1"), {}, None, 8.0, 0.0, 20, Carrier.MEMORY, 1), Memory({}, 1, latency("1"))
+    )
+    running.last, running.batches, running.watch.delivered = 3, 2, 999
+    running.watch.clock = lambda: running.watch.began_at + 2.0
+    standing = running.standing()
+    assert standing.share == pytest.approx(0.25)
+    assert standing.words.startswith("Batch 3, 2 of 8 s: 999 delivered, 1 to go; ")
 
 
 def test_a_run_that_went_well_has_no_problems() -> None:
@@ -368,6 +429,18 @@ def test_a_run_in_memory_with_churn(results_in: Path) -> None:
     assert figures["batches"] >= 1
 
 
+def test_a_run_stands_beside_an_earlier_one(results_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it wrote as JSON is read again; the figures are compared, and another option is named."""
+    before = results_in / "before.json"
+    small = ["--transport", "memory", "--messages", "1", "--latency", "1"]
+    assert exit_code(load.main, [*small, "--clients", "20", "--json", str(before)]) == 0
+    capsys.readouterr()
+    assert exit_code(load.main, [*small, "--clients", "30", "--against", str(before)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^posts +20 +30 +1\.50$", said, re.MULTILINE)
+    assert "The two runs cannot be compared, so the ratios say little:\n- clients: 20 earlier, 30 now\n" in said
+
+
 @pytest.fixture
 def chaotic_arguments() -> list[str]:
     """The preset made small; nobody hangs, since that takes three seconds, and few come, since they may be young."""
@@ -387,23 +460,19 @@ def test_a_chaotic_run_stands_beside_a_clean_one(
     assert clean["outcomes"].keys() <= {"throttled"}
     assert chaotic["outcomes"]["gone"] > 0
     said = capsys.readouterr().out
-    assert all(f"\n{line} " in said for line in ("        clean", "      chaotic", "times as long"))
+    assert re.search(r"^ +clean +chaotic +ratio$", said, re.MULTILINE)
+    assert all(f"\nevent to delivery, {point}, ms " in said for point in ("p50", "p95", "p99", "last"))
 
 
 def test_a_clean_run_differs_in_the_clients_only(chaotic_arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """It has the preset's account limit too, or the two could not be compared; what is given goes before it."""
     played = []
 
-    def play(options: load.Options, _console: object, name: str = "load") -> tuple[int, dict[str, object]]:
+    def play(options: Options, _console: object, name: str = "load") -> tuple[int, dict[str, object]]:
         played.append((name, options))
-        return 0, {
-            "delivery_seconds": dict.fromkeys(("p50", "p95", "p99", "last"), 1.0),
-            "batches": 1,
-            "posts": 1,
-            "outcomes": {},
-        }
+        return 0, FIGURES
 
-    monkeypatch.setattr(load, "_run", play)
+    monkeypatch.setattr(load_play, "play", play)
     assert exit_code(load.main, chaotic_arguments) == 0
     (first, clean), (second, chaotic) = played
     assert (first, second) == ("load-clean", "load")
@@ -430,18 +499,10 @@ def test_a_chaotic_run_fails_for_its_p95_and_for_what_anybody_lacks(
 ) -> None:
     """Twice the clean one's p95 is still well; a run that was stopped says nothing."""
     left = [
-        (
-            code,
-            {
-                "delivery_seconds": {"p50": 1.0, "p95": value, "p99": 1.0, "last": 9.0},
-                "batches": 1,
-                "posts": 1,
-                "outcomes": {},
-            },
-        )
+        (code, FIGURES | {"delivery_seconds": {"p50": 1.0, "p95": value, "p99": 1.0, "last": 9.0}})
         for code, value in zip(codes, (1.0, p95), strict=True)
     ]
-    monkeypatch.setattr(load, "_run", lambda *_: left.pop(0))
+    monkeypatch.setattr(load_play, "play", lambda *_: left.pop(0))
     assert exit_code(load.main, ["--chaos"]) == expected
     assert len(left) == 2 - runs
 
@@ -485,16 +546,50 @@ def test_ctrl_c_shows_what_there_is_and_leaves_nothing_running() -> None:
         os.killpg(process.pid, 0)
 
 
-def test_the_page_says_and_marks_when_a_rate_limit_was_found() -> None:
-    """A mark in the plot and a line in the table; neither where there was no limit."""
-    moment = {"posts_a_second": 9.0, "latency": (0.1, 0.1, 0.1), "delivered": 1, "in_flight": 1, "requeued": 0}
-    figures = {
-        "clients": 1, "messages": 1, "batches": 1, "delivered": 1, "posts": 1, "seconds": 1.0, "posts_a_second": 1.0,
-        "outcomes": {}, "post_seconds": {}, "delivery_seconds": {}, "arrived": {}, "cpu_us_a_post": 1.0,
-        "cpu_us_a_message": 1.0, "peak_memory_mb": 1.0, "problems": [], "options": {},
-    }  # fmt: skip
-    for limits, found in [((None, None, None), False), ((None, 410.0, 390.0), True)]:
-        moments = [{**moment, "at": at, "rate_limit": limit} for at, limit in enumerate(limits)]
-        written = page({**figures, "moments": moments})
-        assert ("from 1.0 s on: 390 to 410 a second, 390 at last" in written) is found
-        assert ("a rate limit is found" in written) is found
+@pytest.mark.parametrize("limited", [True, False])
+def test_the_charts_mark_limits_and_cuts(limited: bool) -> None:
+    """The account's limit and the relay's own, when it was found, refused posts and cut sockets; or none of them."""
+    plain = {"posts_a_second": 9.0, "latency": (0.1, 0.1, 0.1), "delivered": 1, "in_flight": 1, "requeued": 0}
+    outcomes = [{"throttled": 1_200}, {"throttled": 34, "disconnected": 2}, {"cut at the deadline": 1}]
+    moments = [
+        {
+            **plain,
+            "at": at,
+            "rate_limit": limit if limited else None,
+            "outcomes": outcomes[at] if limited else {"gone": 5},
+        }
+        for at, limit in enumerate((None, 410.0, 390.0))
+    ]
+    options = {"account_limit": 400.0 if limited else None}
+    written = page({**FIGURES, "moments": moments, "options": options, "run": {"options": {"a word": "a value"}}})
+    for said in ("from 1.0 s on: 390 to 410 a second, 390 at last", "a rate limit is found", "the relay's own limit"):
+        assert (said in written) is limited
+    assert ("the account's limit" in written) is limited
+    assert written.count(">429: 1,234<") == written.count(">sockets cut: 3<") == (4 if limited else 0)
+    assert "<th>a word</th><td>a value</td>" in written
+
+
+def test_options_are_said_in_words() -> None:
+    """A real endpoint's clients are nobody's to choose, so nothing is said of them."""
+    mocked = Options(
+        1_000, 5, 600, latency("uniform:2-20"), {"gone": 0.05}, 2_000.0, 60.0, 20.0, 100, Carrier.SDK, 7, arrays=0.5
+    )
+    assert in_words(mocked) == {
+        "clients": "1,000",
+        "answers after": "2 to 20 ms",
+        "clients that have gone (410)": "5 %",
+        "clients that read arrays": "50 %",
+        "clients that come or go": "20 a second",
+        "the account's limit": "2,000 posts a second",
+        "seed": "7",
+        "messages a batch": "5",
+        "bytes a message": "600",
+        "batches": "one after the other for 60 s",
+        "posts in flight at most": "100",
+        "transport": "sdk",
+    }
+    real = replace(mocked, endpoint="https://a.example/prod", table="rows", duration=0.0)
+    assert next(iter(in_words(real))) == "posts for real to"
+    assert in_words(real)["batches"] == "one"
+    assert "seed" not in in_words(real)
+    assert str(latency("lognormal:8")) == "8 ms at the median, log-normal"
