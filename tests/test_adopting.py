@@ -1,0 +1,416 @@
+"""docs/adopting.md, gone step by step on the local AWS, with the commands and the client of the guide itself.
+
+The old functions are ``scan_and_loop.py``'s, on a WebSocket API and tables of their own; the relay is the template,
+deployed beside them. Changes are written all the time, and clients come and go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+import json
+import re
+import shlex
+import subprocess
+import sys
+import sysconfig
+import textwrap
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import jmespath
+import pytest
+from botocore import xform_name
+from documented_commands import ROOT, commands_in
+from servers import program
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+GUIDE = (ROOT / "docs" / "adopting.md").read_text()
+OLD_SOURCE = (Path(__file__).parent / "scan_and_loop.py").read_text()
+STACK = "adopting"
+OLD, TABLE, SHADOW = "IncidentStreamProcessor", "WebSocketConnections", "RelayShadow"
+_REGION = "us-east-1"
+_PATIENCE = 40  # seconds, for what takes one: the local AWS starts a process for each function
+_PACE = 0.04  # seconds between two changes
+
+#: An incident's state or a remediation, as written and as shown: what it is about, and its time.
+Change = tuple[str, str]
+
+
+# ---- The guide
+
+
+def step(number: int) -> str:
+    """The text of a step."""
+    found = re.search(rf"^### {number}\. .*?(?=^###? )", GUIDE, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"the guide has no step {number}"
+    return found[0]
+
+
+def code(number: int, language: str) -> str:
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", step(number), re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+class Operator:
+    """Somebody who types what the guide says; ``known`` is what to write for the words in capitals."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.known: dict[str, str] = {"STACK": STACK}
+        self.parameters: dict[str, str] = {}
+
+    def client(self, service: str) -> Any:
+        session = botocore.session.Session()
+        return session.create_client(
+            service,
+            region_name=_REGION,
+            endpoint_url=self.url,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+    def commands(self, number: int, program: str = "aws|sam") -> list[str]:
+        """The commands of a step."""
+        return [each for each in commands_in(step(number)) if re.match(rf"({program}) ", each)]
+
+    def type(self, command: str) -> Any:
+        """Run a command; what it prints."""
+        words = [self.known.get(word, word) for word in shlex.split(command)]
+        if words[:2] == ["sam", "deploy"]:
+            return self.deploy(dict(self._overrides(words[3:])))
+        return self._ask(words[1], words[2], words[3:])
+
+    def _overrides(self, words: Iterable[str]) -> Iterator[tuple[str, str]]:
+        for name, _, value in (word.partition("=") for word in words):
+            yield name, self.known.get(value, value)
+
+    def _ask(self, service: str, operation: str, words: Sequence[str]) -> Any:
+        client = self.client(service)
+        name = operation.replace("-", "_")
+        members = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[name]).input_shape.members
+        options = {xform_name(member, "-"): (member, shape) for member, shape in members.items()}
+        request, query, left = {}, "@", list(words)
+        while left:
+            option = left.pop(0).removeprefix("--")
+            if option == "query":
+                query = left.pop(0)
+            elif option == "output":
+                left.pop(0)
+            elif (is_off := option.removeprefix("no-") in options and option not in options) or (
+                options[option][1].type_name == "boolean"
+            ):
+                request[options[option.removeprefix("no-") if is_off else option][0]] = not is_off
+            else:
+                values = list(itertools.takewhile(lambda word: not word.startswith("--"), left))
+                del left[: len(values)]
+                request[options[option][0]] = _value(options[option][1], values)
+        return jmespath.search(query, getattr(client, name)(**request))
+
+    def deploy(self, overrides: dict[str, str]) -> None:
+        """As ``sam deploy`` does: what is not named stays as it was."""
+        is_new = not self.parameters
+        self.parameters |= {"LocalEndpoint": self.url, **overrides}
+        cloudformation = self.client("cloudformation")
+        (cloudformation.create_stack if is_new else cloudformation.update_stack)(
+            StackName=STACK,
+            TemplateURL=f"{self.url}/adopting-code/template",
+            Capabilities=["CAPABILITY_IAM"],
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in self.parameters.items()],
+        )
+        waiter = cloudformation.get_waiter("stack_create_complete" if is_new else "stack_update_complete")
+        waiter.config.delay, waiter.config.max_attempts = 0.1, _PATIENCE * 10
+        waiter.wait(StackName=STACK)
+
+
+def _value(shape: Any, words: Sequence[str]) -> Any:
+    """An option's words as the AWS CLI reads them: JSON, its shorthand, or text."""
+    if shape.type_name == "list":
+        return [_value(shape.member, [word]) for word in words]
+    (word,) = words
+    if shape.type_name in ("structure", "map"):
+        return json.loads(word) if word[0] == "{" else dict(pair.split("=") for pair in word.split(","))
+    return word
+
+
+# ---- What there was before
+
+
+def _zip(name: str, source: str) -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as file:
+        file.writestr(name, source)
+    return held.getvalue()
+
+
+@dataclass
+class Before:
+    """The old functions on tables and an API of their own."""
+
+    operator: Operator
+    api: str = ""
+
+    def make(self) -> None:
+        for table, key in (("Incident", "id"), (TABLE, "connectionId")):
+            streamed = {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"} if table == "Incident" else None
+            self.operator.client("dynamodb").create_table(
+                TableName=table,
+                BillingMode="PAY_PER_REQUEST",
+                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
+                KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+                **({"StreamSpecification": streamed} if streamed else {}),
+            )
+        gateway = self.operator.client("apigatewayv2")
+        self.api = gateway.create_api(
+            Name=OLD, ProtocolType="WEBSOCKET", RouteSelectionExpression="$request.body.action"
+        )["ApiId"]
+        self._function(OLD, "process")
+        for route, name in (("$connect", "connect"), ("$disconnect", "disconnect"), ("$default", "subscribe")):
+            arn = self._function(name, name)
+            uri = f"arn:aws:apigateway:{_REGION}:lambda:path/2015-03-31/functions/{arn}/invocations"
+            target = gateway.create_integration(ApiId=self.api, IntegrationType="AWS_PROXY", IntegrationUri=uri)
+            gateway.create_route(ApiId=self.api, RouteKey=route, Target=f"integrations/{target['IntegrationId']}")
+        gateway.create_stage(ApiId=self.api, StageName="prod")
+        stream = self.operator.client("dynamodb").describe_table(TableName="Incident")["Table"]["LatestStreamArn"]
+        self.operator.client("lambda").create_event_source_mapping(
+            FunctionName=OLD, EventSourceArn=stream, StartingPosition="LATEST", BatchSize=10
+        )
+
+    def _function(self, name: str, entry: str) -> str:
+        variables = {
+            "CONNECTIONS_TABLE": TABLE,
+            "INCIDENT_TABLE": "Incident",
+            "WS_ENDPOINT": f"{self.operator.url}/_aws/execute-api/{self.api}/prod/",
+            "AWS_ENDPOINT_URL": self.operator.url,
+        }
+        made = self.operator.client("lambda").create_function(
+            FunctionName=name,
+            Runtime="python3.13",
+            Role="arn:aws:iam::000000000000:role/old",
+            Handler=f"scan_and_loop.{entry}",
+            Code={"ZipFile": _zip("scan_and_loop.py", OLD_SOURCE)},
+            Timeout=60,
+            Environment={"Variables": variables},
+        )
+        return str(made["FunctionArn"])
+
+    def change(self, lines: str) -> None:
+        """Put lines into the old function, where it has a message made of a record."""
+        place = re.compile(r"^( *)# Step 2 of the guide.*$", re.MULTILINE)
+        source = place.sub(lambda found: textwrap.indent(lines, found[1]), OLD_SOURCE)
+        assert source != OLD_SOURCE
+        self.operator.client("lambda").update_function_code(
+            FunctionName=OLD, ZipFile=_zip("scan_and_loop.py", source)
+        )
+
+    def offer_relay(self) -> None:
+        """The code and the template where ``sam deploy`` has them; the code is the checkout's."""
+        s3 = self.operator.client("s3")
+        s3.create_bucket(Bucket="adopting-code")
+        path = [str(ROOT), sysconfig.get_path("purelib")]
+        start = f"import sys\nsys.path[:0] = {path!r}\nexec(open({str(ROOT / 'handler.py')!r}).read())\n"
+        s3.put_object(Bucket="adopting-code", Key="code.zip", Body=_zip("handler.py", start))
+        template = (ROOT / "template.yaml").read_text()
+        template = template.replace("CodeUri: .\n", "CodeUri: s3://adopting-code/code.zip\n")
+        s3.put_object(Bucket="adopting-code", Key="template", Body=template.encode())
+
+
+# ---- Who writes, and who hears
+
+
+class Pipeline:
+    """Writes changes all the time: states of five incidents, one after the other, and remediations."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._dynamodb = operator.client("dynamodb")
+        self.written: list[Change] = []
+
+    async def write(self) -> None:
+        for number in itertools.count():
+            await asyncio.to_thread(self._put, number)
+            await asyncio.sleep(_PACE)
+
+    def _put(self, number: int) -> None:
+        time, about = f"2026-01-01T00:00:00.{number:06}Z", f"inc-{number % 5}"
+        if number % 7:
+            item = {"id": about, "incident_id": about, "status": f"S{number}", "created_at": "2026-01-01T00:00:00Z"}
+            item |= {"updated_at": time, "sg": f"sg-{number}"}
+        else:
+            about = "isolate"
+            item = {"id": f"log-{number}", "action": about, "target": f"sg-{number}", "timestamp": time}
+        self._dynamodb.put_item(TableName="Incident", Item={name: {"S": value} for name, value in item.items()})
+        self.written.append((about, time))
+
+
+def change_of(message: dict[str, Any]) -> Change:
+    return message.get("incident_id") or message["action"], message.get("updated_at") or message["time"]
+
+
+@dataclass
+class Page:
+    """A client: the frames it got, in their order, and what was written when it was let in."""
+
+    socket: Any
+    before: int
+    frames: list[str] = field(default_factory=list)
+    history: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    async def read(self) -> None:
+        with suppress(ConnectionClosed):
+            async for frame in self.socket:
+                if "incident_history" in frame:
+                    self.history.set_result(json.loads(frame))
+                else:
+                    self.frames.append(frame)
+
+    def heard(self, sender: Callable[[str], bool] = lambda _frame: True) -> set[Change]:
+        return {change_of(json.loads(frame)) for frame in self.frames if sender(frame)}
+
+
+def by_old(frame: str) -> bool:
+    """The old function writes a blank behind its colons."""
+    return '": ' in frame
+
+
+def by_relay(frame: str) -> bool:
+    return not by_old(frame)
+
+
+async def until(met: Callable[[], bool], what: str) -> None:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            while not met():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pytest.fail(f"in vain: {what}")
+
+
+class World:
+    """The writer and the clients on one loop."""
+
+    def __init__(self, operator: Operator, api: str) -> None:
+        self.pipeline = Pipeline(operator)
+        self._url = f"ws{operator.url.removeprefix('http')}/_aws/execute-api/{api}/prod"
+        self._tasks: list[asyncio.Task[None]] = []
+        self.visits = 0
+
+    async def join(self) -> Page:
+        socket = await connect(self._url, open_timeout=_PATIENCE)
+        page = Page(socket, len(self.pipeline.written))
+        self._tasks.append(asyncio.create_task(page.read()))
+        return page
+
+    async def hears_all(self, page: Page, sender: Callable[[str], bool] = lambda _frame: True) -> None:
+        """Whatever is written from when it came until now arrives, from that sender."""
+        wanted = set(self.pipeline.written[page.before :])
+        await until(lambda: wanted <= page.heard(sender), f"{len(wanted - page.heard(sender))} of {len(wanted)} came")
+
+    async def catches_up(self, page: Page, sender: Callable[[str], bool]) -> None:
+        """What is written after now arrives, from that sender."""
+        now = len(self.pipeline.written)
+        await until(lambda: bool(set(self.pipeline.written[now:]) & page.heard(sender)), "the sender catches up")
+
+    async def come_and_go(self) -> None:
+        """Clients that stay for a second; every other one is cut off."""
+        for number in itertools.count():
+            page = await self.join()
+            await asyncio.sleep(0.5)
+            await self.hears_all(page)
+            self.visits += 1
+            if number % 2:
+                page.socket.transport.abort()
+            else:
+                await page.socket.close()
+
+    @asynccontextmanager
+    async def alive(self) -> AsyncIterator[World]:
+        tasks = [asyncio.create_task(self.pipeline.write()), asyncio.create_task(self.come_and_go())]
+        try:
+            yield self
+        finally:
+            for task in (*tasks, *self._tasks):
+                task.cancel()
+            ended = await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+
+
+# ---- What is shown
+
+
+def shown(frames: Sequence[str]) -> list[Change]:
+    """What the client of step 3 shows of these frames."""
+    node = program("node")
+    if node is None:
+        pytest.skip("the guide's client needs Node.js, which neither the dev extra nor this machine has")
+    script = f"""
+const socket = {{}}, out = [], show = (message) => out.push(message);
+{code(3, "js")}
+for (const data of {json.dumps(list(frames))}) socket.onmessage({{ data }});
+console.log(JSON.stringify(out));
+"""
+    done = subprocess.run([node, "-"], input=script, capture_output=True, text=True, check=True)  # noqa: S603
+    return [change_of(message) for message in json.loads(done.stdout)]
+
+
+def complaints(shown: Sequence[Change], written: Sequence[Change], before: int) -> Iterator[str]:
+    """What is wrong with what a client showed that stayed from when ``before`` changes were written."""
+    wanted = set(written[before:])
+    if lost := wanted - set(shown):
+        yield f"{len(lost)} lost, as {min(lost)}"
+    for change, times in Counter(shown).items():
+        if times > 1:
+            yield f"{change} shown {times} times"
+    times_of = defaultdict(list)
+    for about, time in shown:
+        times_of[about].append(time)
+    for about, times in times_of.items():
+        if times != sorted(times):
+            yield f"{about} out of order"
+
+
+def nameless(frame: str) -> str:
+    """As the old function sends it without step 2."""
+    message = json.loads(frame)
+    if by_old(frame):
+        message.pop("event_id", None)
+        message.pop("sequence", None)
+    return json.dumps(message)
+
+
+@pytest.mark.end_to_end
+@pytest.mark.timeout(180)
+async def test_the_guide_loses_nothing(ministack_url: str) -> None:
+    """From the old function to the relay, back and over again: whoever stays shows each change once, in order."""
+    operator = Operator(ministack_url)
+    before = Before(operator)
+    before.make()
+    before.offer_relay()
+    operator.known["API_ID"] = before.api
+    async with World(operator, before.api).alive() as world:
+        first = await world.join()
+        await world.hears_all(first)
+
+        stream, mapping = [operator.type(command) for command in operator.commands(1)]
+        operator.known |= {"STREAM_ARN": stream, "OLD_MAPPING": mapping}
+
+        before.change(code(2, "py"))
+        await until(lambda: any("event_id" in frame for frame in first.frames), "step 2 is seen")
+
+        make, deploy, ask = operator.commands(4)
+        operator.type(make)
+        await asyncio.to_thread(operator.type, deploy)
+        operator.known["RELAY_MAPPING"] = operator.type(ask)
+        await world.hears_all(first)
+        assert not any(map(by_relay, first.frames))
+
+        print(first.frames[-1])
