@@ -67,10 +67,14 @@ def number(value: Decimal) -> int | float:
 
 
 def connect(event: Any, _context: Any) -> dict[str, int]:
+    write_row(event["requestContext"]["connectionId"])
+    return {"statusCode": 200}
+
+
+def write_row(connection_id: str) -> None:
     now = time.time()
     row = {"createdAt": int(now * 1000), "ttl": int(now) + 86_400, "clientId": "unknown"}
-    connections.put_item(Item={"connectionId": event["requestContext"]["connectionId"], **row})
-    return {"statusCode": 200}
+    connections.put_item(Item={"connectionId": connection_id, **row})
 
 
 def disconnect(event: Any, _context: Any) -> dict[str, int]:
@@ -79,11 +83,16 @@ def disconnect(event: Any, _context: Any) -> dict[str, int]:
 
 
 def subscribe(event: Any, _context: Any) -> dict[str, int]:
-    """``$default``: the newest incidents, for a page that has just been opened."""
+    """``$default``: the newest incidents, for a page that has just been opened, and its row once more.
+
+    ``process`` may have deleted it: a client that is still shaking hands is answered 410.
+    """
+    connection_id = event["requestContext"]["connectionId"]
+    write_row(connection_id)
     items = boto3.resource("dynamodb").Table(os.environ["INCIDENT_TABLE"]).scan()["Items"]
     found = sorted((each for each in items if "incident_id" in each), key=lambda each: str(each["created_at"]))
     answer = {"kind": "incident_history", "incidents": found[::-1][:50], "nextCursor": None}
     boto3.client("apigatewaymanagementapi", endpoint_url=os.environ["WS_ENDPOINT"]).post_to_connection(
-        ConnectionId=event["requestContext"]["connectionId"], Data=json.dumps(answer, default=number).encode()
+        ConnectionId=connection_id, Data=json.dumps(answer, default=number).encode()
     )
     return {"statusCode": 200}
