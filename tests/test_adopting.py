@@ -16,7 +16,6 @@ import subprocess
 import sysconfig
 import textwrap
 import zipfile
-from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
