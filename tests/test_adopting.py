@@ -382,11 +382,11 @@ def shown(frames: Sequence[str]) -> list[bool]:
         pytest.skip("the guide's client needs Node.js, which neither the dev extra nor this machine has")
     script = f"""
 let isShown;
-const socket = {{}}, out = [], show = () => isShown = true;
+const out = [], show = () => isShown = true;
 {code(3, "js")}
 for (const data of {json.dumps(list(frames))}) {{
   isShown = false;
-  socket.onmessage({{ data }});
+  take(JSON.parse(data));
   out.push(isShown);
 }}
 console.log(JSON.stringify(out));
@@ -483,7 +483,7 @@ async def _deploy_beside(operator: Operator, world: World, stay: list[Page]) -> 
 
 
 async def _switch_and_back(operator: Operator, world: World, stay: list[Page]) -> None:
-    """Steps 8 to 10."""
+    """Steps 8 to 11."""
     await operator.follow(8)
     await _only(by_relay, world, stay)
     stay.append(await world.join())
@@ -500,6 +500,7 @@ async def _switch_and_back(operator: Operator, world: World, stay: list[Page]) -
     for page in stay:
         await world.catches_up(page, by_relay)
     await asyncio.to_thread(operator.type, old_off)
+    await operator.follow(11)
     await _only(by_relay, world, stay)
 
 
