@@ -79,7 +79,7 @@ class Operator:
 
     def commands(self, number: int) -> list[str]:
         """The commands of a step that are typed to AWS."""
-        return [each for each in commands_in(step(number)) if each.startswith(("aws ", "sam "))]
+        return [each for each in commands_in(step(number)) if each.startswith(("aws ", "sam deploy "))]
 
     def type(self, command: str) -> Any:
         """Run a command; what it prints."""
