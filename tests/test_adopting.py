@@ -274,6 +274,7 @@ async def _deploy_beside(operator: Operator, world: World, stay: list[Page]) -> 
         (operator.known["CONNECTION_ID"],) = operator.connections() - present
     stay.append(canary)
     await operator.follow(5)
+    written = len(world.pipeline.written)
     await world.catches_up(canary, by_relay)
     assert not any(map(by_relay, stay[0].frames))
 
@@ -285,6 +286,7 @@ async def _deploy_beside(operator: Operator, world: World, stay: list[Page]) -> 
             await world.hears_all(page, by_old)
             await world.hears_last(page, by_relay)
             assert picture(page.frames).items() <= world.pipeline.newest.items()
+    assert stay[0].heard(by_relay) <= set(world.pipeline.written[written:]), "what the stream held went to nobody"
 
 
 async def _switch_and_back(operator: Operator, world: World, stay: list[Page]) -> None:
@@ -310,7 +312,10 @@ async def _switch_and_back(operator: Operator, world: World, stay: list[Page]) -
 
 
 async def _only(sender: Callable[[str], bool], world: World, stay: Sequence[Page]) -> None:
-    """Once what was under way is over, this sender alone is heard, and all of it by everybody."""
+    """Once what was under way is over, this sender alone is heard, and all of it by everybody.
+
+    The local AWS serves one batch at a time: what comes from this sender comes after the other's last.
+    """
     for page in stay:
         await world.catches_up(page, sender)
     begun = [len(page.frames) for page in stay]
