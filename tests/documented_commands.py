@@ -77,6 +77,7 @@ _ITSELF = CannotRun("make test consists of it")
 _ZIP = InTest("tests/test_packaging.py", "test_the_zip_works_with_nothing_else")
 _MODULES = InTest("tests/test_packaging.py", "test_modules_of_ones_own_go_beside_the_handler")
 _SOAK = InTest("tests/test_demo.py", "test_a_short_soak_on_the_deployed_template_tells_nobody_apart")
+_ADOPTED = InTest("tests/test_adopting.py", "test_the_guide_loses_nothing")
 _ONE_ROUND = InTest("tests/test_demo.py", "test_one_round_on_the_deployed_template_reaches_everybody")
 
 COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
@@ -111,6 +112,11 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
     (r"make clean", InTest("tests/test_makefile.py", "test_clean_leaves_what_is_tracked_and_nothing_else")),
     (r"packaging/build\.py", _ZIP),
     (r"make build MODULES='.*'", _MODULES),
+    (r"sam deploy --parameter-overrides (AuthMode|ConnectionsTableName)=.*", _ADOPTED),
+    (r"aws lambda (list|update|delete)-event-source-mappings? .*", _ADOPTED),
+    (r"aws dynamodb (describe|create|delete)-table .*", _ADOPTED),
+    (r"aws dynamodb put-item .*", _ADOPTED),
+    (r"aws cloudformation describe-stack-resource .*", _ADOPTED),
     (r"(\S+=\S+ )?sam build\b.*", _SAM),
     (r"sam deploy .*", _SAM),
     (r"aws .*", _REAL_AWS),
