@@ -97,13 +97,12 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(url: str, issuer: Issuer, size: int, ledger: Ledger) -> AsyncIterator[Crowd]:
+async def joined(members: Crowd, size: int) -> AsyncIterator[None]:
     """``size`` dashboards, named in order; those still there at the end leave."""
-    members = Crowd(url, issuer, ledger)
     names = [f"dashboard-{number:02d}" for number in range(1, size + 1)]
     try:
         await asyncio.gather(*map(members.join, names, cycle((EVERY_TENANT, *TENANTS))))
         members.present = dict(sorted(members.present.items()))
-        yield members
+        yield
     finally:
         await asyncio.gather(*map(members.leave, list(members.present)))

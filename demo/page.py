@@ -1,40 +1,71 @@
-"""Serves ``page/index.html`` on localhost, one file with its script and style inside.
+"""Serves the dashboard on localhost, and beside it the demo's panel with its buttons.
 
 Rules
-- The page's policy lets it run only its own script, by hash, and talk only to the deployed API: what
-  comes in over the WebSocket is hostile until shown as text.
-- Nothing but the page and its ``config.json`` is served, and only to this machine. ``config.json`` has the token, as a
-  page's own server would give it to somebody who is signed in.
+- The policy lets pages run only the files served here, and talk only to this server and to the deployed API: what comes
+  in over the WebSocket is hostile until shown as text.
+- Nothing but ``dashboard/`` with a ``config.js`` for this stack, the panel's page and its answers is served, and only to
+  this machine, under its own name: a page from elsewhere can neither have a token nor press a button.
+- ``/token`` gives a token, as a page's own server would give it to somebody who is signed in.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from hashlib import sha256
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from .door import address
 from .errors import DemoError
 
-_PAGE = Path(__file__).parent / "page" / "index.html"
+_DASHBOARD = Path(__file__).parent.parent / "dashboard"
+_PANEL = Path(__file__).parent / "page"
+_KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_NAMES = ("localhost", "127.0.0.1")
 CLIENT_ID = "page"
+#: Where the panel is.
+PANEL = "/demo.html"
 _PREFERRED_PORT = 8080
+_CONFIG = """\
+export const url = {url};
+export {{ history, resolved, token }} from "./shipped-config.js";
+export const inUrl = true;  // the local AWS loses subprotocols
+"""
+
+
+class Panel(Protocol):
+    """What is beside the dashboard."""
+
+    def state(self) -> Mapping[str, Any]:
+        """What to show now."""
+
+    def press(self, name: str) -> bool:
+        """Do what a button does; False where there is none of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What to serve: the dashboard of an API, what makes its tokens, and a panel or none."""
+
+    websocket_url: str
+    token: Callable[[], str]
+    panel: Panel | None = None
 
 
 @contextmanager
-def served(websocket_url: str, token: Callable[[], str], port: int | None) -> Iterator[str]:
-    """Serve the page for as long as the block lasts, at ``port`` or else where there is room; its address.
-
-    ``token`` makes what the page comes in with, anew whenever it connects.
-    """
-    server = _bind(port, _handler(websocket_url, token))
+def served(site: Site, port: int | None) -> Iterator[str]:
+    """Serve the pages for as long as the block lasts, at ``port`` or else where there is room; their address."""
+    server = _bind(port, _handler(site))
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
         yield f"http://localhost:{server.server_port}"
@@ -48,25 +79,37 @@ def check_port(port: int) -> None:
     _bind(port, BaseHTTPRequestHandler).server_close()
 
 
-def policy(html: str, websocket_url: str) -> str:
-    """The Content-Security-Policy of a page that may run what it contains and talk to one host."""
+def policy(websocket_url: str) -> str:
+    """The Content-Security-Policy of pages that may run what is beside them and talk to one host."""
     url = urlsplit(websocket_url)
     return "; ".join(
         [
             "default-src 'none'",
-            f"script-src {_hashes('script', html)}",
-            f"style-src {_hashes('style', html)}",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self'",
             f"connect-src 'self' {url.scheme}://{url.netloc}",
+            "frame-src 'self'",
             "base-uri 'none'",
             "form-action 'none'",
-            "frame-ancestors 'none'",
+            "frame-ancestors 'self'",
         ]
     )
 
 
-def _hashes(tag: str, html: str) -> str:
-    blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
-    return " ".join(f"'sha256-{base64.b64encode(sha256(block.encode()).digest()).decode()}'" for block in blocks)
+def files(site: Site) -> dict[str, tuple[str, bytes]]:
+    """Kind and content of each file that is served, by its path."""
+    found = {
+        f"/{path.relative_to(folder).as_posix()}": (_KINDS[path.suffix], path.read_bytes())
+        for folder in (_DASHBOARD, *([_PANEL] if site.panel else []))
+        for path in folder.rglob("*")
+        if path.suffix in _KINDS
+    }
+    config = _CONFIG.format(url=json.dumps(address(site.websocket_url, CLIENT_ID, None)))
+    found["/shipped-config.js"] = found["/config.js"]
+    found["/config.js"] = (_KINDS[".js"], config.encode())
+    found["/"] = found["/index.html"]
+    return found
 
 
 def _bind(port: int | None, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
@@ -79,30 +122,49 @@ def _bind(port: int | None, handler: type[BaseHTTPRequestHandler]) -> ThreadingH
     raise DemoError(f"The page cannot be served at port {port} ({problem}); name another with: make demo PORT=8081")
 
 
-def _handler(websocket_url: str, token: Callable[[], str]) -> type[BaseHTTPRequestHandler]:
-    html = _PAGE.read_text(encoding="utf-8")
-
-    def config() -> str:
-        return json.dumps({"url": address(websocket_url, CLIENT_ID, token())})
-
-    files: dict[str, tuple[str, Callable[[], str]]] = {
-        "/": ("text/html; charset=utf-8", lambda: html),
-        "/config.json": ("application/json", config),
-    }
+def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
+    static, csp = files(site), policy(site.websocket_url)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            kind, content = files.get(urlsplit(self.path).path, ("text/plain", lambda: ""))
-            text = content()
-            self.send_response(200 if text else 404)
+            path = urlsplit(self.path).path
+            if not self._is_from_here():
+                self._answer(403)
+            elif path == "/token":
+                self._answer(200, "text/plain", site.token().encode())
+            elif path == "/state" and site.panel:
+                self._answer(200, "application/json", json.dumps(site.panel.state()).encode())
+            elif path in static:
+                self._answer(200, *static[path])
+            else:
+                self._answer(404)
+
+        def do_POST(self) -> None:
+            if not self._is_from_here():
+                self._answer(403)
+            elif site.panel and self.path.startswith("/press/") and site.panel.press(self.path.removeprefix("/press/")):
+                self._answer(204)
+            else:
+                self._answer(404)
+
+        def _is_from_here(self) -> bool:
+            """A page from elsewhere comes under another name, or says where it is from."""
+            host = self.headers.get("Host", "")
+            return (
+                urlsplit(f"//{host}").hostname in _NAMES
+                and self.headers.get("Origin", f"http://{host}") == f"http://{host}"
+            )
+
+        def _answer(self, status: int, kind: str = "text/plain", body: bytes = b"") -> None:
+            self.send_response(status)
             self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(text.encode())))
-            self.send_header("Content-Security-Policy", policy(html, websocket_url))
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Security-Policy", csp)
             self.send_header("X-Content-Type-Options", "nosniff")
             self.send_header("Referrer-Policy", "no-referrer")
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
-            self.wfile.write(text.encode())
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             """Say nothing: the terminal belongs to the view."""
