@@ -4,8 +4,10 @@ The demo holds the other end of that pipe: were it killed so that it cannot clea
 closes, and the server goes with everything it started and its temporary files.
 
 What the demo says over the pipe, a line each
-- ``throttle 5``   for 5 seconds every post to a connection is answered 429, as where an account's limit is reached
-- ``kill relay``   the processes of the functions whose name ends so are killed, whatever they are doing
+- ``throttle 50 8``   for 8 seconds 50 posts per second get through and the others are answered 429, as where an
+  account's limit is reached
+- ``kill relay``      the tenth post from now kills the processes of the functions whose name ends so: they are in the
+  middle of what they do, and learn nothing of what became of their posts
 """
 
 from __future__ import annotations
@@ -21,23 +23,50 @@ from importlib import import_module
 from typing import Any
 
 _PATIENCE_SECONDS = 5.0
+_SAVED_SECONDS = 0.2
+_POSTS_BEFORE = 10
 
 
 class Gateway:
-    """The local AWS, which takes no posts while it is throttled."""
+    """The local AWS, which takes only some posts while it is throttled, and can kill who posts."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._until = 0.0
+        self._until = self._at = 0.0
+        self._rate = self._left = 0.0
+        self._doomed, self._posts_left = "", 0
 
-    def throttle(self, seconds: float) -> None:
-        """Answer 429 from now on, for so long."""
-        self._until = time.monotonic() + seconds
+    def throttle(self, rate: float, seconds: float) -> None:
+        """From now on take ``rate`` posts per second, for so long."""
+        self._at = time.monotonic()
+        self._until, self._rate, self._left = self._at + seconds, rate, 0.0
+
+    def kill(self, function: str) -> None:
+        """Kill a function's processes a few posts from now."""
+        self._doomed, self._posts_left = function, _POSTS_BEFORE
+
+    def _count(self) -> None:
+        self._posts_left -= 1
+        if self._posts_left == 0:
+            _kill_function(self._doomed)
+
+    def _refuses(self) -> bool:
+        now = time.monotonic()
+        if now >= self._until:
+            return False
+        self._left = min(self._left + (now - self._at) * self._rate, self._rate * _SAVED_SECONDS)
+        self._at = now
+        if self._left < 1:
+            return True
+        self._left -= 1
+        return False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One request, as ASGI has it."""
         is_post = scope["type"] == "http" and scope["method"] == "POST" and "/@connections/" in scope["path"]
-        if not is_post or time.monotonic() >= self._until:
+        if is_post:
+            self._count()
+        if not is_post or not self._refuses():
             await self._app(scope, receive, send)
             return
         while (await receive()).get("more_body"):
@@ -60,18 +89,18 @@ def main() -> None:
 
 def _obey(gateway: Gateway) -> None:
     for line in sys.stdin:
-        word, what = line.split()
-        if word == "throttle":
-            gateway.throttle(float(what))
-        elif word == "kill":
-            _kill_function(what)
+        match line.split():
+            case ["throttle", rate, seconds]:
+                gateway.throttle(float(rate), float(seconds))
+            case ["kill", function]:
+                gateway.kill(function)
     _end_with_the_demo()
 
 
 def _kill_function(name: str) -> None:
-    workers = import_module("ministack.core.lambda_runtime")._workers
+    workers = import_module("ministack.core.lambda_runtime")._workers  # noqa: SLF001 - it has no other way to a process
     for worker in [each for some in list(workers.values()) for each in some]:
-        process = worker._proc
+        process = worker._proc  # noqa: SLF001 - as above
         if worker.func_name.endswith(f"-{name}") and process is not None and process.poll() is None:
             process.kill()
 

@@ -59,12 +59,12 @@ class LocalAws:
         )
         return client
 
-    def throttle(self, seconds: int) -> None:
-        """Have it answer 429 to every post, for so long."""
-        self._order(f"throttle {seconds}")
+    def throttle(self, rate: int, seconds: int) -> None:
+        """Have it take ``rate`` posts per second and answer 429 to all others, for so long."""
+        self._order(f"throttle {rate} {seconds}")
 
     def kill(self, function: str) -> None:
-        """Kill the processes of a function in the middle of what they do."""
+        """Kill the processes of a function in the middle of their next posts."""
         self._order(f"kill {function}")
 
     def _order(self, line: str) -> None:

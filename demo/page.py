@@ -3,8 +3,8 @@
 Rules
 - The policy lets pages run only the files served here, and talk only to this server and to the deployed API: what comes
   in over the WebSocket is hostile until shown as text.
-- Nothing but ``dashboard/`` with a ``config.js`` for this stack, the panel's page and its answers is served, and only to
-  this machine, under its own name: a page from elsewhere can neither have a token nor press a button.
+- Nothing but ``dashboard/`` with a ``config.js`` for this stack, the panel's page and its answers is served, and only
+  to this machine, under its own name: a page from elsewhere can neither have a token nor press a button.
 - ``/token`` gives a token, as a page's own server would give it to somebody who is signed in.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -31,6 +31,13 @@ _KINDS = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+#: Status, kind and body.
+Answer = tuple[int, str, bytes]
+_DONE: Answer = (204, "text/plain", b"")
+_FORBIDDEN: Answer = (403, "text/plain", b"")
+_NOT_FOUND: Answer = (404, "text/plain", b"")
+_PRESS = "/press/"
 _NAMES = ("localhost", "127.0.0.1")
 CLIENT_ID = "page"
 #: Where the panel is.
@@ -53,13 +60,27 @@ class Panel(Protocol):
         """Do what a button does; False where there is none of that name."""
 
 
-@dataclass(frozen=True, slots=True)
 class Site:
-    """What to serve: the dashboard of an API, what makes its tokens, and a panel or none."""
+    """What is served: the dashboard of an API, what makes its tokens, and a panel or none."""
 
-    websocket_url: str
-    token: Callable[[], str]
-    panel: Panel | None = None
+    def __init__(self, websocket_url: str, token: Callable[[], str], panel: Panel | None = None) -> None:
+        self._token = token
+        self._panel = panel
+        self._files = files(websocket_url, _DASHBOARD, *([_PANEL] if panel else []))
+        self.headers = _HEADERS | {"Content-Security-Policy": policy(websocket_url)}
+
+    def get(self, path: str) -> Answer:
+        """A file, a token or the panel's state."""
+        if path == "/token":
+            return 200, "text/plain", self._token().encode()
+        if path == "/state" and self._panel:
+            return 200, "application/json", json.dumps(self._panel.state()).encode()
+        return (200, *self._files[path]) if path in self._files else _NOT_FOUND
+
+    def post(self, path: str) -> Answer:
+        """Press a button."""
+        is_button = path.startswith(_PRESS) and self._panel and self._panel.press(path.removeprefix(_PRESS))
+        return _DONE if is_button else _NOT_FOUND
 
 
 @contextmanager
@@ -97,15 +118,15 @@ def policy(websocket_url: str) -> str:
     )
 
 
-def files(site: Site) -> dict[str, tuple[str, bytes]]:
+def files(websocket_url: str, *folders: Path) -> dict[str, tuple[str, bytes]]:
     """Kind and content of each file that is served, by its path."""
     found = {
         f"/{path.relative_to(folder).as_posix()}": (_KINDS[path.suffix], path.read_bytes())
-        for folder in (_DASHBOARD, *([_PANEL] if site.panel else []))
+        for folder in folders
         for path in folder.rglob("*")
         if path.suffix in _KINDS
     }
-    config = _CONFIG.format(url=json.dumps(address(site.websocket_url, CLIENT_ID, None)))
+    config = _CONFIG.format(url=json.dumps(address(websocket_url, CLIENT_ID, None)))
     found["/shipped-config.js"] = found["/config.js"]
     found["/config.js"] = (_KINDS[".js"], config.encode())
     found["/"] = found["/index.html"]
@@ -123,46 +144,18 @@ def _bind(port: int | None, handler: type[BaseHTTPRequestHandler]) -> ThreadingH
 
 
 def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
-    static, csp = files(site), policy(site.websocket_url)
-
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            path = urlsplit(self.path).path
-            if not self._is_from_here():
-                self._answer(403)
-            elif path == "/token":
-                self._answer(200, "text/plain", site.token().encode())
-            elif path == "/state" and site.panel:
-                self._answer(200, "application/json", json.dumps(site.panel.state()).encode())
-            elif path in static:
-                self._answer(200, *static[path])
-            else:
-                self._answer(404)
+            self._answer(site.get)
 
         def do_POST(self) -> None:
-            if not self._is_from_here():
-                self._answer(403)
-            elif site.panel and self.path.startswith("/press/") and site.panel.press(self.path.removeprefix("/press/")):
-                self._answer(204)
-            else:
-                self._answer(404)
+            self._answer(site.post)
 
-        def _is_from_here(self) -> bool:
-            """A page from elsewhere comes under another name, or says where it is from."""
-            host = self.headers.get("Host", "")
-            return (
-                urlsplit(f"//{host}").hostname in _NAMES
-                and self.headers.get("Origin", f"http://{host}") == f"http://{host}"
-            )
-
-        def _answer(self, status: int, kind: str = "text/plain", body: bytes = b"") -> None:
+        def _answer(self, find: Callable[[str], Answer]) -> None:
+            status, kind, body = find(urlsplit(self.path).path) if is_from_here(self.headers) else _FORBIDDEN
             self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Content-Security-Policy", csp)
-            self.send_header("X-Content-Type-Options", "nosniff")
-            self.send_header("Referrer-Policy", "no-referrer")
-            self.send_header("Cache-Control", "no-store")
+            for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **site.headers}.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
@@ -170,3 +163,9 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             """Say nothing: the terminal belongs to the view."""
 
     return Handler
+
+
+def is_from_here(headers: Message) -> bool:
+    """Whether a request is for this machine by name, and from a page of ours or from no page."""
+    host = headers.get("Host", "")
+    return urlsplit(f"//{host}").hostname in _NAMES and headers.get("Origin") in (None, f"http://{host}")

@@ -23,10 +23,10 @@ from .ledger import Ledger
 from .local_aws import LocalAws
 from .story import Story
 
-_THROTTLED_SECONDS = 5
+# Some four changes per second, of the 24 of a burst.
+_THROTTLED_RATE, _THROTTLED_SECONDS = 60, 8
 # Shorter than the page's client waits before it asks for the next one.
 _SHORT_TOKEN_SECONDS = 8
-_UNTIL_POSTED_SECONDS = 0.1
 _PATIENCE_SECONDS = 20.0
 _GONE = 410
 
@@ -121,9 +121,11 @@ class Panel:
         return f"{await self.story.incident()} was written"
 
     async def _throttle(self) -> str:
-        self.aws.throttle(_THROTTLED_SECONDS)
+        self.aws.throttle(_THROTTLED_RATE, _THROTTLED_SECONDS)
         await self.story.burst()
-        return f"The gateway answers 429 to every post for {_THROTTLED_SECONDS} s, while a burst is written"
+        return (
+            f"For {_THROTTLED_SECONDS} s the gateway takes {_THROTTLED_RATE} posts per second; its other answer is 429"
+        )
 
     async def _cut(self) -> str:
         self.line.cut()
@@ -132,10 +134,8 @@ class Panel:
         return "The connections of this page and of a client of the library were cut, without a goodbye"
 
     async def _kill(self) -> str:
-        burst = asyncio.create_task(self.story.burst())
-        await asyncio.sleep(_UNTIL_POSTED_SECONDS)
         self.aws.kill("relay")
-        await burst
+        await self.story.burst()
         return "The process of the relay was killed in the middle of a burst"
 
     async def _expire(self) -> str:

@@ -80,6 +80,9 @@ class Story:
         self._ledger.wrote(change, self._audience(change.tenant), time.perf_counter())
         await self._tables.write(change)
 
+    async def _play(self) -> None:
+        await asyncio.gather(self._base(), self._events())
+
     async def _base(self) -> None:
         while True:
             await self.burst(1)
@@ -97,9 +100,9 @@ class Story:
                 await asyncio.sleep(_WAVE_SECONDS)
 
     @asynccontextmanager
-    async def going_on(self) -> AsyncIterator[asyncio.Future[object]]:
+    async def going_on(self) -> AsyncIterator[asyncio.Future[None]]:
         """Play for as long as the block lasts; what it yields ends with an error or never."""
-        playing = asyncio.gather(self._base(), self._events())
+        playing = asyncio.ensure_future(self._play())
         try:
             yield playing
         finally:
