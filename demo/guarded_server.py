@@ -6,8 +6,8 @@ closes, and the server goes with everything it started and its temporary files.
 What the demo says over the pipe, a line each
 - ``throttle 50 8``   for 8 seconds 50 posts per second get through and the others are answered 429, as where an
   account's limit is reached
-- ``kill relay``      the tenth post from now kills the processes of the functions whose name ends so: they are in the
-  middle of what they do, and learn nothing of what became of their posts
+- ``kill RelayFunction``   the tenth post from now kills the processes of the functions of these logical names: they are
+  in the middle of what they do, and learn nothing of what became of their posts
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ class Gateway:
         self._app = app
         self._until = self._at = 0.0
         self._rate = self._left = 0.0
-        self._doomed, self._posts_left = "", 0
+        self._doomed: list[str] = []
+        self._posts_left = 0
 
     def throttle(self, rate: float, seconds: float) -> None:
         """From now on take ``rate`` posts per second, for so long."""
         self._at = time.monotonic()
         self._until, self._rate, self._left = self._at + seconds, rate, 0.0
 
-    def kill(self, function: str) -> None:
-        """Kill a function's processes a few posts from now."""
-        self._doomed, self._posts_left = function, _POSTS_BEFORE
+    def kill(self, functions: list[str]) -> None:
+        """Kill the processes of functions a few posts from now."""
+        self._doomed, self._posts_left = functions, _POSTS_BEFORE
 
     def _count(self) -> None:
         self._posts_left -= 1
         if self._posts_left == 0:
-            _kill_function(self._doomed)
+            _kill(self._doomed)
 
     def _refuses(self) -> bool:
         now = time.monotonic()
@@ -92,16 +93,16 @@ def _obey(gateway: Gateway) -> None:
         match line.split():
             case ["throttle", rate, seconds]:
                 gateway.throttle(float(rate), float(seconds))
-            case ["kill", function]:
-                gateway.kill(function)
+            case ["kill", *functions]:
+                gateway.kill(functions)
     _end_with_the_demo()
 
 
-def _kill_function(name: str) -> None:
+def _kill(functions: list[str]) -> None:
     workers = import_module("ministack.core.lambda_runtime")._workers  # noqa: SLF001 - it has no other way to a process
     for worker in [each for some in list(workers.values()) for each in some]:
         process = worker._proc  # noqa: SLF001 - as above
-        if worker.func_name.endswith(f"-{name}") and process is not None and process.poll() is None:
+        if process is not None and any(f"-{name}-" in worker.func_name for name in functions):
             process.kill()
 
 

@@ -63,9 +63,9 @@ class LocalAws:
         """Have it take ``rate`` posts per second and answer 429 to all others, for so long."""
         self._order(f"throttle {rate} {seconds}")
 
-    def kill(self, function: str) -> None:
-        """Kill the processes of a function in the middle of their next posts."""
-        self._order(f"kill {function}")
+    def kill(self, *functions: str) -> None:
+        """Kill the processes of functions, by their logical names, in the middle of their next posts."""
+        self._order(" ".join(["kill", *functions]))
 
     def _order(self, line: str) -> None:
         assert self.orders is not None

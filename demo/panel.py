@@ -27,6 +27,8 @@ from .story import Story
 _THROTTLED_RATE, _THROTTLED_SECONDS = 60, 8
 # Shorter than the page's client waits before it asks for the next one.
 _SHORT_TOKEN_SECONDS = 8
+# Which of them posts depends on the fan-out.
+_WORKERS = ("RelayFunction", "FanoutFunction", "DeliverFunction")
 _PATIENCE_SECONDS = 20.0
 _GONE = 410
 
@@ -134,7 +136,7 @@ class Panel:
         return "The connections of this page and of a client of the library were cut, without a goodbye"
 
     async def _kill(self) -> str:
-        self.aws.kill("relay")
+        self.aws.kill(*_WORKERS)
         await self.story.burst()
         return "The process of the relay was killed in the middle of a burst"
 
