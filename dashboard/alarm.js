@@ -1,10 +1,11 @@
 // Sound and notifications for what is CRITICAL: only where asked for, only for what happens now.
 
+import { middleCut, visible } from "./shorten.js";
+
 const PAUSE = 3_000;
 
-/** Whether a change is news that may disturb somebody: live, open, and not CRITICAL and open before. */
-export const alarming = (state, before, row) =>
-  state === "live" && row.rank === 0 && row.open && !(before && before.rank === 0 && before.open);
+/** Whether a change is news that may disturb somebody: CRITICAL and open now, and not both before. */
+export const alarming = (before, row) => row.rank === 0 && row.open && !(before && before.rank === 0 && before.open);
 
 export class Alarm {
   #context;
@@ -27,9 +28,15 @@ export class Alarm {
     } catch { /* a browser without sound shows the incident all the same */ }
   }
 
-  notify(title, body, tag, open) {
+  /** Whether the browser lets this page notify; it asks where nobody said so yet. */
+  async mayNotify() {
+    return typeof Notification !== "undefined" && (await Notification.requestPermission()) === "granted";
+  }
+
+  notify(row, open) {
+    const of = (value) => visible(middleCut(value, 120));
     try {
-      const shown = new Notification(title, { body, tag });
+      const shown = new Notification(`${of(row.severity)}: ${of(row.type)}`, { body: `${of(row.resource)}\n${of(row.id)}`, tag: row.key });
       shown.onclick = () => { window.focus(); open(); shown.close(); };
     } catch { /* phones have it for service workers alone */ }
   }
@@ -46,5 +53,3 @@ export class Alarm {
     source.stop(begin + 0.17);
   }
 }
-
-export const canNotify = () => typeof Notification !== "undefined";

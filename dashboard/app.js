@@ -1,37 +1,36 @@
 // The page: what the client tells goes into the picture, and the picture to the screen once a frame at most.
 
 import { html, render } from "./vendor/preact.js";
-import { Alarm, alarming, canNotify } from "./alarm.js";
+import { Alarm } from "./alarm.js";
 import { Announcer } from "./announcer.js";
 import { connect } from "./async-relay.js";
 import { standing } from "./connection.js";
 import { counted, Frames } from "./frames.js";
 import { Hold } from "./hold.js";
 import { lastHour } from "./hour.js";
-import { keyOf, Picture, RESOLVED } from "./incidents.js";
+import { RESOLVED } from "./incidents.js";
+import { Intake } from "./intake.js";
 import { Kept } from "./kept.js";
 import { Page } from "./page.js";
-import { middleCut, text, visible } from "./shorten.js";
-import { clock, instant, Lateness } from "./times.js";
+import { text } from "./shorten.js";
+import { clock, Lateness } from "./times.js";
 import { count, fromQuery, select, toQuery } from "./view.js";
 import { chosen, speaker } from "./words.js";
 
 /** The detail covers the list. */
 const NARROW = matchMedia("(max-width: 999px)");
-const PORTION = 500, TICK = 1_000, LONGEST = 10_000, RESHOW = 250, LATEST = 30, MOST_LOG = 50;
+const TICK = 1_000, LONGEST = 10_000, RESHOW = 250, LATEST = 30;
 /** What can be chosen, the usual first. */
 const CHOICES = { sound: [false, true], notify: [false, true], zone: ["local", "utc"], theme: ["auto", "light", "dark"] };
 
-const SPOKEN = new Map([["live", "live"], ["offline", "say.offline"], ["refused", "refused"]]);
-
 const language = chosen(navigator.languages ?? [navigator.language]), say = speaker(language);
 const kept = new Kept(storage()), alarm = new Alarm(), announcer = new Announcer(say), hold = new Hold();
-const lateness = new Lateness(), frames = new Frames(lateness), log = [];
-let picture = new Picture(RESOLVED), relay, url = "", problem = "";
-let connection = { state: "connecting", since: Date.now() }, loaded = false, spoken;
+const lateness = new Lateness(), frames = new Frames(lateness);
+const receive = (resolved) => new Intake(resolved, { frames, lateness, announcer, say, changed: renew, alarm: disturb });
+let intake = receive(RESOLVED), url = "", problem = "";
 let view = fromQuery(new URLSearchParams(location.search)), active = view.incident || undefined;
 let held = false, operators = false, times;
-let chosenRows = { shown: [], waiting: [] }, counts, hour, critical = 0, changed = 0, all = picture.rows, latest = [];
+let chosenRows = { shown: [], waiting: [] }, counts, hour, critical = 0, changed = 0, all = intake.picture.rows, latest = [];
 let stale = true, due, drawnAt = 0, asked = false, hourAt = -TICK, behind = false;
 
 function storage() {
@@ -42,77 +41,7 @@ const setting = (name) => kept.setting(name, CHOICES[name][0]);
 const acknowledged = (row) => kept.acknowledged(row);
 const now = () => Date.now() - lateness.skew;
 
-// ── what the client tells ──────────────────────────────────────────────────────────────────────────────────────────
-
-function onMessage(message) {
-  const at = Date.now();
-  if (message.kind === "incident_update") changeIncident(message, at);
-  else if (message.kind === "remediation") picture.responded(message, at);
-  renew();
-}
-
-function changeIncident(message, at) {
-  if (keyOf(message.incident_id) === undefined) return frames.cannotRead("noId", text(message));
-  if (relay.state === "live") lateness.change(instant(message.updated_at ?? message.created_at), at);
-  const { before, row } = picture.change(relay.incidents.get(message.incident_id) ?? message, at, message);
-  if (!loaded && !frames.answered) return;
-  announcer.note(before, row);
-  if (alarming(relay.state, before, row) && !acknowledged(row)) raise(row);
-}
-
-function onHistory(found, { gap }) {
-  if (gap) picture.clear();
-  note(say(gap ? "op.gap" : "op.history", { n: found.length }));
-  announcer.announce(say("say.loaded", { n: found.length }));
-  absorb(found, 0);
-}
-
-/** Some at a time, so that a long history leaves the page free for hands between. */
-function absorb(found, from) {
-  const at = Date.now();
-  for (const each of found.slice(from, from + PORTION)) {
-    if (keyOf(each.incident_id) === undefined) frames.cannotRead("noId", text(each));
-    else picture.change(relay.incidents.get(each.incident_id) ?? each, at);
-  }
-  loaded = from + PORTION >= found.length;
-  if (!loaded) setTimeout(absorb, 0, found, from + PORTION);
-  renew();
-}
-
-function onStale(message) {
-  frames.stale += 1;
-  picture.late(message, Date.now());
-  renew();
-}
-
-function onState(state, { retryIn, reason }) {
-  const at = Date.now();
-  connection = { state, since: at, retryAt: at + (retryIn ?? 0) * 1000, reason: reason && why(reason) };
-  const { name, ...values } = standing({ ...connection, answered: true, now: at });
-  note(say(name, values));
-  // Tries that follow each other are one story to a listener.
-  if (SPOKEN.has(state) && state !== spoken) announcer.announce(say(SPOKEN.get(spoken = state), values));
-  renew();
-}
-
-/** The client's reasons are English; the page's are the reader's. */
-const why = (reason) =>
-  say(reason.startsWith("there is no token") ? "reason.noToken" : reason.startsWith("closed") ? "reason.closed" : "reason.url");
-
-function note(words) {
-  log.push({ at: Date.now(), words });
-  if (log.length > MOST_LOG) log.shift();
-}
-
-function raise(row) {
-  if (setting("sound")) alarm.sound();
-  if (setting("notify") && canNotify() && Notification.permission === "granted") {
-    const of = (value) => visible(middleCut(value, 120));
-    alarm.notify(`${of(row.severity)}: ${of(row.type)}`, `${of(row.resource)}\n${of(row.id)}`, row.key, () => open(row.key));
-  }
-}
-
-// ── what a person does ─────────────────────────────────────────────────────────────────────────────────────────────
+// ── what a person does ──
 
 /** Another view, at once even where rows are held: it was asked for. */
 function look(change) {
@@ -160,7 +89,7 @@ function acknowledge(row) {
 
 function pause() {
   if (hold.paused) return catchUp();
-  hold.pause(picture.rows);
+  hold.pause(intake.picture.rows);
   show(true);
 }
 
@@ -194,7 +123,7 @@ async function toggleSound() {
 
 async function toggleNotify() {
   if (setting("notify")) return set("notify", false);
-  const granted = canNotify() && (await Notification.requestPermission()) === "granted";
+  const granted = await alarm.mayNotify();
   problem = granted ? "" : say("notifyDenied");
   set("notify", granted);
 }
@@ -204,7 +133,7 @@ function onKeyDown(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") return escape(typing);
   if (typing) return;
-  const row = picture.rows.get(active);
+  const row = intake.picture.rows.get(active);
   if (event.key === "/") document.getElementById("search").focus();
   else if (event.key === "p") pause();
   else if (event.key === "a" && row) acknowledge(row);
@@ -220,9 +149,16 @@ function escape(typing) {
   else if (operators) toggleOperators();
 }
 
+/** Something CRITICAL happened now: said aloud where the person asked for it. */
+function disturb(row) {
+  if (acknowledged(row)) return;
+  if (setting("sound")) alarm.sound();
+  if (setting("notify")) alarm.notify(row, () => open(row.key));
+}
+
 const act = { look, open, close, move, sort, acknowledge, pause, catchUp, hold: holdRows, toggleOperators, toggleSound, toggleNotify, next, setting };
 
-// ── what is shown ──────────────────────────────────────────────────────────────────────────────────────────────────
+// ── what is shown ──
 
 /** Something changed: the rows are chosen anew, a few times a second at most. */
 function renew() {
@@ -245,12 +181,12 @@ function draw() {
 function show(wanted) {
   stale = false;
   drawnAt = performance.now();
-  ({ rows: all, changed } = hold.source(picture.rows));
+  ({ rows: all, changed } = hold.source(intake.picture.rows));
   const rows = [...all.values()];
   chosenRows = hold.order(select(rows, view, acknowledged), all, held && !wanted);
   counts = { severity: count(rows, "severity"), status: count(rows, "status"), all: rows.length };
   critical = rows.filter((row) => row.rank === 0 && row.open && !acknowledged(row)).length;
-  if (!hold.paused) latest = picture.responses.slice(-LATEST).reverse();
+  if (!hold.paused) latest = intake.picture.responses.slice(-LATEST).reverse();
   if (wanted || drawnAt - hourAt >= TICK) [hour, hourAt, behind] = [lastHour(rows, now()), drawnAt, false];
   else behind = true;
   paint();
@@ -264,22 +200,17 @@ function dress() {
 
 function paint() {
   const context = { say, times, now: now(), language, acknowledged, setting, utc: setting("zone") === "utc" };
-  const answered = frames.answered || loaded;
+  const { answered, connection, picture, log } = intake;
   const of = {
     ...chosenRows, view, counts, hour, changed, active, latest, operators, problem, answered, frames, lateness, picture, log,
-    paused: hold.paused, narrow: NARROW.matches, url: address(), detail: view.incident && detailOf(all.get(view.incident)),
+    paused: hold.paused, narrow: NARROW.matches, url, detail: view.incident && detailOf(all.get(view.incident)),
     standing: { ...standing({ ...connection, answered, now: Date.now() }), state: connection.state },
   };
   render(html`<${Page} of=${of} act=${act} context=${context} />`, document.getElementById("page"));
   document.title = (critical ? `(${critical}) ` : "") + say("title");
 }
 
-const detailOf = (row) => (row ? { row, states: picture.states(row.key), responses: picture.responsesTo(row) } : {});
-
-/** Without its query, which may have a token. */
-function address() {
-  try { return new URL(url).origin + new URL(url).pathname; } catch { return text(url).split("?")[0]; }
-}
+const detailOf = (row) => (row ? { row, states: intake.picture.states(row.key), responses: intake.picture.responsesTo(row) } : {});
 
 /** A hidden page has no frames, and its title is seen all the same. */
 function tick() {
@@ -290,18 +221,16 @@ function tick() {
   else draw();
 }
 
-// ── begin ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── begin ──
 
 async function begin() {
   let config;
   try { config = await import("./config.js"); } catch { return fail("noConfig"); }
   if (!config.url || text(config.url).includes("YOUR-API")) return fail("noUrl");
-  picture = new Picture(config.resolved ?? RESOLVED);
+  intake = receive(config.resolved ?? RESOLVED);
   ({ url } = config);
   const { token, inUrl, history: most = 1000 } = config;
-  relay = connect({
-    url, token, inUrl, history: most, onMessage, onHistory, onStale, onState, world: { WebSocket: counted(WebSocket, frames) },
-  });
+  intake.relay = connect({ url, token, inUrl, history: most, ...intake.callbacks, world: { WebSocket: counted(WebSocket, frames) } });
 }
 
 /** The page goes on, and says so where operators look. */

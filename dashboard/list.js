@@ -4,21 +4,21 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/pre
 import { Ends, Severity, Status, Time, TONES } from "./parts.js";
 
 const BEYOND = 5, FRESH = 4_000;
-const NARROW = matchMedia("(max-width: 719px)");
+/** Narrower than this a row is a card of three lines. */
+const CARDS = 780;
 const COLUMNS = ["severity", "status", "incident", "type", "resource", "changed"];
-const height = () => (NARROW.matches ? 82 : 34);
 
 export function List({ rows, waiting, active, view, context, onHeld, onMove, onOpen, onSort, onWaiting, emptyText, covered }) {
-  const { say } = context, scroller = useRef(), at = useWindow(scroller), rowHeight = height();
+  const { say } = context, scroller = useRef(), at = useWindow(scroller), cards = at.width < CARDS, rowHeight = cards ? 82 : 34;
   useHeld(scroller, onHeld);
   const place = active === undefined ? -1 : rows.findIndex(({ key }) => key === active);
-  useLayoutEffect(() => reveal(scroller.current, place, rowHeight), [active]);
+  useLayoutEffect(() => reveal(scroller.current, place, rowHeight), [active, cards]);
   const from = Math.max(0, Math.floor(at.top / rowHeight) - BEYOND), to = Math.ceil((at.top + at.size) / rowHeight) + BEYOND;
   // A row's elements are used again for the one that comes in where it goes out: making them anew is slow.
   const drawn = rows.slice(from, to), slots = Math.ceil(at.size / rowHeight) + 2 * BEYOND + 2;
   const onKeyDown = (event) => onKey(event, steps(rows.length, Math.max(1, Math.floor(at.size / rowHeight) - 2)), onMove, onOpen);
   const toTop = () => { scroller.current.scrollTop = 0; onWaiting(); };
-  return html`<section class="list" aria-label=${say("list")} inert=${covered}>
+  return html`<section class=${`list ${cards ? "cards" : ""}`} aria-label=${say("list")} inert=${covered}>
     ${waiting.length > 0 && html`<button type="button" class=${`waiting ${waiting.critical ? "critical" : ""}`} id="waiting" onClick=${toTop}>
       ↑ ${waiting.text}</button>`}
     <div ref=${scroller} id="incidents" class="scroller" role="grid" tabindex="0" aria-label=${say("list")} aria-rowcount=${rows.length + 1}
@@ -37,12 +37,12 @@ export function List({ rows, waiting, active, view, context, onHeld, onMove, onO
 
 /** Which part of the list is to be seen. */
 function useWindow(scroller) {
-  const [at, setAt] = useState({ top: 0, size: 800 });
+  const [at, setAt] = useState({ top: 0, size: 800, width: CARDS });
   useEffect(() => {
-    const measure = () => setAt({ top: scroller.current.scrollTop, size: scroller.current.clientHeight });
+    const of = scroller.current, measure = () => setAt({ top: of.scrollTop, size: of.clientHeight, width: of.clientWidth });
     const observer = new ResizeObserver(measure);
-    observer.observe(scroller.current);
-    scroller.current.addEventListener("scroll", measure, { passive: true });
+    observer.observe(of);
+    of.addEventListener("scroll", measure, { passive: true });
     return () => observer.disconnect();
   }, []);
   return at;

@@ -26,7 +26,7 @@ function draw(host, times, utc) {
   const bars = uPlot.paths.bars({ size: [0.8, 14], align: 1 });
   const band = (at) => ({ paths: bars, points: { show: false }, width: 0, fill: colour(host, TONES[at] === "info" ? "other" : TONES[at]) });
   return new uPlot({
-    width: host.clientWidth || 300, height: HEIGHT, padding: [6, 6, 0, 0], cursor: { show: false }, legend: { show: false }, select: { show: false },
+    width: host.clientWidth || 300, height: HEIGHT, padding: [6, 18, 0, 0], cursor: { show: false }, legend: { show: false }, select: { show: false },
     tzDate: utc ? (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : undefined,
     // A minute's bar begins at its minute: the last one needs room.
     scales: { x: { range: (_, low, high) => [low, high + 60] }, y: { range: (_, low, high) => [0, Math.max(5, high)] } },

@@ -94,7 +94,7 @@ test("the incident that changed longest ago is forgotten first", () => {
 test("responses belong to an incident by its resource or its id, in the order of their times", () => {
   const picture = pictured(item("a", { arn: "arn:y" }), item("b", { resource: "-" }));
   for (const [action, more] of [["3", { target: "arn:y", time: at(1) }], ["1", { target: "arn:x", time: at(3) }], ["2", { incident_id: "a", time: at(2) }],
-    ["no", { target: "arn:z" }], ["b", { target: "-", incident: "b" }]]) picture.responded({ action, ...more }, NOW);
+    ["no", { target: "arn:z" }], ["nobody's", { target: "-" }], ["b", { target: "-", incident: "b" }]]) picture.responded({ action, ...more }, NOW);
   const found = (key) => picture.responsesTo(picture.rows.get(key)).map(({ action }) => action);
   assert.deepEqual(found("a"), ["1", "2", "3"]);
   assert.deepEqual(found("b"), ["b"]);

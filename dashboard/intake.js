@@ -1,0 +1,102 @@
+// What the client tells, on its way into the picture: incidents, responses, the history, and how the connection is.
+
+import { alarming } from "./alarm.js";
+import { standing } from "./connection.js";
+import { keyOf, Picture } from "./incidents.js";
+import { text } from "./shorten.js";
+import { instant } from "./times.js";
+
+const PORTION = 500, MOST_LOG = 50;
+/** States that are worth a listener's time: tries that follow each other are one story. */
+const SPOKEN = new Map([["live", "live"], ["offline", "say.offline"], ["refused", "refused"]]);
+
+export class Intake {
+  picture;
+  /** The client's connection, once there is one. */
+  relay;
+  connection = { state: "connecting", since: Date.now() };
+  loaded = false;
+  log = [];
+  #of;
+  #spoken;
+  /** A history is on its way: what it has is no news. */
+  #absorbing = false;
+
+  /** @param of `frames`, `lateness`, `announcer`, `say`; `changed()` after anything, `alarm(row)` for what may disturb */
+  constructor(resolved, of) {
+    this.picture = new Picture(resolved);
+    this.#of = of;
+  }
+
+  /** The client's options that tell. */
+  get callbacks() {
+    return {
+      onMessage: (message) => this.#message(message, Date.now()), onHistory: (found, detail) => this.#history(found, detail),
+      onStale: (message) => this.#stale(message), onState: (state, detail) => this.#state(state, detail, Date.now()),
+    };
+  }
+
+  /** Whether the server ever said what happened before. */
+  get answered() { return this.loaded || this.#of.frames.answered; }
+
+  #message(message, at) {
+    if (message.kind === "incident_update") this.#incident(message, at);
+    else if (message.kind === "remediation") this.picture.responded(message, at);
+    this.#of.changed();
+  }
+
+  #incident(message, at) {
+    if (keyOf(message.incident_id) === undefined) return this.#of.frames.cannotRead("noId", text(message));
+    const live = this.relay.state === "live";
+    if (live) this.#of.lateness.change(instant(message.updated_at ?? message.created_at), at);
+    const { before, row } = this.picture.change(this.relay.incidents.get(message.incident_id) ?? message, at, message);
+    if (!live || this.#absorbing) return;
+    this.#of.announcer.note(before, row);
+    if (alarming(before, row)) this.#of.alarm(row);
+  }
+
+  #history(found, { gap }) {
+    const { say, announcer } = this.#of;
+    if (gap) this.picture.clear();
+    this.#note(say(gap ? "op.gap" : "op.history", { n: found.length }));
+    announcer.announce(say("say.loaded", { n: found.length }));
+    this.#absorb(found, 0);
+  }
+
+  /** Some at a time, so that a long history leaves the page free for hands between. */
+  #absorb(found, from) {
+    const at = Date.now();
+    for (const each of found.slice(from, from + PORTION)) {
+      if (keyOf(each.incident_id) === undefined) this.#of.frames.cannotRead("noId", text(each));
+      else this.picture.change(this.relay.incidents.get(each.incident_id) ?? each, at);
+    }
+    this.#absorbing = from + PORTION < found.length;
+    this.loaded ||= !this.#absorbing;
+    if (this.#absorbing) setTimeout(() => this.#absorb(found, from + PORTION), 0);
+    this.#of.changed();
+  }
+
+  #stale(message) {
+    this.#of.frames.stale += 1;
+    this.picture.late(message, Date.now());
+    this.#of.changed();
+  }
+
+  #state(state, { retryIn, reason }, at) {
+    const { say, announcer } = this.#of;
+    this.connection = { state, since: at, retryAt: at + (retryIn ?? 0) * 1000, reason: reason && say(why(reason)) };
+    const { name, ...values } = standing({ ...this.connection, answered: true, now: at });
+    this.#note(say(name, values));
+    if (SPOKEN.has(state) && state !== this.#spoken) announcer.announce(say(SPOKEN.get(state), values));
+    if (SPOKEN.has(state)) this.#spoken = state;
+    this.#of.changed();
+  }
+
+  #note(words) {
+    this.log.push({ at: Date.now(), words });
+    if (this.log.length > MOST_LOG) this.log.shift();
+  }
+}
+
+/** The client's reasons are English; the page's are the reader's. */
+const why = (reason) => (reason.startsWith("there is no token") ? "reason.noToken" : reason.startsWith("closed") ? "reason.closed" : "reason.url");

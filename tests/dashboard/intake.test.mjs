@@ -1,0 +1,109 @@
+// What the client tells, on its way into the picture.
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { Announcer } from "../../dashboard/announcer.js";
+import { Frames } from "../../dashboard/frames.js";
+import { RESOLVED } from "../../dashboard/incidents.js";
+import { Intake } from "../../dashboard/intake.js";
+import { Lateness } from "../../dashboard/times.js";
+
+function begin(state = "live") {
+  const lateness = new Lateness(), frames = new Frames(lateness), announcer = new Announcer((name, { n } = {}) => `${name}${n ?? ""}`);
+  const seen = { alarms: [], changes: 0, lateness, frames, announcer };
+  const say = (name, { n } = {}) => `${name}${n ?? ""}`;
+  const intake = new Intake(RESOLVED, {
+    lateness, frames, announcer, say, changed: () => { seen.changes += 1; }, alarm: (row) => seen.alarms.push(row.id),
+  });
+  intake.relay = { state, incidents: new Map() };
+  return { intake, seen, ...intake.callbacks };
+}
+
+const item = (id, more = {}) => ({ kind: "incident_update", incident_id: id, status: "OPEN", severity: "CRITICAL", updated_at: new Date(Date.now() - 100).toISOString(), ...more });
+const shown = ({ picture }) => [...picture.rows.values()].map(({ id, status }) => `${id} ${status}`);
+
+test("an incident shows what the client knows of it, the whole item where it has it", () => {
+  const { intake, onMessage } = begin();
+  intake.relay.incidents.set("a", item("a", { owner: "payments" }));
+  onMessage(item("a"));
+  assert.equal(intake.picture.rows.get("a").item.owner, "payments");
+});
+
+test("what happens now disturbs once, and is measured", () => {
+  const { onMessage, seen } = begin();
+  for (const status of ["OPEN", "INVESTIGATING"]) onMessage(item("a", { status }));
+  assert.deepEqual(seen.alarms, ["a"]);
+  assert.ok(seen.lateness.delay >= 100);
+  assert.match(seen.announcer.take(0), /say.opened1/);
+});
+
+test("what is caught up with is shown, disturbs nobody and is no delay", () => {
+  const { intake, onMessage, onHistory, seen } = begin("catching up");
+  onMessage(item("a"));
+  onHistory([item("b", { kind: undefined })], { gap: false });
+  assert.deepEqual(shown(intake), ["a OPEN", "b OPEN"]);
+  assert.deepEqual([seen.alarms, seen.lateness.delay, seen.announcer.take(0)], [[], undefined, "say.loaded1"]);
+});
+
+test("a history after a gap takes the place of the picture, and one without is added", () => {
+  const { intake, onMessage, onHistory } = begin();
+  onMessage(item("a"));
+  onHistory([item("b")], { gap: false });
+  assert.deepEqual(shown(intake), ["a OPEN", "b OPEN"]);
+  onHistory([item("c")], { gap: true });
+  assert.deepEqual(shown(intake), ["c OPEN"]);
+  assert.deepEqual(intake.log.map(({ words }) => words), ["op.history1", "op.gap1"]);
+});
+
+test("a long history is taken in portions, and what it has is no news meanwhile", async () => {
+  const { intake, onHistory, onMessage, seen } = begin();
+  onHistory(Array.from({ length: 1_200 }, (_, n) => item(`i-${n}`)), { gap: false });
+  assert.deepEqual([intake.picture.rows.size, intake.loaded], [500, false]);
+  onMessage(item("i-900"));
+  assert.deepEqual(seen.alarms, []);
+  while (!intake.loaded) await new Promise(setImmediate);
+  assert.equal(intake.picture.rows.size, 1_200);
+  onMessage(item("new"));
+  assert.deepEqual(seen.alarms, ["new"]);
+});
+
+test("an incident without an id is counted, wherever it comes from, and others go on", () => {
+  const { intake, onMessage, onHistory, seen } = begin();
+  for (const id of [undefined, null, ""]) onMessage(item(id));
+  onHistory([item(""), item("a")], { gap: false });
+  assert.deepEqual([shown(intake), seen.frames.unread.get("noId").times], [["a OPEN"], 4]);
+});
+
+test("responses are kept, kinds nobody knows are not, and a late state is counted", () => {
+  const { intake, onMessage, onStale, seen } = begin();
+  onMessage({ kind: "remediation", action: "stop", target: "arn:x" });
+  onMessage({ kind: "weather" });
+  onStale(item("a"));
+  assert.deepEqual([intake.picture.responses.length, intake.picture.rows.size, seen.frames.stale, seen.changes], [1, 0, 1, 3]);
+});
+
+test("states are logged one by one, and tries in a row are one story to a listener", () => {
+  const { intake, onState, seen } = begin();
+  for (const state of ["connecting", "live", "offline", "connecting", "offline", "connecting", "live"]) onState(state, { retryIn: 2 });
+  assert.equal(intake.log.length, 7);
+  assert.equal(seen.announcer.take(0), "live. say.offline. live");
+});
+
+test("a refusal says why in the reader's words", () => {
+  const { intake, onState } = begin();
+  const reasons = ["there is no token any more", "closed 10 times before it was open", "no WebSocket takes this URL or token"].map((reason) => {
+    onState("refused", { reason });
+    return intake.connection.reason;
+  });
+  assert.deepEqual(reasons, ["reason.noToken", "reason.closed", "reason.url"]);
+});
+
+test("the server has answered once its history is there", () => {
+  const { intake, onHistory, seen } = begin();
+  assert.equal(intake.answered, false);
+  onHistory([], { gap: false });
+  assert.equal(intake.answered, true);
+  const other = begin();
+  other.seen.frames.heard('{"kind":"replay"}', 0);
+  assert.deepEqual([other.intake.answered, seen.changes], [true, 1]);
+});
