@@ -207,7 +207,7 @@ def _row(write: Write) -> tuple[str, Text, Text, str, str, str]:
         write.change.marker.time[11:19],
         what,
         Text(item["status"], _STATUS_STYLES.get(item["status"], "")),
-        f"{len(took)}/{len(write.audience)}",
+        f"{len(write.audience & write.took.keys())}/{len(write.audience)}",
         _milliseconds(min(took, default=None)),
         _milliseconds(max(took, default=None)),
     )
