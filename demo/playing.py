@@ -15,8 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from . import deployment, door, feed, installation, local_aws, page
 from .clients import Crowd, joined
@@ -32,6 +31,9 @@ from .steps import step
 from .story import INCIDENTS, Story
 from .tables import Tables, tables
 from .view import View, in_one_sentence, invocations_in_words, save_picture, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _FANOUT = {"FanoutMode": "fanout", "ConnectionsIndex": "by-shard"}
 
