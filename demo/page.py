@@ -11,6 +11,7 @@ Rules
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
@@ -133,11 +134,18 @@ def files(websocket_url: str, *folders: Path) -> dict[str, tuple[str, bytes]]:
     return found
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that has left, or a demo that ends, is no news."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 def _bind(port: int | None, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
     candidates = (_PREFERRED_PORT, 0) if port is None else (port,)
     for candidate in candidates:
         try:
-            return ThreadingHTTPServer(("127.0.0.1", candidate), handler)
+            return _Server(("127.0.0.1", candidate), handler)
         except OSError as error:
             problem = error.strerror
     raise DemoError(f"The page cannot be served at port {port} ({problem}); name another with: make demo PORT=8081")

@@ -118,10 +118,9 @@ async def _watched(scene: _Scene, options: argparse.Namespace, console: Console,
     with step(console, f"Writing {INCIDENTS} incidents of the last hours"):
         await story.past()
     url, panel = await _with_panel(scene, story, options, stage)
-    console.print(
-        f"[green]✓[/] The demo is at [bold]{url}{page.PANEL}[/], the dashboard alone at {url}", highlight=False
-    )
-    console.print(panel.join, style="dim", highlight=False, soft_wrap=True)
+    found = f"The demo is at [bold]{url}{page.PANEL}[/], the dashboard alone at {url}"
+    console.print(f"[green]✓[/] {found}", highlight=False, soft_wrap=True)
+    console.print(f"  Join with a client of your own:\n  {panel.join}", highlight=False, soft_wrap=True)
     playing = await stage.enter_async_context(story.going_on())
     panel.comparison = await _connected(scene, options, console, stage)
     view = View(scene.ledger, scene.aws.posts, scene.members.present, url + page.PANEL, panel.comparison)

@@ -124,7 +124,7 @@ def test_a_page_from_elsewhere_gets_no_token_and_presses_no_button(stranger: dic
 
 def test_this_machine_alone_can_have_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     bound: list[Any] = []
-    monkeypatch.setattr(page, "ThreadingHTTPServer", lambda where, _handler: bound.append(where))
+    monkeypatch.setattr(page, "_Server", lambda where, _handler: bound.append(where))
     page._bind(0, BaseHTTPRequestHandler)
     assert bound == [("127.0.0.1", 0)]
 
