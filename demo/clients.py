@@ -23,6 +23,8 @@ from .ledger import Ledger
 
 # The local AWS starts one more process for an authorizer that is asked while it is busy, and each takes seconds.
 _HANDSHAKES_AT_ONCE = 1
+# Two functions are started cold for the first one, on a machine that may be busy with more.
+_HANDSHAKE_SECONDS = 90
 
 
 class Dashboard:
@@ -78,7 +80,7 @@ class Crowd:
         where = address(self._url, name, self._issuer.token(name, [tenant], seconds=seconds))
         try:
             async with self._handshakes:
-                socket = await connect(where, proxy=None, open_timeout=30, compression=None)
+                socket = await connect(where, proxy=None, open_timeout=_HANDSHAKE_SECONDS, compression=None)
         except (OSError, TimeoutError, WebSocketException) as error:
             raise DemoError(f"{name} could not connect to {self._url}: {error}") from error
         return Dashboard(name, tenant, socket, self._ledger)

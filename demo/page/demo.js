@@ -5,15 +5,17 @@ const element = (id) => document.getElementById(id);
 const samples = [];
 let before;
 
+/** The answer, or undefined where there is none, which is said. */
+async function ask(path, options) {
+  let answer;
+  try { answer = await fetch(path, { cache: "no-store", ...options }); } catch { /* said below */ }
+  element("problem").textContent = answer?.ok ? "" : "The demo does not answer; has it ended?";
+  return answer?.ok ? answer : undefined;
+}
+
 async function look() {
-  try {
-    const answer = await fetch("/state", { cache: "no-store" });
-    if (!answer.ok) throw new Error(String(answer.status));
-    show(await answer.json());
-    element("problem").textContent = "";
-  } catch {
-    element("problem").textContent = "The demo does not answer; has it ended?";
-  }
+  const answer = await ask("/state");
+  if (answer) show(await answer.json());
   setTimeout(look, 1000);
 }
 
@@ -53,7 +55,8 @@ function bar(name, x, y, height) {
 for (const button of document.querySelectorAll("[data-press]")) {
   button.addEventListener("click", async () => {
     button.disabled = true;
-    try { await fetch(`/press/${button.dataset.press}`, { method: "POST" }); } finally { button.disabled = false; }
+    await ask(`/press/${button.dataset.press}`, { method: "POST" });
+    button.disabled = false;
   });
 }
 look();
