@@ -125,9 +125,8 @@ class Panel:
     async def _throttle(self) -> str:
         self.aws.throttle(_THROTTLED_RATE, _THROTTLED_SECONDS)
         await self.story.burst()
-        return (
-            f"For {_THROTTLED_SECONDS} s the gateway takes {_THROTTLED_RATE} posts per second; its other answer is 429"
-        )
+        rate = f"{_THROTTLED_RATE} posts per second"
+        return f"For {_THROTTLED_SECONDS} s the gateway takes {rate} and answers 429 to all others"
 
     async def _cut(self) -> str:
         self.line.cut()
