@@ -7,7 +7,9 @@ What happens, in order; each line is a module
 - ``issuer``        tokens, since the stack's door is closed; ``door`` those who come without a good one
 - ``clients``       dashboards: real WebSockets, each with a token
 - ``feed``          incidents and remediation logs, seeded, written to DynamoDB
-- ``ledger``        who got what, how fast; ``verdict`` says what went wrong
-- ``page``          the live page; ``view`` the terminal
-- ``show``          plays it: one full round, or until Ctrl-C
+- ``ledger``        who got what, how fast; ``verdict`` says what went wrong, ``deliveries`` how it stands
+- ``page``          serves the dashboard, and ``panel`` beside it: buttons that do something to the stack; ``view`` the
+  terminal
+- ``playing``       puts these together
+- ``story``         plays until Ctrl-C; ``show`` the round that is checked
 """

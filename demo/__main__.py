@@ -5,31 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import random
 import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
-from . import deployment, door, feed, installation, local_aws, page
-from .clients import crowd
-from .comparison import comparison
+from . import deployment
 from .errors import DemoError
-from .issuer import issuing
-from .ledger import Ledger
-from .show import Show
-from .steps import step
-from .tables import tables
-from .view import View, in_one_sentence, invocations_in_words, save_picture, shown
+from .playing import play
 
 _STOPPED = 130  # as a shell says it of what Ctrl-C ended
-_FANOUT = {"FanoutMode": "fanout", "ConnectionsIndex": "by-shard"}
 
 
 def main() -> None:
@@ -100,78 +88,12 @@ async def _until_signalled(options: argparse.Namespace, console: Console) -> lis
         nonlocal signalled
         if not signalled:
             signalled = True
+            console.print("Stopping ...")
             playing.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
-    return await _play(options, console)
-
-
-async def _play(options: argparse.Namespace, console: Console) -> list[str]:
-    if options.port is not None:
-        page.check_port(options.port)
-    template = deployment.TEMPLATE.read_text()
-    zip_file = await _prepare(options, console)
-    async with AsyncExitStack() as stage:
-        with step(console, "Starting the local AWS"):
-            aws = await stage.enter_async_context(local_aws.running(options.home))
-        issuer = stage.enter_context(issuing())
-        parameters = deployment.door(issuer) | (_FANOUT if options.fanout else {})
-        with step(console, "Deploying the template, its door closed"):
-            stack = await deployment.deploy(aws, template, zip_file, parameters)
-        token = partial(issuer.token, page.CLIENT_ID, [feed.EVERY_TENANT])
-        url = stage.enter_context(page.served(stack.websocket_url, token, options.port))
-        console.print(f"[green]✓[/] The page is at [bold]{url}[/]", highlight=False)
-        table = await stage.enter_async_context(tables(aws, stack))
-        ledger = Ledger()
-        with step(console, f"Connecting {options.clients} dashboards"):
-            members = await stage.enter_async_context(crowd(stack.websocket_url, issuer, options.clients, ledger))
-        chance, soak = random.Random(options.seed), options.soak is not None
-        tenants = (feed.EVERY_TENANT, *feed.TENANTS) if soak else (feed.EVERY_TENANT,)
-        with step(console, "Connecting clients of the library, one of which will not be cut"):
-            clients = comparison(stack.websocket_url, issuer, chance, tenants, soak=soak)
-            compared = await stage.enter_async_context(clients)
-        view = View(ledger, aws.posts, members.present, url, compared)
-        async with shown(view, console) as tell:
-            changes = feed.changes(options.seed, feed.Clock())
-            knock = partial(door.knock, stack.websocket_url, issuer)
-            show = Show(changes, table, members, compared, ledger, tell, knock, chance)
-            problems = await _shown(show, options)
-        if options.capture:
-            save_picture(view, options.capture)
-        said = await deployment.what_functions_said(aws)
-        if problems:
-            _save_logs(options.home / "functions.log", said)
-        else:
-            console.print(f"[green]✓[/] {in_one_sentence(view)}", highlight=False, soft_wrap=True)
-            console.print(f"[green]✓[/] {invocations_in_words(said)}", highlight=False, soft_wrap=True)
-        return problems
-
-
-async def _shown(show: Show, options: argparse.Namespace) -> list[str]:
-    """What is asked for; its complaints."""
-    if options.soak is not None:
-        return await show.soak(options.soak)
-    if not options.once:
-        await show.until_stopped()
-    return await show.one_round()
-
-
-async def _prepare(options: argparse.Namespace, console: Console) -> Path:
-    """Install and build, as far as that was not done before; the zip."""
-    zip_file = Path(options.home, "relay.zip")
-    async with installation.alone(options.home):
-        if not installation.is_installed(options.home):
-            with step(console, "Installing the local AWS into .demo (about 15 seconds, once)"):
-                await installation.install(options.home)
-        if not deployment.is_built(zip_file):
-            with step(console, "Building the Lambda zip (about 10 seconds, whenever the code has changed)"):
-                await deployment.build(zip_file)
-    return zip_file
-
-
-def _save_logs(path: Path, said: Mapping[str, Sequence[str]]) -> None:
-    path.write_text("\n".join(line for function, lines in said.items() for line in (f"==== {function}", *lines)))
+    return await play(options, console)
 
 
 if __name__ == "__main__":

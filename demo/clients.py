@@ -23,6 +23,8 @@ from .ledger import Ledger
 
 # The local AWS starts one more process for an authorizer that is asked while it is busy, and each takes seconds.
 _HANDSHAKES_AT_ONCE = 1
+# Two functions are started cold for the first one, on a machine that may be busy with more.
+_HANDSHAKE_SECONDS = 90
 
 
 class Dashboard:
@@ -78,7 +80,7 @@ class Crowd:
         where = address(self._url, name, self._issuer.token(name, [tenant], seconds=seconds))
         try:
             async with self._handshakes:
-                socket = await connect(where, proxy=None, open_timeout=30, compression=None)
+                socket = await connect(where, proxy=None, open_timeout=_HANDSHAKE_SECONDS, compression=None)
         except (OSError, TimeoutError, WebSocketException) as error:
             raise DemoError(f"{name} could not connect to {self._url}: {error}") from error
         return Dashboard(name, tenant, socket, self._ledger)
@@ -97,13 +99,12 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(url: str, issuer: Issuer, size: int, ledger: Ledger) -> AsyncIterator[Crowd]:
+async def joined(members: Crowd, size: int) -> AsyncIterator[None]:
     """``size`` dashboards, named in order; those still there at the end leave."""
-    members = Crowd(url, issuer, ledger)
     names = [f"dashboard-{number:02d}" for number in range(1, size + 1)]
     try:
         await asyncio.gather(*map(members.join, names, cycle((EVERY_TENANT, *TENANTS))))
         members.present = dict(sorted(members.present.items()))
-        yield members
+        yield
     finally:
         await asyncio.gather(*map(members.leave, list(members.present)))

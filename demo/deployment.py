@@ -40,6 +40,7 @@ class Stack:
     websocket_url: str
     incident_table: str
     connections_table: str
+    retry_queue: str
 
 
 def is_built(zip_file: Path) -> bool:
@@ -147,5 +148,8 @@ def _stack(aws: LocalAws, outputs: Mapping[str, str]) -> Stack:
     host, stage = re.sub(r"^wss?://", "", outputs["WebSocketUrl"]).split("/", 1)
     path = f"_aws/execute-api/{host.split('.')[0]}/{stage}"
     return Stack(
-        f"ws://{aws.endpoint.removeprefix('http://')}/{path}", outputs["IncidentTable"], outputs["ConnectionsTable"]
+        f"ws://{aws.endpoint.removeprefix('http://')}/{path}",
+        outputs["IncidentTable"],
+        outputs["ConnectionsTable"],
+        outputs["RetryQueueUrl"],
     )

@@ -24,7 +24,7 @@ AUDIENCE = "async-relay-demo"
 #: The claim of a token with the tenants; the attribute of an item is ``feed.TENANT``.
 TENANTS_CLAIM = "tenants"
 _KEY_ID = "demo"
-_HOUR = 3_600
+HOUR = 3_600
 
 
 class Issuer:
@@ -34,7 +34,7 @@ class Issuer:
         self.url = url
         self._key = ec.generate_private_key(ec.SECP256R1())
 
-    def token(self, subject: str, tenants: Collection[str], *, seconds: int = _HOUR) -> str:
+    def token(self, subject: str, tenants: Collection[str], *, seconds: int = HOUR) -> str:
         """A token for ``subject`` that ends in so many seconds; below zero: one that has ended."""
         now = int(time.time())
         claims = {

@@ -50,6 +50,7 @@ class Ledger:
     def __init__(self) -> None:
         self.writes: list[Write] = []
         self.received: dict[str, list[Delivery]] = {}
+        self.repeated = 0
         self._by_marker: dict[Marker, Write] = {}
 
     def wrote(self, change: Change, audience: Iterable[str], at: float) -> Write:
@@ -65,6 +66,7 @@ class Ledger:
         self.received.setdefault(client, []).append(delivery)
         write = self._by_marker.get(delivery.marker)
         if write is not None:
+            self.repeated += client in write.took
             write.took.setdefault(client, at - write.at)
 
     def expected(self, client: str) -> list[Marker]:
@@ -81,9 +83,9 @@ class Ledger:
         """Messages received, by all together."""
         return sum(map(len, self.received.values()))
 
-    def latencies(self) -> list[float]:
-        """How long each delivery took, shortest first, in seconds."""
-        return sorted(seconds for write in self.writes for seconds in write.took.values())
+    def latencies(self, last: int = 0) -> list[float]:
+        """How long each delivery took, of the ``last`` changes or of all, shortest first, in seconds."""
+        return sorted(seconds for write in self.writes[-last:] for seconds in write.took.values())
 
 
 def percentile(ordered: list[float], share: float) -> float | None:

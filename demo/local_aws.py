@@ -43,6 +43,7 @@ class LocalAws:
     port: int
     posts: Counter[int] = field(default_factory=Counter)
     log: deque[str] = field(default_factory=lambda: deque(maxlen=200))
+    orders: asyncio.StreamWriter | None = None
 
     @property
     def endpoint(self) -> str:
@@ -57,6 +58,18 @@ class LocalAws:
             service, endpoint_url=self.endpoint, config=config, verify=False
         )
         return client
+
+    def throttle(self, rate: int, seconds: int) -> None:
+        """Have it take ``rate`` posts per second and answer 429 to all others, for so long."""
+        self._order(f"throttle {rate} {seconds}")
+
+    def kill(self, *functions: str) -> None:
+        """Kill the processes of functions, by their logical names, in the middle of their next posts."""
+        self._order(" ".join(["kill", *functions]))
+
+    def _order(self, line: str) -> None:
+        assert self.orders is not None
+        self.orders.write(f"{line}\n".encode())
 
     async def read(self, output: asyncio.StreamReader) -> None:
         """Take in its log until it ends."""
@@ -75,6 +88,7 @@ async def running(home: Path) -> AsyncIterator[LocalAws]:
     try:
         process = await _start(home, aws.port, scratch)
         assert process.stdout is not None
+        aws.orders = process.stdin
         reading = asyncio.create_task(aws.read(process.stdout))
         try:
             await _until_it_answers(process, aws)
@@ -97,19 +111,11 @@ def free_port(wanted: int = 0) -> int:
 
 
 async def _start(home: Path, port: int, scratch: str) -> asyncio.subprocess.Process:
-    options = {
-        "--host": _HOST,
-        "--port": str(port),
-        "--loop": "uvloop",
-        "--http": "httptools",
-        "--ws": "wsproto",
-        "--log-level": "info",
-    }
     return await asyncio.create_subprocess_exec(
         str(interpreter(home)),
         str(Path(__file__).with_name("guarded_server.py")),
-        "ministack.app:app",
-        *(word for option in options.items() for word in option),
+        _HOST,
+        str(port),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""Plays the demo on a deployed stack: one full round, or until it is stopped.
+"""Plays what is checked on a deployed stack: one full round, or a soak.
 
 The round
 1. Every dashboard is connected, and a visitor whose token lasts for seconds. Strangers knock, without a token, with one
@@ -102,14 +102,6 @@ class Show:
                 await asyncio.sleep(self.chance.expovariate(1 / _LIVE_PAUSE_SECONDS))
             await self._settled()
         return complaints(self.ledger) + await self._misplaced_rows() + await self._compared()
-
-    async def until_stopped(self) -> None:
-        """Write changes for as long as somebody watches."""
-        await self._first_change()
-        self.tell("Changes follow until Ctrl-C")
-        async with self.comparison.being_cut():
-            while True:
-                await self._write_all(1, _LIVE_PAUSE_SECONDS)
 
     async def _first_change(self) -> None:
         """The one that starts the function cold: the others wait for it, or their times would say little."""

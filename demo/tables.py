@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from .deployment import Stack
 from .feed import Change
 from .local_aws import LocalAws
+
+_BATCH = 25  # what BatchWriteItem takes
 
 
 class Tables:
@@ -22,8 +25,7 @@ class Tables:
         """PutItem what is new, UpdateItem what has changed."""
         key = _key(change)
         if not change.updated:
-            item = {name: {"S": value} for name, value in change.item.items()}
-            await self._dynamodb.put_item(TableName=self._stack.incident_table, Item=item | key)
+            await self._dynamodb.put_item(TableName=self._stack.incident_table, Item=_whole(change))
             return
         await self._dynamodb.update_item(
             TableName=self._stack.incident_table,
@@ -31,6 +33,14 @@ class Tables:
             UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in change.updated),
             ExpressionAttributeNames={f"#{name}": name for name in change.updated},
             ExpressionAttributeValues={f":{name}": {"S": change.item[name]} for name in change.updated},
+        )
+
+    async def write_all(self, changes: Iterable[Change]) -> None:
+        """Put many that are new, in no order."""
+        items = [{"PutRequest": {"Item": _whole(change)}} for change in changes]
+        portions = (items[at : at + _BATCH] for at in range(0, len(items), _BATCH))
+        await asyncio.gather(
+            *(self._dynamodb.batch_write_item(RequestItems={self._stack.incident_table: each}) for each in portions)
         )
 
     async def remove(self, change: Change) -> None:
@@ -55,6 +65,10 @@ async def tables(aws: LocalAws, stack: Stack) -> AsyncIterator[Tables]:
     """The tables of a stack."""
     async with aws.client("dynamodb") as dynamodb:
         yield Tables(dynamodb, stack)
+
+
+def _whole(change: Change) -> dict[str, Any]:
+    return {name: {"S": value} for name, value in change.item.items()} | _key(change)
 
 
 def _key(change: Change) -> dict[str, Any]:

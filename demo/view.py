@@ -23,6 +23,8 @@ from .comparison import Comparison
 from .ledger import Ledger, Write, percentile
 
 _WRITES_SHOWN = 14
+# The view is drawn several times a second, for hours.
+_WRITES_TIMED = 500
 _REFRESH_SECONDS = 0.12
 _STATUS_STYLES = {
     "OPEN": "bold red",
@@ -60,7 +62,7 @@ class View:
         )
         grid.add_row(
             Text("from table write to client", "dim"),
-            *(_figure(name, value) for name, value in latencies_in_words(self.ledger).items()),
+            *(_figure(name, value) for name, value in latencies_in_words(self.ledger, _WRITES_TIMED).items()),
         )
         return Panel(grid, title="[bold]async-relay[/] on a local AWS", box=box.ROUNDED, border_style="blue")
 
@@ -96,9 +98,9 @@ def posts_in_words(posts: Counter[int]) -> str:
     return f"{posts.total():,} ({', '.join(f'{count:,} x {status}' for status, count in sorted(posts.items()))})"
 
 
-def latencies_in_words(ledger: Ledger) -> dict[str, str]:
-    """p50, p95 and the slowest delivery."""
-    ordered = ledger.latencies()
+def latencies_in_words(ledger: Ledger, last: int = 0) -> dict[str, str]:
+    """p50, p95 and the slowest delivery, of the ``last`` changes or of all."""
+    ordered = ledger.latencies(last)
     return {
         name: _milliseconds(percentile(ordered, share)) for name, share in (("p50", 0.5), ("p95", 0.95), ("max", 1))
     }
@@ -205,7 +207,7 @@ def _row(write: Write) -> tuple[str, Text, Text, str, str, str]:
         write.change.marker.time[11:19],
         what,
         Text(item["status"], _STATUS_STYLES.get(item["status"], "")),
-        f"{len(took)}/{len(write.audience)}",
+        f"{len(write.audience & write.took.keys())}/{len(write.audience)}",
         _milliseconds(min(took, default=None)),
         _milliseconds(max(took, default=None)),
     )

@@ -31,7 +31,7 @@ Picture = Mapping[str, Mapping[str, Any]]
 _SCRIPT = Path(__file__).with_name("watcher.mjs")
 _FIRST_NODE = 22  # with a WebSocket of its own
 # The local AWS starts a process for each function that the first client needs.
-_LIVE_SECONDS = 60
+_LIVE_SECONDS = 90
 _END_SECONDS = 10
 _LINE_BYTES = 16_777_216  # a picture is one line
 

@@ -1,13 +1,13 @@
-"""The demo's page: what it shows of what it receives, how it connects again, and how it is served."""
+"""The demo's pages: what is served, to whom, under which policy, and what the panel's page asks for."""
 
 from __future__ import annotations
 
 import json
+import re
 import socket
-import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler
 from itertools import count
@@ -16,209 +16,115 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from servers import NODE_SERVERS, program
 
 from demo import page
 from demo.errors import DemoError
+from demo.page import Site, served
 
+ROOT = Path(__file__).parent.parent
 URL = "wss://abc.example:8443/prod"
-Step = Mapping[str, Any]
 
 
-def play(*steps: Step, chance: float = 1.0, shown: int = 1_000, refused: Sequence[int] = ()) -> list[dict[str, Any]]:
-    """The page after each of the last ``shown`` steps.
+class Buttons:
+    """A panel with one button."""
 
-    ``chance`` is what every random number is, ``refused`` which of its fetches of the config fail.
-    """
-    node = program("node")
-    if node is None:
-        pytest.skip("the page's script needs Node.js, which neither the dev extra nor this machine has")
-    done = subprocess.run(  # noqa: S603 - our own command
-        [node, NODE_SERVERS / "page.mjs", page._PAGE],
-        input=json.dumps({"chance": chance, "shown": shown, "refused": refused, "steps": steps}),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    states: list[dict[str, Any]] = json.loads(done.stdout)
-    return states
+    def __init__(self) -> None:
+        self.pressed: list[str] = []
+
+    def state(self) -> Mapping[str, Any]:
+        return {"pressed": len(self.pressed)}
+
+    def press(self, name: str) -> bool:
+        if name != "write":
+            return False
+        self.pressed.append(name)
+        return True
 
 
-def receive(message: Any) -> Step:
-    return {"receive": message if isinstance(message, str) else json.dumps(message)}
-
-
-def incident(name: Any, sequence: str, **more: Any) -> Step:
-    return receive({"kind": "incident_update", "incident_id": name, "sequence": sequence, **more})
-
-
-def remediation(action: str, sequence: str, **more: Any) -> Step:
-    return receive({"kind": "remediation", "action": action, "sequence": sequence, **more})
-
-
-def column(rows: Sequence[Sequence[Sequence[str]]], at: int) -> list[str]:
-    return [row[at][0] for row in rows]
-
-
-# ── messages ────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_an_incident_shows_its_newest_state_whatever_came_last() -> None:
-    """By sequence, which has more digits than a number holds; what a message leaves out keeps its value."""
-    long = "49600000000000000000000000000000000000"
-    *_, before, older, newer = play(
-        {"open": True},
-        incident("i-1", f"{long}2", status="OPEN", resource="arn:x", updated_at="2026-01-01T10:11:12Z"),
-        incident("i-1", f"{long}1", status="OLDER"),
-        incident("i-1", f"{long}3", status="RESOLVED"),
-    )
-    assert before["incidents"] == older["incidents"]
-    assert older["counts"] == "2 messages, 0 repeated, 1 older than what was shown"
-    assert [cell[0] for cell in newer["incidents"][0]] == ["i-1", "RESOLVED", "", "", "arn:x", "10:11:12"]
-    assert [cell[1] for cell in newer["incidents"][0]] == ["", "good", "", "", "", ""]
-
-
-def test_the_incident_that_changed_last_is_on_top() -> None:
-    *_, found = play(incident("a", "1"), incident("b", "2"), incident("c", "3"), incident("a", "4"))
-    assert column(found["incidents"], 0) == ["a", "c", "b"]
-
-
-def test_a_repeated_message_changes_nothing() -> None:
-    """A retry may repeat one: it is counted, and shown once."""
-    again = remediation("stop", "5", event_id="e-1")
-    *_, found = play(again, again, remediation("stop", "6", event_id="e-2"), remediation("stop", "7", event_id=""))
-    assert len(found["remediations"]) == 3
-    assert found["counts"].startswith("4 messages, 1 repeated, 0 older")
-
-
-def test_remediations_stand_newest_first_whatever_order_they_came_in() -> None:
-    *_, found = play(*(remediation(name, name) for name in ("10", "9", "12", "11", "100")))
-    assert column(found["remediations"], 1) == ["100", "12", "11", "10", "9"]
-
-
-def test_the_page_keeps_the_newest_of_everything() -> None:
-    """Five hundred incidents, two hundred remediations, and five thousand ids of events."""
-    steps = [incident(f"i-{at}", f"{at}", event_id=f"i-{at}") for at in range(510)]
-    steps += [remediation(f"r-{at}", f"{at}", event_id=f"r-{at}") for at in range(210)]
-    steps += [receive({"kind": "other", "event_id": f"o-{at}"}) for at in range(5_000)]
-    (found,) = play(*steps, shown=1)
-    assert column(found["incidents"], 0) == [f"i-{at}" for at in reversed(range(10, 510))]
-    assert column(found["remediations"], 1) == [f"r-{at}" for at in reversed(range(10, 210))]
-    assert found["events"] == 5_000
-
-
-@pytest.mark.parametrize(
-    "frame", ["", "{", "null", "7", '"text"', "[]", "{}", '{"kind":"incident_update"}', "[[[[1]]]]"]
-)
-def test_an_odd_frame_stops_nothing(frame: str) -> None:
-    """Whatever comes, the next message is shown."""
-    odd, after = play(receive(frame), incident("i-1", "1"))
-    assert (odd["error"], after["error"]) == (None, None)
-    assert column(after["incidents"], 0)[0] == "i-1"
-
-
-def test_what_is_received_is_text() -> None:
-    """Markup, keys of every object's own, and texts without end are shown as text, and cut."""
-    hostile = "<img src=x onerror=alert(1)>"
-    (found,) = play(incident(hostile, "1", status="__proto__", severity={"a": [hostile]}, resource="x" * 9_999))
-    (cells,) = found["incidents"]
-    assert [cell[0] for cell in cells] == [
-        hostile,
-        "__proto__",
-        json.dumps({"a": [hostile]}, separators=(",", ":")),
-        "",
-        "x" * 300,
-        "",
-    ]
-    assert all(len(cell) < 3 or cell[2] is None for cell in cells)
-    assert {cell[1] for cell in cells} == {""}
-
-
-# ── the connection ──────────────────────────────────────────────────────────────────────────────
-
-OPEN, CLOSE = {"open": True}, {"close": True}
-
-
-def wait(seconds: float) -> Step:
-    return {"wait": seconds}
-
-
-def test_the_page_says_how_it_is_connected() -> None:
-    """Connecting, live, waiting with the seconds that are left, and connecting again."""
-    opened, closed, waited, again = play(OPEN, CLOSE, wait(0.5), wait(0.6))
-    assert opened["status"] == ["live", "Live"]
-    assert closed["status"] == ["waiting", "Disconnected; next try in 1 s"]
-    assert waited["sockets"] == ["wss://api/config.json?token=1"]
-    assert again["status"] == ["connecting", "Connecting"]
-
-
-def test_the_page_comes_with_a_new_token_each_time() -> None:
-    """The one of before may have ended, which is why the connection did."""
-    *_, again = play(OPEN, CLOSE, wait(1.1))
-    assert again["sockets"] == ["wss://api/config.json?token=1", "wss://api/config.json?token=2"]
-
-
-def test_a_config_that_cannot_be_had_is_asked_for_again() -> None:
-    """As long as a connection that failed would be waited for."""
-    first, second, third = play(wait(0), wait(1.01), wait(2.01), refused=[1, 2])
-    assert first["status"] == ["waiting", "Disconnected; next try in 1 s"]
-    assert [len(state["sockets"]) for state in (first, second, third)] == [0, 0, 1]
-    assert second["status"] == ["waiting", "Disconnected; next try in 2 s"]
-
-
-def tries(*steps: Step, chance: float = 1.0) -> list[int]:
-    return [len(state["sockets"]) for state in play(*steps, chance=chance)]
-
-
-def test_the_pause_doubles_up_to_a_quarter_of_a_minute() -> None:
-    """A second, two, four, eight, and then fifteen for ever, of which each page takes its own part by chance."""
-    steps = [step for pause in (1, 2, 4, 8, 15, 15, 15) for step in (CLOSE, wait(pause - 0.01), wait(0.02))]
-    found = tries(*steps)
-    assert found == [count for at in range(7) for count in (at + 1, at + 1, at + 2)]
-    assert tries(CLOSE, wait(0.24), wait(0.02), chance=0.25) == [1, 1, 2]
-
-
-def test_a_connection_that_lasts_makes_the_next_pause_short_again() -> None:
-    """After five seconds; one that ends before was none."""
-    failing = [step for pause in (1, 2, 4) for step in (CLOSE, wait(pause + 0.01))]
-    assert tries(*failing, OPEN, wait(6), CLOSE, wait(1.01))[-1] == 5
-    assert tries(*failing, OPEN, wait(4), CLOSE, wait(7.9), wait(0.2))[-2:] == [4, 5]
-    assert tries(*failing, OPEN, wait(4), CLOSE, wait(8.1), CLOSE, wait(14.9), wait(0.2))[-2:] == [5, 6]
-
-
-# ── the server ──────────────────────────────────────────────────────────────────────────────────
-
-
-def get(address: str) -> tuple[int, Any, str]:
+def ask(address: str, method: str = "GET", **headers: str) -> tuple[int, Any, str]:
+    request = urllib.request.Request(address, method=method, headers=headers)  # noqa: S310 - our own server
     try:
-        with urllib.request.urlopen(address, timeout=5) as answer:  # noqa: S310 - our own server
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - as above
             return answer.status, answer.headers, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.headers, error.read().decode()
 
 
-def test_the_page_and_its_config_are_all_that_is_served() -> None:
-    """Whole, never kept, with a policy that lets the page talk to the API alone."""
-    tokens = map("token-{}".format, count())
-    with page.served(URL, lambda: next(tokens), 0) as address:
-        status, headers, html = get(f"{address}/?from=a-bookmark")
-        assert (status, html) == (200, page._PAGE.read_text(encoding="utf-8"))
+def test_the_dashboard_is_served_as_it_is_but_for_its_config() -> None:
+    """Each file whole, never kept, as what it is; the config leads to this stack, with an id for the page."""
+    with served(Site(URL, str), 0) as address:
+        status, headers, html = ask(f"{address}/?status=OPEN")
+        assert (status, html) == (200, (ROOT / "dashboard" / "index.html").read_text())
         assert headers["Content-Type"] == "text/html; charset=utf-8"
-        assert headers["Content-Security-Policy"] == page.policy(html, URL)
-        assert "connect-src 'self' wss://abc.example:8443;" in headers["Content-Security-Policy"]
         assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
-        status, headers, config = get(f"{address}/config.json")
-        assert (status, headers["Content-Type"]) == (200, "application/json")
-        assert json.loads(config) == {"url": f"{URL}?clientId={page.CLIENT_ID}&access_token=token-0"}
-        assert get(f"{address}/config.json")[2].endswith('&access_token=token-1"}')
-        assert [get(f"{address}{path}")[0] for path in ("/page.py", "/index.html", "/../page.py")] == [404] * 3
+        for name in ("app.js", "async-relay.js", "vendor/preact.js", "words.js"):
+            _, headers, text = ask(f"{address}/{name}")
+            assert text == (ROOT / "dashboard" / name).read_text()
+            assert headers["Content-Type"] == "text/javascript; charset=utf-8"
+            assert int(headers["Content-Length"]) == len(text.encode())
+        config = ask(f"{address}/config.js")[2]
+        assert f'export const url = "{URL}?clientId={page.CLIENT_ID}";' in config
+        assert 'export { history, resolved, token } from "./shipped-config.js";' in config
+        assert ask(f"{address}/shipped-config.js")[2] == (ROOT / "dashboard" / "config.js").read_text()
+
+
+def test_whatever_else_there_is_is_not_served() -> None:
+    with served(Site(URL, str), 0) as address:
+        paths = ("/page.py", "/../page.py", "/README.md", "/vendor", "/demo.html", "/state", "/press/write")
+        assert [ask(f"{address}{path}")[0] for path in paths] == [404] * len(paths)
+        assert ask(f"{address}/press/write", "POST")[0] == 404
+
+
+def test_each_request_for_a_token_gets_a_new_one() -> None:
+    """The one of before may have ended, which is why the page asks."""
+    tokens = map("token-{}".format, count())
+    with served(Site(URL, lambda: next(tokens)), 0) as address:
+        assert [ask(f"{address}/token")[2] for _ in range(2)] == ["token-0", "token-1"]
+
+
+def test_a_page_may_run_only_what_is_served_and_talk_only_to_the_api() -> None:
+    assert page.policy("ws://127.0.0.1:4566/_aws/execute-api/abc/prod").split("; ") == [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self' ws://127.0.0.1:4566",
+        "frame-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'self'",
+    ]
+    with served(Site(URL, str, Buttons()), 0) as address:
+        for path in ("/", "/app.js", page.PANEL, "/token", "/nowhere"):
+            assert ask(f"{address}{path}")[1]["Content-Security-Policy"] == page.policy(URL)
+
+
+def test_a_button_is_pressed_by_a_post_and_the_state_shows_it() -> None:
+    panel = Buttons()
+    with served(Site(URL, str, panel), 0) as address:
+        assert ask(f"{address}/press/write")[0] == 404
+        assert [ask(f"{address}/press/{name}", "POST")[0] for name in ("write", "nothing", "")] == [204, 404, 404]
+        assert json.loads(ask(f"{address}/state")[2]) == {"pressed": 1}
+    assert panel.pressed == ["write"]
+
+
+@pytest.mark.parametrize(
+    "stranger", [{"Host": "evil.example"}, {"Host": ""}, {"Origin": "https://evil.example"}, {"Origin": "null"}]
+)
+def test_a_page_from_elsewhere_gets_no_token_and_presses_no_button(stranger: dict[str, str]) -> None:
+    """Nor does one whose name was made to lead here."""
+    panel = Buttons()
+    with served(Site(URL, lambda: "secret", panel), 0) as address:
+        assert [ask(f"{address}{path}", **stranger)[::2] for path in ("/token", "/state", "/")] == [(403, "")] * 3
+        assert ask(f"{address}/press/write", "POST", **stranger)[0] == 403
+        assert ask(f"{address}/press/write", "POST", Origin=address)[0] == 204
+    assert panel.pressed == ["write"]
 
 
 def test_this_machine_alone_can_have_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     bound: list[Any] = []
-    monkeypatch.setattr(page, "ThreadingHTTPServer", lambda where, _handler: bound.append(where))
+    monkeypatch.setattr(page, "_Server", lambda where, _handler: bound.append(where))
     page._bind(0, BaseHTTPRequestHandler)
     assert bound == [("127.0.0.1", 0)]
 
@@ -228,14 +134,15 @@ def test_a_port_that_is_taken_is_an_error_only_where_it_was_named(monkeypatch: p
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setattr(page, "_PREFERRED_PORT", port)
-        with page.served(URL, str, None) as address:
+        with served(Site(URL, str), None) as address:
             assert urlsplit(address).port != port
-        with pytest.raises(DemoError, match=f"at port {port}"), page.served(URL, str, port):
+        with pytest.raises(DemoError, match=f"at port {port}"), served(Site(URL, str), port):
             pass
 
 
-def test_the_page_is_one_file() -> None:
-    """Its script and style are inside, so that the hashes of the policy cover all that it runs."""
-    html = Path(page._PAGE).read_text(encoding="utf-8")
-    assert html.count("<script") == html.count("<script>") == 1
-    assert " src=" not in html
+def test_the_panels_page_runs_nothing_inline_and_makes_no_markup_of_what_it_gets() -> None:
+    html, script = ((page._PANEL / f"demo.{kind}").read_text() for kind in ("html", "js"))
+    assert re.findall(r"<script(?! src=)|<style|\bon\w+=|\bstyle=", html) == []
+    forbidden = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(")
+    assert [word for word in forbidden if word in script] == []
+    assert set(re.findall(r'element\("(\w+)"\)', script)) <= set(re.findall(r'\bid="(\w+)"', html))
