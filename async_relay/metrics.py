@@ -10,7 +10,12 @@ from .logs import service
 _log = logging.getLogger("async_relay")
 
 NAMESPACE = "AsyncRelay"
-_UNITS = {"most_in_flight": "None", "rate_limit": "Count/Second"}
+_UNITS = {"most_in_flight": "None", "rate_limit": "Count/Second", "age": "Seconds"}
+
+
+def name_of(figure: str) -> str:
+    """The name of a figure's metric: the figure's own in CamelCase."""
+    return figure.title().replace("_", "")
 
 
 def emit(figures: Mapping[str, float]) -> None:
@@ -24,5 +29,5 @@ def emit(figures: Mapping[str, float]) -> None:
 
     metrics = EphemeralMetrics(namespace=NAMESPACE, service=service())
     for name, value in figures.items():
-        metrics.add_metric(name.title().replace("_", ""), unit=_UNITS.get(name, "Count"), value=value)
+        metrics.add_metric(name_of(name), unit=_UNITS.get(name, "Count"), value=value)
     metrics.flush_metrics()

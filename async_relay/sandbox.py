@@ -49,6 +49,7 @@ _log = logging.getLogger("async_relay")
 T = TypeVar("T")
 
 _ALL_BACK = "nobody can be served, all is handed back"
+_NOBODY_SERVED = {"systemic": 1}
 
 # Seconds kept back for the return: the answer is encoded and travels to the runtime, on a busy vCPU.
 _RETURN = 0.2
@@ -109,6 +110,7 @@ class Sandbox:
             await self._pacing.wait(end)
             raise
         if relay is None:
+            self._emit_metrics(_NOBODY_SERVED)
             await self._pacing.wait(end)
             return _all_back(record.sequence for record in read_records(event))
         return await relay.on_stream(event, end - asyncio.get_running_loop().time())
@@ -118,6 +120,7 @@ class Sandbox:
         end = _end(context)
         relay = await _opened(self._open(), end, _ALL_BACK)
         if relay is None:
+            self._emit_metrics(_NOBODY_SERVED)
             return _all_back(record["messageId"] for record in event["Records"])
         return await relay.on_jobs(event, end - asyncio.get_running_loop().time())
 

@@ -221,6 +221,10 @@ class Stack:
         table, row, column = map(self._resolve, argument)
         return self._template["Mappings"][table][row][column]
 
+    def _join(self, argument: list[Any]) -> str:
+        delimiter, parts = argument
+        return str(delimiter).join(self._resolve(parts))
+
     def _split(self, argument: list[Any]) -> list[str]:
         return str(self._resolve(argument[1])).split(argument[0])
 

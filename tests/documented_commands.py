@@ -118,7 +118,9 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
     (r"aws dynamodb put-item .*", _ADOPTED),
     (r"aws cloudformation describe-stack-resource .*", _ADOPTED),
     (r"(\S+=\S+ )?sam build\b.*", _SAM),
+    (r"sam deploy --parameter-overrides StreamShards=1", InTest("tests/test_runbook.py", "test_late")),
     (r"sam deploy .*", _SAM),
+    (r"aws lambda \S+-event-source-mappings? .*", InTest("tests/test_runbook.py", "test_nothing_arrives")),
     (r"aws .*", _REAL_AWS),
     (r"pip install '\.\[\w+\]'", CannotRun("it needs an index; that the checkout has the extra is a test of its own")),
     (

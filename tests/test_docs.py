@@ -93,10 +93,10 @@ def test_the_readme_has_an_example_and_a_client() -> None:
 
 
 def test_the_formatter_of_the_docs_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module for a table of orders, written and named as docs/operations.md says."""
-    operations = ROOT / "docs" / "operations.md"
-    (code,) = blocks(operations, "python")
-    (name,) = set(re.findall(r"MessageFormatter=(\S+)", operations.read_text()))
+    """The module for a table of orders, written and named as docs/deploy.md says."""
+    document = ROOT / "docs" / "deploy.md"
+    (code,) = blocks(document, "python")
+    (name,) = set(re.findall(r"MessageFormatter=(\S+)", document.read_text()))
     module, _, _ = name.partition(":")
     (tmp_path / f"{module}.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

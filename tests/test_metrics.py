@@ -50,3 +50,10 @@ def test_where_powertools_cannot_be_loaded_there_are_no_metrics_and_a_line(
     emit({"posts": 1})
     assert capsys.readouterr().out == ""
     assert [each.getMessage() for each in caplog.records] == ["no metrics: Powertools cannot be loaded"]
+
+
+def test_an_age_is_in_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that a dashboard writes it as a time."""
+    emit({"age": 1.5})
+    (metric,) = json.loads(capsys.readouterr().out)["_aws"]["CloudWatchMetrics"][0]["Metrics"]
+    assert metric == {"Name": "Age", "Unit": "Seconds"}

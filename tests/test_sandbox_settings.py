@@ -14,7 +14,7 @@ from lambda_models import EPOCH, virtual_time, wall_clock
 from records import event, incident, record
 
 from async_relay.delivery.protocols import ConnectionStore, Transport
-from async_relay.errors import SettingsError, StoreUnavailable
+from async_relay.errors import SettingsError, StoreUnavailable, Unavailable
 from async_relay.http.descriptors import RESERVED
 from async_relay.sandbox import Sandbox
 from async_relay.settings import Settings
@@ -101,6 +101,19 @@ def a_job() -> Job:
 
 def fails(_id: str, _message: Message) -> Reply:
     return Reply(500)
+
+
+async def test_an_invocation_that_cannot_open_its_services_counts_as_systemic() -> None:
+    """Records and jobs go back, and the metrics say why nobody gets anything."""
+    box = Box(1)
+    box.services.transport = unavailable  # type: ignore[method-assign]  # a fault of one
+    assert (await box.stream())["batchItemFailures"]
+    assert (await box.jobs(a_job()))["batchItemFailures"]
+    assert box.figures == [{"systemic": 1}] * 2
+
+
+async def unavailable() -> Any:
+    raise Unavailable("no credentials")
 
 
 # ── the settings ────────────────────────────────────────────────────────────────────────────────

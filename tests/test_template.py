@@ -17,7 +17,6 @@ import pytest
 from cloudformation import ROOT, Stack, template
 
 from async_relay.aws.feed import DynamoFeed
-from async_relay.metrics import NAMESPACE
 from async_relay.settings import Settings
 from async_relay.wire.feed import FeedEntry, position_at
 
@@ -1028,60 +1027,6 @@ def test_concurrency_can_be_reserved_for_the_door() -> None:
 
 
 RESERVED = "ReservedConcurrentExecutions"
-
-
-def test_the_alarms() -> None:
-    """What is given up, late or failing rings, and tells the topic where there is one."""
-    topic = "arn:aws:sns:eu-west-1:123456789012:oncall"
-    alarms = Stack(**FANOUT, AlarmTopicArn=topic).of("CloudWatch::Alarm")
-    watched = watched_by(alarms)
-    depth, age = "ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"
-    assert watched == {
-        (depth, "DeadLetterQueue"),
-        ("OnFailureDestinationDeliveredEventCount", "RelayFunctionStream"),
-        ("DroppedEventCount", "RelayFunctionStream"),
-        (depth, "FanoutDeadLetterQueue"),
-        (age, "RetryQueue"),
-        (age, "FanoutQueue"),
-        ("IteratorAge", "RelayFunction"),
-        ("Errors", "RelayFunction"),
-        ("Unproven", "relay"),
-    }
-    # Its dimension is what the functions of this stack, and of no other, call themselves.
-    for function in Stack(**FANOUT).functions().values():
-        assert function["Environment"]["POWERTOOLS_SERVICE_NAME"] == "relay"
-    unproven = alarms["UnprovenAlarm"]
-    assert (unproven["Namespace"], unproven["Threshold"], unproven["ComparisonOperator"]) == (
-        NAMESPACE,
-        0,
-        "GreaterThanThreshold",
-    )
-    assert all(each["AlarmActions"] == [topic] for each in alarms.values())
-    assert all("AlarmActions" not in each for each in Stack().of("CloudWatch::Alarm").values())
-
-
-def watched_by(alarms: Mapping[str, Any]) -> set[tuple[str, str]]:
-    """Metric, and the function, queue or mapping it is of."""
-    return {(each["MetricName"], each["Dimensions"][0]["Value"].removesuffix(".QueueName")) for each in alarms.values()}
-
-
-def test_the_alarms_on_stream_failures() -> None:
-    """A failure in the bucket rings for an hour, a queue as long as it holds one, and a loss rings for either."""
-    alarms = Stack().of("CloudWatch::Alarm")
-    for name in ("StreamFailureAlarm", "StreamLossAlarm"):
-        alarm = alarms[name]
-        assert (alarm["Namespace"], alarm["Dimensions"][0]["Name"]) == ("AWS/Lambda", "EventSourceMappingUUID")
-        assert (alarm["DatapointsToAlarm"], alarm["EvaluationPeriods"] * alarm["Period"]) == (1, 3600)
-    watched = watched_by(Stack(StreamFailureDestination="queue").of("CloudWatch::Alarm"))
-    assert ("ApproximateNumberOfMessagesVisible", "StreamFailureQueue") in watched
-    assert ("DroppedEventCount", "RelayFunctionStream") in watched
-    assert not [metric for metric, _ in watched if metric.startswith("OnFailure")]
-
-
-def test_alarms_can_be_left_out() -> None:
-    """Alarms=false makes none, and neither does a local AWS, which has not the metrics."""
-    assert not Stack(Alarms="false").of("CloudWatch::Alarm")
-    assert not Stack(LocalEndpoint="http://127.0.0.1:4566").of("CloudWatch::Alarm")
 
 
 def test_a_local_aws_is_reached_at_its_own_address() -> None:

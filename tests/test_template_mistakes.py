@@ -76,9 +76,20 @@ ALARMS: dict[str, tuple[str, str, int, int, int, int]] = {
     # Seconds: the longest delay is 900, and twice that is still a job in its turn.
     "RetryAgeAlarm": (AGE, "Maximum", 60, 1, 1, 1_800),
     "FanoutAgeAlarm": (AGE, "Maximum", 60, 3, 3, 60),
-    # A function that fails for three minutes does not mend itself.
-    "RelayErrorsAlarm": ("Errors", "Sum", 60, 3, 3, 0),
+    # Seconds.
+    "LateAlarm": ("Age", "p99", 60, 3, 3, 60),
     "UnprovenAlarm": ("Unproven", "Maximum", 300, 1, 1, 0),
+    # Records come back within seconds, so one may be a deployment and two are not.
+    "SystemicAlarm": ("Systemic", "Maximum", 60, 3, 2, 0),
+    # A burst passes; ten minutes at the limit are no burst.
+    "AccountThrottledAlarm": ("AccountThrottled", "Sum", 60, 10, 10, 0),
+    "IntegrationErrorAlarm": ("IntegrationError", "Sum", 60, 3, 3, 0),
+    "ExecutionErrorAlarm": ("ExecutionError", "Sum", 60, 3, 3, 0),
+}
+FUNCTIONS = ["Relay", "Deliver", "Fanout", "Heartbeat", "Connect", "Disconnect", "Default", "Authorize"]
+# A function that fails, or is refused, for three minutes does not mend itself.
+ALARMS |= {
+    f"{name}{metric}Alarm": (metric, "Sum", 60, 3, 3, 0) for name in FUNCTIONS for metric in ("Errors", "Throttles")
 }
 
 
@@ -322,27 +333,27 @@ def test_every_alarm_is_as_the_table_says(parameters: dict[str, str]) -> None:
         periods = alarm["EvaluationPeriods"]
         assert (
             alarm["MetricName"],
-            alarm["Statistic"],
+            alarm.get("Statistic") or alarm["ExtendedStatistic"],
             alarm["Period"],
             periods,
             alarm.get("DatapointsToAlarm", periods),
-            alarm["Threshold"],
+            int(alarm["Threshold"]),
         ) == ALARMS[name], name
         assert alarm["ComparisonOperator"] == "GreaterThanThreshold", name
         assert alarm["TreatMissingData"] == "notBreaching", name
         assert alarm.get("ActionsEnabled", True) is True, name
-        assert len(alarm["Dimensions"]) == 1, name
-        assert alarm["Namespace"] == namespace(alarm["Dimensions"][0]), name
+        assert alarm["Namespace"] == namespace(*(each["Name"] for each in alarm["Dimensions"])), name
 
 
-def namespace(dimension: dict[str, str]) -> str:
-    """Whose metrics have that dimension."""
+def namespace(*dimensions: str) -> str:
+    """Whose metrics have these dimensions."""
     return {
-        "QueueName": "AWS/SQS",
-        "FunctionName": "AWS/Lambda",
-        "EventSourceMappingUUID": "AWS/Lambda",
-        "service": "AsyncRelay",
-    }[dimension["Name"]]
+        ("QueueName",): "AWS/SQS",
+        ("FunctionName",): "AWS/Lambda",
+        ("EventSourceMappingUUID",): "AWS/Lambda",
+        ("ApiId", "Stage"): "AWS/ApiGateway",
+        ("service",): "AsyncRelay",
+    }[dimensions]
 
 
 @each_stack
@@ -357,9 +368,14 @@ def test_an_alarm_watches_what_its_name_says(parameters: dict[str, str]) -> None
         "IteratorAgeAlarm": "RelayFunction",
         "RetryAgeAlarm": "RetryQueue.QueueName",
         "FanoutAgeAlarm": "FanoutQueue.QueueName",
-        "RelayErrorsAlarm": "RelayFunction",
         "UnprovenAlarm": "relay",
+        "SystemicAlarm": "relay",
+        "LateAlarm": "relay",
+        "AccountThrottledAlarm": "relay",
+        "IntegrationErrorAlarm": "WebSocketApi",
+        "ExecutionErrorAlarm": "WebSocketApi",
     }
+    watched |= {f"{name}{metric}Alarm": f"{name}Function" for name in FUNCTIONS for metric in ("Errors", "Throttles")}
     for name, alarm in Stack(**parameters).of("CloudWatch::Alarm").items():
         assert alarm["Dimensions"][0]["Value"] == watched[name]
 

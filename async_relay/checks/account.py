@@ -70,7 +70,7 @@ def endpoint(deployment: Deployment) -> Iterator[Finding]:
             f"{url} cannot be reached: {met.problem}.",
             "If it is the same for the functions, nobody gets anything and every batch goes back to the stream.",
             "Compare WS_ENDPOINT with the API's address, then its DNS, the network and AWS_CA_BUNDLE "
-            "(docs/operations.md#a-domain-of-your-own).",
+            "(docs/deploy.md#a-domain-of-your-own).",
         )
         return
     if isinstance(met.connection, Unknown):
@@ -89,7 +89,7 @@ def endpoint(deployment: Deployment) -> Iterator[Finding]:
             ENDPOINT,
             f"{url} answers {met.connection} for @connections, as API Gateway does not.",
             "Posts fail in the same way, so nobody gets anything.",
-            "Compare WS_ENDPOINT with the API's address and stage (docs/operations.md#a-domain-of-your-own).",
+            "Compare WS_ENDPOINT with the API's address and stage (docs/deploy.md#a-domain-of-your-own).",
         )
 
 
@@ -121,7 +121,7 @@ def quota(deployment: Deployment) -> Iterator[Finding]:
             f"AccountPostsPerSecond is {float(posts):,.0f}, and the account's quota {allowed:,.0f} requests a second.",
             "Posts are refused (429) until the relay finds the limit, and so are requests to the account's other APIs.",
             f"Set AccountPostsPerSecond to {allowed:,.0f} or less, or ask for more of quota L-8A5B8E43 of API Gateway "
-            "(docs/operations.md#who-may-post-how-much).",
+            "(docs/deploy.md#who-may-post-how-much).",
         )
     else:
         yield ok(QUOTA, f"The stack takes {float(posts):,.0f} of the account's {allowed:,.0f} requests a second.")

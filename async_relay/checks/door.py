@@ -50,7 +50,7 @@ def _posts_elsewhere(deployment: Deployment, stage: str, *, closed: bool) -> Ite
             API,
             "The execute-api endpoint is closed, and the functions post to it.",
             "Every post is answered 403, so nobody gets anything and every batch goes back to the stream.",
-            "Set WebSocketEndpoint to the API's own domain (docs/operations.md#a-domain-of-your-own).",
+            "Set WebSocketEndpoint to the API's own domain (docs/deploy.md#a-domain-of-your-own).",
         )
     if (url.hostname or "").split(".")[0] != deployment.api_id or url.path.strip("/") != stage:
         yield wrong(

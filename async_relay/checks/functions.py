@@ -28,7 +28,7 @@ def settings(deployment: Deployment) -> Iterator[Finding]:
                     SETTINGS,
                     f"{_of(each)}{each.settings}.",
                     "The function ends at its cold start, and does nothing of what it is there for.",
-                    "Correct the parameter of that name (docs/operations.md#parameters) and deploy the stack again.",
+                    "Correct the parameter of that name (docs/deploy.md#parameters) and deploy the stack again.",
                 )
             )
     faults += list(_agreement(deployment))
@@ -126,7 +126,7 @@ def architecture(deployment: Deployment) -> Iterator[Finding]:
                     ARCHITECTURE,
                     f"{each.name} runs on {processor} with {runtime}, and its zip is for {held}.",
                     "The function cannot load its libraries and ends at its cold start.",
-                    "Build the zip again (docs/operations.md#packaging), or set Architecture to what it is for.",
+                    "Build the zip again (docs/deploy.md#packaging), or set Architecture to what it is for.",
                 )
             )
     yield from unchecked_of(ARCHITECTURE, reasons)

@@ -33,7 +33,7 @@ def stream(deployment: Deployment) -> Iterator[Finding]:
             STREAM,
             f"It is {status}.",
             "No change that is made from now on reaches anybody.",
-            "Turn the table's stream on (docs/operations.md#with-what-exists-already) and give its new ARN as "
+            "Turn the table's stream on (docs/deploy.md#with-what-exists-already) and give its new ARN as "
             "IncidentStreamArn.",
         )
     if view not in _VIEWS:
@@ -41,7 +41,7 @@ def stream(deployment: Deployment) -> Iterator[Finding]:
             STREAM,
             f"Its view type is {view}.",
             "Records bring no new image, so each becomes a dead letter and nobody gets a message.",
-            "Make the stream anew with NEW_IMAGE (docs/operations.md#with-what-exists-already) and give its ARN as "
+            "Make the stream anew with NEW_IMAGE (docs/deploy.md#with-what-exists-already) and give its ARN as "
             "IncidentStreamArn.",
         )
     if status in ("ENABLED", "ENABLING") and view in _VIEWS:

@@ -76,7 +76,7 @@ def permissions(deployment: Deployment) -> Iterator[Finding]:
                 PERMISSIONS,
                 f"The role of {each.name} may not {' or '.join(actions)} on {resource}.",
                 _EFFECTS.get(actions[0], "The function fails at it, and what depends on it is not done."),
-                "Allow it (docs/operations.md#iam); deploying the stack again does, unless a permissions boundary or a "
+                "Allow it (docs/deploy.md#iam); deploying the stack again does, unless a permissions boundary or a "
                 "policy of the organisation refuses it.",
             )
     yield from unchecked_of(PERMISSIONS, reasons)

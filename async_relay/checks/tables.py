@@ -158,7 +158,7 @@ def _ttl(answer: Answer, effect: str, name: str) -> Iterator[Finding]:
         f"Time to Live of {name} is on the attribute {attribute}, not {_TTL}." if is_on else f"It is off for {name}.",
         effect,
         f"Turn it on for the attribute {_TTL}: aws dynamodb update-time-to-live, as in "
-        "docs/operations.md#with-what-exists-already.",
+        "docs/deploy.md#with-what-exists-already.",
     )
 
 

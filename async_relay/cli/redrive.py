@@ -1,7 +1,8 @@
 """What a redrive would send for a letter, or why it stays where it is. Pure.
 
 Rules
-- A job goes back with its attempts at 0 and no reason; when it first failed is kept.
+- A job goes back with its attempts at 0 and no reason; when it first failed is kept, and when it was written is not:
+  how long a letter lay here is no delay of the relay's.
 - A record is decoded again by the code of today, with the relay's formatter, and, if that works,
   becomes a job for everybody. Where the letter says which attribute holds its tenant, that one counts.
   So does a body that was no job, if it is one now.
@@ -95,7 +96,7 @@ def _resend(job: Job) -> Resend | Stay:
     if all(message.oversized for message in job.messages):
         size = max(len(message.body) for message in job.messages)
         return Stay(f"a message of {size:,} bytes is over the {MAX_POST_BYTES:,} API Gateway takes: nobody can get it")
-    parts = replace(job, attempt=0, reason="").split()
+    parts = replace(job, attempt=0, reason="", written_at=0).split()
     bodies = tuple(part.encode() for part in parts)
     if any(len(body.encode()) > MAX_QUEUE_BODY_BYTES for body in bodies):
         return Stay(f"a message is too large for a queue message of {MAX_QUEUE_BODY_BYTES:,} bytes")

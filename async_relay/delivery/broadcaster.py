@@ -169,6 +169,8 @@ class _Broadcast:
         self._systemic: PostError | Unavailable | None = None
         self._posts = 0
         self._most = 0
+        self._served = 0
+        self._served_at: int | None = None
 
     async def run(self) -> Report:
         try:
@@ -177,6 +179,7 @@ class _Broadcast:
             self._start()
             await self._done
             self._prove()
+            self._note_served()
             await self._deletions.finish(self._end - self._loop.time())
         except (Unavailable, TimeoutError) as error:
             self._systemic = (
@@ -513,6 +516,7 @@ class _Broadcast:
     def _tick(self) -> None:
         now = self._loop.time()
         self._prove()
+        self._note_served()
         self._rate.tick(now, self._policy.served + self._policy.failed)
         settling = _SETTLING * self._unfinished()
         if now > self._end - settling:
@@ -520,6 +524,11 @@ class _Broadcast:
         elif now > self._last_call - settling and not self._stopping:
             self._stop()
         self._timers[2] = self._loop.call_later(ROUND, self._tick)
+
+    def _note_served(self) -> None:
+        """Note when somebody was served last. Called now and then, to keep the clock out of each answer."""
+        if self._policy.served > self._served:
+            self._served, self._served_at = self._policy.served, int(self._wall_clock() * 1000)
 
     def _unfinished(self) -> int:
         """How many clients the settlement would have to name if the time were over."""
@@ -568,8 +577,10 @@ class _Broadcast:
             self._systemic or self._policy.systemic(self._outcomes) or self._unreadable(),
             posts=self._posts,
             throttled=self._policy.throttled,
+            account_throttled=self._policy.account_throttled,
             most_in_flight=self._most,
             undeleted=self._deletions.undeleted,
             unproven=len(self._unproven),
             rate_limit=self._rate.limit,
+            served_at=self._served_at,
         )

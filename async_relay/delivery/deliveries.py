@@ -67,7 +67,8 @@ def delivery_of(records: Sequence[Record], *, coalesce: bool, added: int = 0) ->
     if not found:
         return None
     items, messages = zip(*found, strict=True)
-    return Delivery(Job(messages, shard=Shard()), items)
+    written = [records[item].written_at for item in items if records[item].written_at]
+    return Delivery(Job(messages, shard=Shard(), written_at=min(written, default=0)), items)
 
 
 def _oversized(message: Message, added: int) -> bool:
@@ -135,7 +136,13 @@ def next_run(waiting: deque[Received]) -> Delivery:
     while waiting and first.shard is not None and first.cursor is None and _same_read(waiting[0].job, first):
         taken.append(waiting.popleft())
     messages = tuple(message for each in taken for message in each.job.messages)
-    job = replace(first, messages=messages, continuation=max(each.job.continuation for each in taken))
+    written = [each.job.written_at for each in taken if each.job.written_at]
+    job = replace(
+        first,
+        messages=messages,
+        continuation=max(each.job.continuation for each in taken),
+        written_at=min(written, default=0),
+    )
     return Delivery(job, tuple(each.item for each in taken for _ in each.job.messages), taken[0].group)
 
 

@@ -74,7 +74,8 @@ class Fanout:
         messages = delivery.job.messages
         position = 0
         # Split for the shard whose number is longest: the others' jobs fit as well.
-        for number, part in enumerate(Job(messages, shard=self._shards[-1], first_at=now).split()):
+        whole = replace(delivery.job, shard=self._shards[-1], first_at=now)
+        for number, part in enumerate(whole.split()):
             at_stake = delivery.at_stake(range(position, len(messages)))
             back = await self._dispatch_part(queue, part, number, at_stake, end)
             if back:

@@ -127,20 +127,23 @@ def _refusals_of_all(error: PostError, *, at_end: bool) -> int:
 class Report:
     """The outcomes of one broadcast; ``systemic`` is set where nobody could be served, with the reason.
 
-    ``posts`` were sent and ``throttled`` of them answered 429; ``undeleted`` rows of gone clients
-    are still there, for the next broadcast to find, and ``unproven`` rows more were not to be deleted
-    while nobody was answered 200. ``rate_limit`` is the limit at the end, in posts per second; None:
-    unlimited.
+    ``posts`` were sent and ``throttled`` of them answered 429, ``account_throttled`` of those for the account's
+    limit, as far as can be told; ``undeleted`` rows of gone clients are still there, for the next broadcast to
+    find, and ``unproven`` rows more were not to be deleted while nobody was answered 200. ``rate_limit`` is the
+    limit at the end, in posts per second; None: unlimited. ``served_at`` is when the last 200 was seen, in
+    milliseconds since 1970; None: there was none.
     """
 
     outcomes: tuple[Outcome, ...]
     systemic: PostError | Unavailable | None = None
     posts: int = 0
     throttled: int = 0
+    account_throttled: int = 0
     most_in_flight: int = 0
     undeleted: int = 0
     unproven: int = 0
     rate_limit: float | None = None
+    served_at: int | None = None
 
     def figures(self) -> dict[str, float]:
         """The report in numbers, by the names the metrics have."""
@@ -153,6 +156,7 @@ class Report:
             "rejected": sum(outcome.rejections for outcome in self.outcomes),
             "posts": self.posts,
             "throttled": self.throttled,
+            "account_throttled": self.account_throttled,
             "most_in_flight": self.most_in_flight,
             "undeleted": self.undeleted,
             "unproven": self.unproven,
@@ -161,4 +165,12 @@ class Report:
         # Unlimited is no number: a 0 would pull the metric's average down, so the figure is left out.
         if self.rate_limit is not None:
             figures["rate_limit"] = self.rate_limit
+        written = [each.job.written_at for each in self.outcomes if _has_age(each)]
+        if written and self.served_at is not None:
+            figures["age"] = max(0, self.served_at - min(written)) / 1000
         return figures
+
+
+def _has_age(outcome: Outcome) -> bool:
+    """Whether somebody was served at the first attempt: a retried client's wait is the retry queue's age."""
+    return bool(outcome.job.written_at) and not outcome.job.attempt and any(outcome.delivered)

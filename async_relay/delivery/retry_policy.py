@@ -65,6 +65,7 @@ class RetryPolicy:
         self.served = 0
         self.failed = 0
         self.throttled = 0
+        self.account_throttled = 0
         self._rate = rate
         self._random = random
         self._wall_clock = wall_clock
@@ -153,7 +154,9 @@ class RetryPolicy:
         self.throttled += 1
         lane.refusals += 1
         answers = self.served + self.failed
-        return self._rate.refused(lane.refusals, now, answers, lately=lane.refused_lately)
+        likely = self._rate.refused(lane.refusals, now, answers, lately=lane.refused_lately)
+        self.account_throttled += likely
+        return likely
 
     def _let_through(self, lane: Lane) -> None:
         """Tell the rate that the account took this post: any answer but 429 says so."""

@@ -11,6 +11,9 @@
      "deadLetter": {"reason": …, "detail": …, "eventID": …, "sequence": …, "lastAt": …, "tenantAttribute": …}
                    (tenantAttribute: of a record, the attribute that says whose it is; only where tenants are on)
 
+    "writtenAt" beside "firstAt": when the oldest of the records was written, for the metrics alone; left out where
+    nobody knows
+
 Rules
 - A job names its clients and says nothing else about them: what they may have is decided by their rows, as they are
   when the job is served, so that what was taken from a client meanwhile is taken. So does whether it takes frames,
@@ -105,6 +108,7 @@ class Job:
     """Messages and who still lacks them: ``clients``, or everybody in ``shard`` after ``cursor``.
 
     ``attempt`` counts the tries from the queue, ``continuation`` how often the shard was continued (``hop`` in JSON).
+    ``written_at``: when the oldest of its records was written; 0: unknown.
     """
 
     messages: tuple[Message, ...]
@@ -115,6 +119,7 @@ class Job:
     first_at: int = 0
     reason: str = ""
     continuation: int = 0
+    written_at: int = 0
 
     def encode(self) -> str:
         """The body of the queue message."""
@@ -122,6 +127,8 @@ class Job:
 
     def _fields(self) -> dict[str, Any]:
         fields: dict[str, Any] = {"job": 1, "attempt": self.attempt, "firstAt": self.first_at}
+        if self.written_at:
+            fields["writtenAt"] = self.written_at
         if self.reason:
             fields["reason"] = self.reason
         if self.shard is not None:
@@ -171,6 +178,7 @@ class Job:
             first_at=_count(fields, "firstAt"),
             reason=reason if isinstance(reason, str) else "",
             continuation=_count(fields, "hop") if shard else 0,
+            written_at=_count(fields, "writtenAt"),
         )
 
     def split(self, room: int = MAX_QUEUE_BODY_BYTES) -> list[Job]:

@@ -30,6 +30,8 @@ from .messages import Message
 # here are wider, and keep a forged record from costing more memory than its size.
 _MAX_DEPTH = 100
 _MAX_EXPONENT = 1_000
+# The year 9999: a later time was forged, and infinity is no whole number.
+_LAST_SECOND = 253_402_300_800
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,5})?", re.ASCII)
 
 
@@ -37,7 +39,9 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,5})?", re.ASCII)
 class Record:
     """One stream record as far as it could be read.
 
-    ``message`` is None where there is nothing to send; ``problem`` is set where it is undecodable.
+    ``message`` is None where there is nothing to send; ``problem`` is set where it is undecodable. ``written_at`` is
+    when the item was written, in milliseconds since 1970, 0 where the record does not say; DynamoDB says it in
+    whole seconds, rounded down.
     """
 
     sequence: str
@@ -45,6 +49,7 @@ class Record:
     raw: Any
     message: Message | None = None
     problem: str | None = None
+    written_at: int = 0
 
     @property
     def keys(self) -> Mapping[str, Any]:
@@ -71,7 +76,7 @@ def read_record(raw: Any, formatter: Formatter = format_item) -> Record:
         message = _message(raw, sequence, event_id, formatter)
     except UndecodableRecord as error:
         return Record(sequence, event_id, raw, problem=str(error))
-    return Record(sequence, event_id, raw, message)
+    return Record(sequence, event_id, raw, message, written_at=_written_at(change))
 
 
 def _message(raw: Any, sequence: str, event_id: str, formatter: Formatter) -> Message | None:
@@ -86,6 +91,13 @@ def _message(raw: Any, sequence: str, event_id: str, formatter: Formatter) -> Me
     if not isinstance(image, Mapping):
         raise UndecodableRecord("it has no NewImage; the stream's view type must include new images")
     return format_message(formatter, decode_item(image), event_id, sequence)
+
+
+def _written_at(change: Any) -> int:
+    seconds = change.get("ApproximateCreationDateTime") if isinstance(change, Mapping) else None
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < _LAST_SECOND:
+        return 0
+    return int(seconds * 1000)
 
 
 def _text(mapping: Any, key: str) -> str:

@@ -241,6 +241,7 @@ class TestRedrive:
     @given(jobs(), st.booleans())
     def test_job(self, job: Job, moved: bool) -> None:
         """Every client is sent just what it lacked, in order, in bodies that fit, as if it had never been tried."""
+        job = replace(job, written_at=NOW)
         letter = parse_dead_letter("id", job.encode() if moved else replace(REFUSED, content=job).encode())
         fate = redrive(letter)
         if letter.form is Form.TRUNCATED:
@@ -251,6 +252,7 @@ class TestRedrive:
         parts = [Job.decode(body) for body in fate.bodies]
         assert owed(parts) == owed([job])
         assert {(part.attempt, part.reason, part.first_at) for part in parts} == {(0, "", job.first_at)}
+        assert {part.written_at for part in parts} == {0}  # how long it lay there is no delay of the relay's
 
     def test_record(self) -> None:
         """A record that today's code can decode becomes one job for everybody."""

@@ -48,6 +48,24 @@ def test_a_message_keeps_the_item_it_came_with() -> None:
     assert {item: letter.reason for item, letter in letters.items()} == {2: "undecodable", 3: "too_large"}
 
 
+def test_a_job_is_as_old_as_its_oldest_message() -> None:
+    """Records without a message, or without a time, do not count."""
+    times = {"1": 3, "2": 9, "3": 7, "4": None}
+    raws = [record(incident(at) if at > 1 else {"other": 1}, sequence=str(at)) for at in (1, 2, 3, 4)]
+    for raw in raws:
+        raw["dynamodb"]["ApproximateCreationDateTime"] = times[raw["dynamodb"]["SequenceNumber"]]
+    delivery = delivery_of(stream(*raws), coalesce=False)
+    assert delivery is not None
+    assert delivery.job.written_at == 7_000
+
+
+def test_a_run_is_as_old_as_its_oldest_job() -> None:
+    """Of those that know."""
+    jobs = [Job(messages(1), shard=Shard(), written_at=at) for at in (0, 900, 500)]
+    run = next_run(deque(Received(item, "g", job) for item, job in enumerate(jobs)))
+    assert (len(run.items), run.job.written_at) == (3, 500)
+
+
 def test_coalescing_leaves_the_newest_state_and_its_item() -> None:
     """Of each incident; remediation logs all stay."""
     records = stream(

@@ -887,3 +887,62 @@ async def test_with_little_time_left_some_of_it_is_for_the_clients(seconds: floa
     stage = Stage(lambda _id, _message: Reply(200, 0.1), names("c", 20), bound=5)
     assert await stage.stream(*records(1), seconds=seconds) == back()
     assert set(stage.transport.received) == set(names("c", 20))
+
+
+# ── the age of what is delivered ────────────────────────────────────────────────────────────────
+
+
+def ages(stage: Stage) -> list[float | None]:
+    """The age of each broadcast, in seconds, to the tenth in which it is measured."""
+    return [round(figures["age"], 1) if "age" in figures else None for figures in stage.figures]
+
+
+async def test_the_age_is_from_the_writing_until_the_last_client_was_served() -> None:
+    """To a tenth of a second; a client that hangs delays nobody, so it makes nobody's message older."""
+
+    def hanging(connection_id: str, _message: Message) -> Reply:
+        return Reply(delay=NEVER) if connection_id == "c0=" else Reply(delay=0.5)
+
+    stage = Stage(hanging, names("c", 3))
+    await asyncio.sleep(20)  # records are of the first second
+    assert await stage.stream(*records(1)) == back()
+    assert stage.took > 5
+    assert ages(stage) == [pytest.approx(20.5, abs=0.11)]
+
+
+async def test_a_broadcast_of_a_moment_has_an_age() -> None:
+    """Also where it is over before anybody looked at the clock."""
+    stage = Stage(clients=names("c", 3))
+    await asyncio.sleep(20)
+    await stage.stream(*records(1))
+    assert ages(stage) == [20]
+
+
+async def test_what_a_deadline_leaves_is_as_old_as_the_batch() -> None:
+    """The continuation's age counts the wait in the queue; a retried client's job has none."""
+    stage = Stage(
+        lambda connection_id, _message: Reply(500) if connection_id == "c3=" else Reply(delay=1.0),
+        names("c", 8),
+        bound=1,
+        page_size=2,
+    )
+    assert await stage.stream(*records(1), seconds=6) == back()
+    left = [job for job, _ in stage.requeued()]
+    assert {job.written_at for job in left} == {NOW_MS}
+    await asyncio.sleep(100)
+    for job in left:
+        await stage.jobs(job)
+    known = [age for age in ages(stage)[1:] if age is not None]
+    assert known
+    assert min(known) > 100
+    retried = replace(left[0], attempt=1)
+    await stage.jobs(retried)
+    assert ages(stage)[-1] is None
+
+
+async def test_workers_know_how_old_a_batch_is() -> None:
+    """A job of the fan-out says when the batch was written."""
+    stage = Stage(fanout=True)
+    assert await stage.stream(*records(2)) == back()
+    assert stage.fanout is not None
+    assert {Job.decode(entry.body).written_at for entry in stage.fanout.entries} == {NOW_MS}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from outcomes import messages, outcome_of
 
@@ -58,7 +60,8 @@ def test_the_figures_add_up_the_jobs() -> None:
     """By the names of the metrics; the rate limit is left out while there is none."""
     left = outcome_of(JOB, undelivered=[Undelivered(Client("a"), TimedOut())], rejected=[(Client("b"), 1, Refused())])
     left.delivered[:], left.gone = [5, 4], 2
-    report = Report((left, Outcome(JOB, [1, 1], gone=1)), posts=20, throttled=3, most_in_flight=7, undeleted=1)
+    outcomes = (left, Outcome(JOB, [1, 1], gone=1))
+    report = Report(outcomes, posts=20, throttled=3, account_throttled=2, most_in_flight=7, undeleted=1)
     assert report.figures() == {
         "delivered": 11,
         "expired": 0,
@@ -68,6 +71,7 @@ def test_the_figures_add_up_the_jobs() -> None:
         "rejected": 1,
         "posts": 20,
         "throttled": 3,
+        "account_throttled": 2,
         "most_in_flight": 7,
         "undeleted": 1,
         "unproven": 0,
@@ -75,6 +79,31 @@ def test_the_figures_add_up_the_jobs() -> None:
     }
     systemic = Report((), systemic=Forbidden(), unproven=4, rate_limit=250.0).figures()
     assert (systemic["systemic"], systemic["unproven"], systemic["rate_limit"]) == (1, 4, 250.0)
+
+
+def test_the_age_is_the_oldest_records_when_the_last_client_was_served() -> None:
+    """In seconds, over the jobs of the broadcast; clocks that differ make no negative one."""
+    outcomes = [Outcome(Job(messages(1), shard=Shard(), written_at=at), [1]) for at in (5_000, 3_000, 9_000)]
+    assert Report(tuple(outcomes), served_at=10_500).figures()["age"] == 7.5
+    assert Report(tuple(outcomes), served_at=2_000).figures()["age"] == 0
+
+
+@pytest.mark.parametrize(
+    ("delivered", "served_at", "more"),
+    [
+        (0, 10_500, {"written_at": 3_000}),
+        (1, None, {"written_at": 3_000}),
+        (1, 10_500, {}),
+        (1, 10_500, {"written_at": 3_000, "attempt": 1}),
+    ],
+    ids=["nobody served", "no 200 seen", "unknown", "from the retry queue"],
+)
+def test_there_is_no_age_where_it_would_say_nothing(
+    delivered: int, served_at: int | None, more: dict[str, Any]
+) -> None:
+    """A retried client's wait is the retry queue's, and would hide how late everybody else is."""
+    outcome = Outcome(Job(messages(1), shard=Shard(), **more), [delivered])
+    assert "age" not in Report((outcome,), served_at=served_at).figures()
 
 
 def test_what_became_of_one_message_says_nothing_of_another() -> None:

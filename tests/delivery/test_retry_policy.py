@@ -136,6 +136,14 @@ def test_the_accounts_429_counts_no_try() -> None:
     assert steps(decides, refused, ServerError(), 5)[-1] is Step.GIVE_UP
 
 
+@pytest.mark.parametrize("to_the_account", [True, False])
+def test_refusals_are_counted_by_whose_limit_they_are_of(to_the_account: bool) -> None:
+    """All of them, and those that are the account's apart."""
+    decides = policy(Puts(to_the_account=to_the_account))
+    steps(decides, lane(), Throttled(), 3)
+    assert (decides.throttled, decides.account_throttled) == (3, 3 * to_the_account)
+
+
 def test_waits_for_the_account_grow_with_the_refusals_in_a_row() -> None:
     """No try is counted, and yet each wait may be twice as long as the one before, up to three seconds."""
     waits: list[list[float]] = [[] for _ in range(8)]

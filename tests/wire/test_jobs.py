@@ -42,6 +42,7 @@ def jobs(draw: st.DrawFn) -> Job:
     common: dict[str, Any] = {
         "attempt": draw(COUNTS),
         "first_at": draw(TIMES),
+        "written_at": draw(TIMES),
         "reason": draw(st.sampled_from(["", "throttled", "server_error"])),
     }
     if draw(st.booleans()):
@@ -97,6 +98,17 @@ def test_a_body_is_json_that_an_operator_can_read() -> None:
     }
     assert list(fields) == ["job", "attempt", "firstAt", "reason", "clients", "messages"]
     assert ": " not in job.encode()
+
+
+def test_a_body_says_when_the_oldest_record_was_written() -> None:
+    """Where that is known; each part of a job that is split says it as well."""
+    unknown = Job(tuple(map(message, range(3))), (Client("a="),))
+    assert "writtenAt" not in json.loads(unknown.encode())
+    job = replace(unknown, written_at=1_700_000_000_000)
+    assert json.loads(job.encode())["writtenAt"] == 1_700_000_000_000
+    parts = Job(tuple(message(at, 100_000) for at in range(3)), (Client("a="),), written_at=7).split()
+    assert {Job.decode(part.encode()).written_at for part in parts} == {7}
+    assert len(parts) > 1
 
 
 def test_a_job_says_nothing_that_the_rows_say() -> None:

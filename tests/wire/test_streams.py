@@ -356,3 +356,24 @@ def test_what_is_no_stream_event_is_refused(value: Any) -> None:
     """Something else than a stream's event is an error of the caller, told in one sentence."""
     with pytest.raises(UndecodableRecord, match=r"^the event has no Records list: it is not an event of a DynamoDB"):
         read_records(value)
+
+
+@pytest.mark.parametrize(
+    ("said", "written_at"),
+    [
+        (1_700_000_000, 1_700_000_000_000),
+        (1_700_000_000.25, 1_700_000_000_250),
+        (None, 0),
+        ("1700000000", 0),
+        (True, 0),
+        (-5, 0),
+        (float("inf"), 0),
+        (float("nan"), 0),
+        (1e30, 0),
+    ],
+)
+def test_a_record_says_when_it_was_written(said: Any, written_at: int) -> None:
+    """In seconds of its own, in milliseconds here; 0 where it says nothing that can be."""
+    raw = record(incident())
+    raw["dynamodb"]["ApproximateCreationDateTime"] = said
+    assert read_record(raw).written_at == written_at
