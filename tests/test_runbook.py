@@ -18,7 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 import boto3
-import jmespath  # type: ignore[import-untyped]  # it ships no types
+import jmespath
 import pytest
 from botocore import xform_name
 from cloudformation import ROOT, Stack
