@@ -43,7 +43,6 @@ READ_UNIT_BYTES = 4096
 WRITE_UNIT_BYTES = 1024
 ENTRY_BYTES = 60_000
 ENTRY_ROOM = 60
-POSITION_ROOM = 29
 #: Fanning out is another queue and another function: it should save the last client this much.
 WORTH = 1.0
 #: The spread of one post's latency around its median (log-normal).
@@ -133,6 +132,10 @@ class Setup:
     def allowed(self) -> float:
         """Posts per second the account leaves us."""
         return max(1.0, self.quota - self.others)
+
+    def share(self, mode: str) -> float:
+        """The ceiling of one function that posts: the template divides by its parameters, whoever is busy."""
+        return self.quota / self.workers if mode == FANOUT else self.allowed / self.stream_shards
 
     @property
     def functions(self) -> int:

@@ -15,6 +15,7 @@ from async_relay.planning import quantities, simulation
 from async_relay.planning.advice import advise, break_even
 from async_relay.planning.costs import alternatives, costs
 from async_relay.planning.model import closed_rate, dispatch_seconds, limits, load, plan, reads, speed
+from async_relay.planning.packing import in_a_frame
 from async_relay.planning.prices import PRICES
 from async_relay.planning.scenario import Scenario
 from async_relay.planning.values import (
@@ -51,6 +52,28 @@ def test_one_function_may_use_all_that_the_account_leaves() -> None:
     others = Setup(quota=1_000, others=600, workers=2, shards=2, concurrency=900)
     assert speed(Traffic(100_000), others, DIRECT).each == 400
     assert speed(Traffic(100_000), others, FANOUT).each == 200
+
+
+def test_a_function_that_posts_itself_has_a_shards_part_of_what_others_leave() -> None:
+    """As in the template: four shards of the stream and a fifth held back leave 2,000 a second for each."""
+    template = Setup(stream_shards=4, others=2_000)
+    found = plan(Traffic(10_000), template, DIRECT)
+    assert (found.speed.each, found.speed.pace) == (2_000, "share of the quota")
+    assert found.speed.work == 5
+    assert found.speed.utilisation == pytest.approx(10_000 / 8_000)
+    assert speed(Traffic(10_000), template, FANOUT).rate == 8_000
+    assert break_even(Traffic(1, 0.001), template) == pytest.approx(1 / (1 / 2_000 - 1 / 8_000), rel=0.1)
+
+
+def test_each_batch_is_an_invocation_of_its_own() -> None:
+    """A hundred messages one by one are a hundred calls of a second each, and none is continued."""
+    burst = Traffic(10_000, 0.001, burst=100)
+    one, all_of_it = (plan(burst, Setup(batch=batch), DIRECT) for batch in (1, 100))
+    assert [one.speed.work, all_of_it.speed.work] == [100, 100]
+    assert [one.speed.hops, all_of_it.speed.hops] == [0, 1]
+    used = [next(each.used for each in found.limits if each.name == "one invocation") for found in (one, all_of_it)]
+    assert used == [1, 100]
+    assert plan(Traffic(10_000, 0.001, burst=250), Setup(), DIRECT).speed.hops == 2
 
 
 def test_posts_wait_for_the_cpu_behind_each_other() -> None:
@@ -116,6 +139,15 @@ def test_a_feed_is_written_by_the_kb(burst: int, payload: int, entries: int, uni
     without, fed = (loaded(traffic, Setup(feed=feed)) for feed in (False, True))
     assert fed.dynamodb_requests - without.dynamodb_requests == pytest.approx(0.5 * entries)
     assert fed.dynamodb_write_units - without.dynamodb_write_units == pytest.approx(0.5 * units)
+
+
+def test_with_a_feed_each_message_bears_its_position() -> None:
+    """28 bytes of each: three fewer fit a post of 32 KB, and they are paid as data too."""
+    traffic = Traffic(10_000, 1.0, burst=100, frames=1.0)
+    without, fed = (plan(traffic, Setup(feed=feed), DIRECT) for feed in (False, True))
+    assert [in_a_frame(traffic, each.setup) for each in (without, fed)] == [32_767 // 601, 32_767 // 629]
+    month = fed.costs["Data transfer"] - without.costs["Data transfer"]
+    assert month == pytest.approx(10_000 * 28 * MONTH / 2**30 * 0.085, rel=0.1)
 
 
 def test_a_pass_reads_every_row_by_4_kb() -> None:
