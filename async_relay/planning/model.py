@@ -54,6 +54,10 @@ from .values import (
 )
 
 
+#: Where there are fewer parts of the table than workers.
+MORE_SHARDS = "FanoutShards to as many as FanoutWorkers"
+
+
 def closed_rate(places: int, latency: float, cpu: float) -> float:
     """Posts per second with ``places`` in flight, answers after ``latency``, and ``cpu`` of one CPU per post.
 
@@ -285,8 +289,7 @@ def limits(traffic: Traffic, setup: Setup, pace: Speed, sent: Load) -> tuple[Lim
             sent.posts,
             setup.allowed,
             "posts/s",
-            "the API Gateway quota (Service Quotas, throttle rate), or send less: "
-            f"{'clients that read arrays, ' if traffic.frames < 1 else ''}Coalesce=latest, smaller audiences",
+            "the API Gateway quota (Service Quotas, throttle rate), or send less: Coalesce=latest, smaller audiences",
         ),
         Limit("one vCPU", each, 1 / cpu_per_post(setup, pace.packing), "posts/s a function", more),
         Limit(
@@ -297,7 +300,13 @@ def limits(traffic: Traffic, setup: Setup, pace: Speed, sent: Load) -> tuple[Lim
             f"MaxConcurrency (costs memory and sockets), or {more}",
         ),
         Limit("Lambda concurrency", busy, setup.lambda_concurrency, "functions", "the Lambda quota"),
-        Limit("one invocation", _longest(pace.packing, setup, pace.work), USABLE, "s a batch", f"the quota or {more}: until then continuations"),
+        Limit(
+            "one invocation",
+            _longest(pace.packing, setup, pace.work),
+            USABLE,
+            "s a batch",
+            f"{_quicker(traffic, setup, pace)}: until then continuations",
+        ),
         Limit("new connections", traffic.connects_per_second, NEW_CONNECTIONS, "a second", "the API Gateway quota"),
         Limit("stream shards", *_stream(traffic, setup, pace), "records/s", "bursts into larger batches; see docs"),
         Limit("DynamoDB table", sent.dynamodb_read_units, TABLE_READS, "read units/s", "the table's read quota"),
@@ -310,6 +319,18 @@ def limits(traffic: Traffic, setup: Setup, pace: Speed, sent: Load) -> tuple[Lim
             hot = sent.passes * reads(traffic, setup, setup.shards)[1] / setup.shards
             found.append(Limit("index partition", hot, PARTITION_READS, "read units/s", "FanoutShards"))
     return tuple(found)
+
+
+def _quicker(traffic: Traffic, setup: Setup, pace: Speed) -> str:
+    """What makes a burst sooner done: of workers only where they are quicker."""
+    fans_out = pace.mode == FANOUT
+    own = {
+        "posts in flight": "MaxConcurrency",
+        "one vCPU": "FanoutWorkers and FanoutShards" if fans_out else "",
+        "share of the quota": MORE_SHARDS if fans_out else "the quota, StreamShards=1 for broadcasts that come alone",
+    }.get(pace.pace, "the quota")
+    workers = "" if fans_out or speed(traffic, setup, FANOUT).work >= pace.work else "FanoutMode=fanout"
+    return " or ".join(filter(None, (own, workers)))
 
 
 def _stream(traffic: Traffic, setup: Setup, pace: Speed) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 from ..settings import POSTS_IN_FLIGHT
 from ..wire.frames import FRAME_BYTES
@@ -45,6 +45,11 @@ ENTRY_BYTES = 60_000
 ENTRY_ROOM = 60
 #: Fanning out is another queue and another function: it should save the last client this much.
 WORTH = 1.0
+#: The share of a limit, or of the time, from which on queues grow quickly and advice is due.
+BUSY = 0.7
+#: Above it the template wants FanoutMode=fanout, and all that it takes as StreamBatchSize.
+DIRECT_BATCH = 500
+STREAM_BATCHES = (1, 10, 100, 500, 2_000, 10_000)
 #: The spread of one post's latency around its median (log-normal).
 SIGMA = 0.5
 #: How many of those deviations the slowest of about a hundred posts lies out.
@@ -233,6 +238,10 @@ class Plan:
     def keeps_up(self) -> bool:
         """Whether messages are served as fast as they come."""
         return self.speed.utilisation < 1
+
+    def used(self, name: str) -> float:
+        """The share of this limit that is used; infinite where the mode has none of that name."""
+        return next((limit.share for limit in self.limits if limit.name == name), inf)
 
     @property
     def first(self) -> Limit:

@@ -11,7 +11,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -68,9 +68,10 @@ def test_a_function_is_bound_by_places_and_by_its_cpu(places: int, latency: floa
 
 @given(traffics, setups, modes, st.integers(1, 2_000_000))
 def test_more_clients_take_longer_and_cost_more(traffic: Traffic, setup: Setup, mode: str, more: int) -> None:
-    """Times, posts and what API Gateway takes never fall when clients come."""
+    """Times, posts and what API Gateway takes never fall when clients come, unless a backlog makes posts fuller."""
     few = plan(traffic, setup, mode)
     many = plan(replace(traffic, clients=traffic.clients + more), setup, mode)
+    assume(not (few.speed.packing.waited or many.speed.packing.waited))
     almost = 1 - 1e-9
     assert many.load.posts > few.load.posts
     for part in (0.5, 0.99):

@@ -272,6 +272,48 @@ def test_nothing_is_automatic_where_nothing_keeps_up() -> None:
     assert (found.mode, found.why) == (NEITHER, f"{5 * turn:,} posts a second are needed, and 10,000 are the most")
 
 
+@pytest.mark.parametrize(
+    ("traffic", "setup", "words"),
+    [
+        (
+            Traffic(20_000, 0.1, latency=0.08),
+            Setup(),
+            "MaxConcurrency=900: one function would post 9,924 a second and not",
+        ),
+        (Traffic(20_000, 0.1), FEW_PLACES, "MaxConcurrency=272: one function would post 10,000 a second and not 4,407"),
+        (Traffic(20_000, 0.01), Setup(stream_shards=4, others=2_000), "StreamShards=1: a broadcast that comes alone"),
+    ],
+)
+def test_what_would_make_one_function_as_quick_is_said_beside_the_workers(
+    traffic: Traffic, setup: Setup, words: str
+) -> None:
+    """More posts in flight, or a larger share of the quota, cost no second queue and function."""
+    found = advise(traffic, setup)
+    assert found.mode == FANOUT
+    assert words in found.next
+
+
+def test_more_posts_in_flight_are_advised_only_where_they_are_quicker() -> None:
+    """Not above the most that the template takes."""
+    found = advise(Traffic(100_000, 0.001, latency=1.0), Setup(concurrency=900))
+    assert "MaxConcurrency" not in found.next
+    assert "nothing" not in found.next
+
+
+def test_workers_are_advised_only_where_they_are_quicker() -> None:
+    """A quota that binds one function binds them too."""
+    long = Traffic(100_000, 0.001, burst=10)
+    assert limit(long, Setup(), "one invocation", DIRECT).advice == "the quota: until then continuations"
+    assert limit(long, FEW_PLACES, "one invocation", DIRECT).advice.startswith("MaxConcurrency or FanoutMode=fanout")
+
+
+@pytest.mark.parametrize(("messages", "mode"), [(0.001, FANOUT), (5, NEITHER)])
+def test_one_function_is_not_advised_for_batches_that_the_template_gives_to_workers(messages: float, mode: str) -> None:
+    """Above 500 records it wants FanoutMode=fanout."""
+    assert advise(Traffic(10_000, messages), Setup(batch=2_000)).mode == mode
+    assert advise(Traffic(10_000, 0.001), Setup(batch=500)).mode == DIRECT
+
+
 @pytest.mark.parametrize(("share", "words"), [(0.65, "MaxConcurrency|nothing|quota: it sets"), (0.75, "is at 75%")])
 def test_a_limit_is_raised_in_time(share: float, words: str) -> None:
     """From seven tenths on."""
