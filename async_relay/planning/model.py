@@ -53,7 +53,6 @@ from .values import (
     queue_batch,
 )
 
-
 #: Where there are fewer parts of the table than workers.
 MORE_SHARDS = "FanoutShards to as many as FanoutWorkers"
 

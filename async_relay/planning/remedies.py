@@ -1,7 +1,7 @@
 """What to raise next: the parameter, or fewer posts. Pure.
 
 Rules
-- Whatever is advised is planned first, and changes the figure that is named.
+- Arrays, a window and places in flight are planned before they are advised: each changes the figure it names.
 - Clients that read arrays come first: they cost nothing. A window costs time, and the rest costs money.
 """
 

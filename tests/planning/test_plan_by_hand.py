@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from async_relay.cli import plan as command
+from async_relay.cli import plan_report
 from async_relay.cli.app import app
 from async_relay.planning import quantities, simulation
 from async_relay.planning.advice import advise, break_even
@@ -337,8 +338,33 @@ def test_a_size_is_a_whole_number_of_bytes(text: str, value: int) -> None:
             quantities.size(refused, 1, 10_000)
 
 
+@pytest.mark.parametrize("text", ["20.000", "20.0", "1.5", "1.0005k"])
+def test_a_fraction_of_a_client_is_refused(text: str) -> None:
+    """And so is a point that may stand for thousands; with a unit it is clear."""
+    with pytest.raises(ValueError, match=r"^a whole number from 1 to 1,000,000, like 20,000$"):
+        quantities.whole(text, 1, 1_000_000, "20,000")
+    assert [quantities.whole(clear, 1, 10_000_000) for clear in ("1.5k", "2.5M", "1.5e3")] == [1_500, 2_500_000, 1_500]
+
+
+def test_a_share_may_be_in_percent() -> None:
+    """Up to all of it."""
+    assert [quantities.share(text) for text in ("0", "0.5", "50%", "100%", "1")] == [0, 0.5, 0.5, 1, 1]
+    for refused in ("101%", "1.1", "-1", "%"):
+        with pytest.raises(ValueError, match=r"^a share from 0 to 1, like 50%$"):
+            quantities.share(refused, "50%")
+
+
+def test_a_window_is_whole_seconds() -> None:
+    """As the template takes it: minutes too, and no half second."""
+    assert [quantities.whole_seconds(text, 0, 300) for text in ("0", "1.0", "2m", "300")] == [0, 1, 120, 300]
+    for refused in ("1.5", "500ms", "6m"):
+        with pytest.raises(ValueError, match=r"^a time from 0 to 300 whole seconds$"):
+            quantities.whole_seconds(refused, 0, 300)
+
+
 @pytest.mark.parametrize(
-    ("text", "value"), [("1us", 1e-6), ("1ms", 1e-3), ("2min", 120), ("2h", 7_200), ("7200", 7_200), ("1e2", 100)]
+    ("text", "value"),
+    [("1us", 1e-6), ("90m", 5_400), ("1ms", 1e-3), ("2min", 120), ("2h", 7_200), ("7200", 7_200), ("1e2", 100)],
 )
 def test_a_time_is_seconds(text: str, value: float) -> None:
     assert quantities.seconds(text, 1e-6, 7_200) == pytest.approx(value)
@@ -416,4 +442,4 @@ def test_a_seed_is_simulated_with(monkeypatch: pytest.MonkeyPatch) -> None:
     ("seconds", "words"), [(0.0123, "12 ms"), (0.999, "999 ms"), (1.0, "1.0 s"), (9.96, "10.0 s"), (inf, "never")]
 )
 def test_a_time_is_shown_in_its_unit(seconds: float, words: str) -> None:
-    assert command._seconds(seconds).startswith(words)
+    assert plan_report._seconds(seconds).startswith(words)

@@ -317,8 +317,31 @@ def test_the_table_says_in_how_many_posts_they_come() -> None:
     )
 
 
+def test_the_table_says_how_many_messages_a_batch_has() -> None:
+    """A hundred that come together, one by one, are a hundred posts and a hundred calls."""
+    output = run("--clients", "1k", "--burst", "100", "--batch", "1").output
+    rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in output.splitlines() if "│" in line}
+    assert [rows["messages that come together"], rows["posts for them, a client"]] == ["100.0", "100.0"]
+    assert rows["of them sent together"] == "1.0"
+
+
+def test_nothing_binds_where_every_limit_is_low() -> None:
+    """The highest is named as that, and as what binds only from seven tenths on."""
+    assert "none yet; highest is one invocation" in run("--clients", "10k", "--messages-per-second", "0.01").output
+    assert "│binds first" in (busy := run("--clients", "1M", "--messages-per-second", "0.01").output)
+    assert "none yet" not in busy
+
+
 @pytest.mark.parametrize(
-    "words", [("--frames", "1.1"), ("--window", "301"), ("--batch", "0"), ("--frame-bytes", "1KB1")]
+    "words",
+    [
+        ("--frames", "1.1"),
+        ("--window", "301"),
+        ("--window", "1.5"),
+        ("--batch", "0"),
+        ("--batch", "3"),
+        ("--frame-bytes", "1KB1"),
+    ],
 )
 def test_what_lambda_or_the_relay_would_not_take_is_refused(words: tuple[str, str]) -> None:
     """As any other number beyond its bounds."""
