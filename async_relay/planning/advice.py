@@ -59,7 +59,7 @@ def advise(traffic: Traffic, setup: Setup) -> Advice:
 
 def _the_one_that_keeps_up(direct: Plan, fanout: Plan, turn: int | None) -> Advice:
     if fanout.keeps_up:
-        return Advice(FANOUT, turn, "one function cannot keep up", next_step(fanout))
+        return Advice(FANOUT, turn, "one function cannot keep up", next_step(fanout, direct))
     if direct.keeps_up:
         if not direct.speed.packing.waited:
             return Advice(DIRECT, turn, "workers cannot keep up", next_step(direct))

@@ -40,28 +40,24 @@ def _sooner(chosen: Plan, direct: Plan | None) -> Iterator[str]:
         if chosen.speed.last - tried.speed.last >= WORTH:
             yield f"{_packed(tried)}, and the last one has them {chosen.speed.last - tried.speed.last:,.0f} s sooner"
     for each in (chosen,) if direct is None or direct is chosen else (chosen, direct):
-        places = _places(each)
-        if places is not None:
-            there = speed(each.traffic, replace(each.setup, concurrency=places), each.speed.mode)
+        places, rate = _places(each)
+        if rate > each.speed.rate * _MORE:
             who = "one function" if each.speed.mode == DIRECT else "the same workers"
-            yield f"MaxConcurrency={places}: {who} would post {there.rate:,.0f} a second and not {each.speed.rate:,.0f}"
+            yield f"MaxConcurrency={places}: {who} would post {rate:,.0f} a second and not {each.speed.rate:,.0f}"
     one = direct or chosen
     if one.speed.mode == DIRECT and one.speed.pace == "share of the quota":
         alone = speed(one.traffic, replace(one.setup, stream_shards=1), DIRECT).rate
         yield f"StreamShards=1: a broadcast that comes alone would have {alone:,.0f} posts a second"
 
 
-def _places(one: Plan) -> int | None:
-    """How many posts in flight would use up what the function may send, where those there are do not."""
+def _places(one: Plan) -> tuple[int, float]:
+    """How many posts in flight would use up what the function may send, and the rate with them."""
     setup, pace = one.setup, one.speed
     if pace.pace != "posts in flight":
-        return None
+        return setup.concurrency, pace.rate
     wanted = min(setup.share(pace.mode), setup.allowed / pace.functions, 0.8 / cpu_per_post(setup, pace.packing))
     places = min(900, ceil(wanted * mean_latency(one.traffic.latency) * 1.2))
-    if places <= setup.concurrency:
-        return None
-    tried = speed(one.traffic, replace(setup, concurrency=places), pace.mode, pace.packing)
-    return places if tried.rate > pace.rate * _MORE else None
+    return places, speed(one.traffic, replace(setup, concurrency=places), pace.mode, pace.packing).rate
 
 
 def _pace(chosen: Plan) -> str:

@@ -282,6 +282,7 @@ def test_nothing_is_automatic_where_nothing_keeps_up() -> None:
             "MaxConcurrency=900: one function would post 9,924 a second and not",
         ),
         (Traffic(20_000, 0.1), FEW_PLACES, "MaxConcurrency=272: one function would post 10,000 a second and not 4,407"),
+        (Traffic(30_000, 0.2), FEW_PLACES, "MaxConcurrency=272: one function would post 10,000 a second and not 4,407"),
         (Traffic(20_000, 0.01), Setup(stream_shards=4, others=2_000), "StreamShards=1: a broadcast that comes alone"),
     ],
 )
