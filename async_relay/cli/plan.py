@@ -20,7 +20,17 @@ from async_relay.planning.plot import draw
 from async_relay.planning.prices import DATED, PRICES, REGION
 from async_relay.planning.scenario import Scenario, Simulated
 from async_relay.planning.simulation import simulate
-from async_relay.planning.values import DIRECT, FANOUT, STREAM_BATCH, STREAM_BATCHES, Advice, Plan, Setup, Traffic
+from async_relay.planning.values import (
+    DIRECT,
+    FANOUT,
+    MOST_IN_FLIGHT,
+    STREAM_BATCH,
+    STREAM_BATCHES,
+    Advice,
+    Plan,
+    Setup,
+    Traffic,
+)
 from async_relay.settings import POSTS_IN_FLIGHT
 from async_relay.wire.frames import FRAME_BYTES
 
@@ -102,7 +112,7 @@ def show(
     shards: Annotated[int, _whole("--shards", 1, 1_000, "FanoutShards.")] = 8,
     workers: Annotated[int, _whole("--workers", 2, 1_000, "FanoutWorkers.")] = 8,
     concurrency: Annotated[
-        int, _whole("--concurrency", 1, 900, "MaxConcurrency: posts in flight in a function.")
+        int, _whole("--concurrency", 1, MOST_IN_FLIGHT, "MaxConcurrency: posts in flight in a function.")
     ] = POSTS_IN_FLIGHT,
     cpu: Annotated[float, _time("--cpu-per-post", 0.000001, 1, "CPU time of one post.", "25us", "25us")] = 0.000025,
     stream_shards: Annotated[int, _whole("--stream-shards", 1, 10_000, "Shards of the Incident table's stream.")] = 1,

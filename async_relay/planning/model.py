@@ -27,6 +27,7 @@ from .values import (
     INDEX_ROW_BYTES,
     INVOKE_SECONDS,
     JOB_BYTES,
+    MOST_IN_FLIGHT,
     NEW_CONNECTIONS,
     PAGE_BYTES,
     PAGE_SECONDS,
@@ -324,12 +325,12 @@ def _quicker(traffic: Traffic, setup: Setup, pace: Speed) -> str:
     """What makes a burst sooner done: of workers only where they are quicker."""
     fans_out = pace.mode == FANOUT
     own = {
-        "posts in flight": "MaxConcurrency",
-        "one vCPU": "FanoutWorkers and FanoutShards" if fans_out else "",
+        "posts in flight": "MaxConcurrency" if setup.concurrency < MOST_IN_FLIGHT else "",
+        "one vCPU": "",
         "share of the quota": MORE_SHARDS if fans_out else "the quota, StreamShards=1 for broadcasts that come alone",
     }.get(pace.pace, "the quota")
     workers = "" if fans_out or speed(traffic, setup, FANOUT).work >= pace.work else "FanoutMode=fanout"
-    return " or ".join(filter(None, (own, workers)))
+    return " or ".join(filter(None, (own, workers))) or "FanoutWorkers and FanoutShards"
 
 
 def _stream(traffic: Traffic, setup: Setup, pace: Speed) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from math import ceil
 
 from .model import MORE_SHARDS, mean_latency, plan, speed
 from .packing import cpu_per_post
-from .values import BUSY, DIRECT, WORTH, Plan
+from .values import BUSY, DIRECT, MOST_IN_FLIGHT, WORTH, Plan
 
 #: Windows that are tried, in seconds: whoever waits longer for a message does not read it live.
 _WINDOWS = (1, 2, 5, 10, 20, 30, 60)
@@ -56,7 +56,7 @@ def _places(one: Plan) -> tuple[int, float]:
     if pace.pace != "posts in flight":
         return setup.concurrency, pace.rate
     wanted = min(setup.share(pace.mode), setup.allowed / pace.functions, 0.8 / cpu_per_post(setup, pace.packing))
-    places = min(900, ceil(wanted * mean_latency(one.traffic.latency) * 1.2))
+    places = min(MOST_IN_FLIGHT, ceil(wanted * mean_latency(one.traffic.latency) * 1.2))
     return places, speed(one.traffic, replace(setup, concurrency=places), pace.mode, pace.packing).rate
 
 

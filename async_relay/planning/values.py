@@ -47,6 +47,8 @@ ENTRY_ROOM = 60
 WORTH = 1.0
 #: The share of a limit, or of the time, from which on queues grow quickly and advice is due.
 BUSY = 0.7
+#: The most that the template takes as MaxConcurrency.
+MOST_IN_FLIGHT = 900
 #: Above it the template wants FanoutMode=fanout, and all that it takes as StreamBatchSize.
 DIRECT_BATCH = 500
 STREAM_BATCHES = (1, 10, 100, 500, 2_000, 10_000)

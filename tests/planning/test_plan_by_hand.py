@@ -307,6 +307,8 @@ def test_workers_are_advised_only_where_they_are_quicker() -> None:
     long = Traffic(100_000, 0.001, burst=10)
     assert limit(long, Setup(), "one invocation", DIRECT).advice == "the quota: until then continuations"
     assert limit(long, FEW_PLACES, "one invocation", DIRECT).advice.startswith("MaxConcurrency or FanoutMode=fanout")
+    slow = Traffic(100_000, 0.001, burst=10, latency=1.0)
+    assert limit(slow, Setup(concurrency=900), "one invocation", DIRECT).advice.startswith("FanoutMode=fanout: until")
 
 
 @pytest.mark.parametrize(("messages", "mode"), [(0.001, FANOUT), (5, NEITHER)])
