@@ -234,6 +234,10 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
             *("--shards", "20", "--workers", "20", "--concurrency", "200", "--simulate"),
         ),
     ),
+    (
+        r"async-relay plan --clients 10k --messages-per-second 0\.01 --stream-shards 4 --others 2000",
+        InTest("tests/cli/test_plan_tables.py", "test_the_templates_share_is_as_the_document_says"),
+    ),
     (r"async-relay plan --clients 10k --feed", _relay("plan", "--clients", "10k", "--feed")),
     (r"async-relay plan --clients 10k --json", _relay("plan", "--clients", "10k", "--json")),
     (

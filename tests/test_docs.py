@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import pytest
 from deployment import new_queue, new_table
 from documented_commands import COMMANDS, ROOT, WRITTEN, InTest, Run, commands_in, entry
 from records import event, record
+from servers import program
 
 from async_relay.settings import Settings
 from async_relay.wire.formatter import load_formatter
@@ -90,6 +92,29 @@ def test_the_readmes_examples_run(code: str) -> None:
 def test_the_readme_has_an_example_and_a_client() -> None:
     """So the test above has something to run."""
     assert [len(blocks(ROOT / "README.md", language)) for language in ("python", "js")] == [1, 1]
+
+
+def test_the_readmes_page_reads_objects_and_arrays() -> None:
+    """A message of an array counts like one alone: repeats and older states are dropped in both, answers too."""
+    node = program("node")
+    if node is None:
+        pytest.skip("the README's page needs Node.js, which neither the dev extra nor this machine has")
+    (code,) = blocks(ROOT / "README.md", "js")
+    new, old, other = (
+        {"event_id": name, "incident_id": "inc-1", "sequence": sequence}
+        for name, sequence in (("a", "20"), ("b", "3"), ("c", "100"))
+    )
+    script = f"""
+        class WebSocket {{ constructor(url, protocols) {{ console.log(protocols[0]); }} }}
+        const freshToken = async () => "T", show = (message) => console.log(message.event_id);
+        {code}
+        for (const data of {json.dumps([json.dumps(each) for each in ([new, old, new], {"type": "pong"}, other)])})
+          socket.onmessage({{ data }});
+    """
+    done = subprocess.run(  # noqa: S603 our own words, no shell
+        [node, "--input-type=module", "-e", script], capture_output=True, text=True, check=False
+    )
+    assert (done.stderr, done.stdout.split()) == ("", ["async-relay.v2", "a", "c"])
 
 
 def test_the_formatter_of_the_docs_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

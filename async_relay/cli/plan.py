@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from math import inf, isfinite
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from async_relay.planning import quantities
 from async_relay.planning.advice import advise
@@ -22,11 +20,21 @@ from async_relay.planning.plot import draw
 from async_relay.planning.prices import DATED, PRICES, REGION
 from async_relay.planning.scenario import Scenario, Simulated
 from async_relay.planning.simulation import simulate
-from async_relay.planning.values import DIRECT, FANOUT, NEITHER, STREAM_BATCH, Advice, Plan, Setup, Traffic
+from async_relay.planning.values import (
+    DIRECT,
+    FANOUT,
+    MOST_IN_FLIGHT,
+    STREAM_BATCH,
+    STREAM_BATCHES,
+    Advice,
+    Plan,
+    Setup,
+    Traffic,
+)
 from async_relay.settings import POSTS_IN_FLIGHT
 from async_relay.wire.frames import FRAME_BYTES
 
-from . import plan_tables, screen
+from . import plan_report, plan_tables, screen
 from .failure import USAGE, CommandError
 
 T = TypeVar("T")
@@ -52,54 +60,82 @@ def _option(name: str, parse: Callable[[str], T], metavar: str, help_: str, show
     return typer.Option(name, parser=read, help=help_, metavar=metavar, show_default=shown or True)
 
 
-def _whole(name: str, low: int, high: int, help_: str) -> Any:
-    return _option(name, partial(quantities.whole, low=low, high=high), "N", help_)
+def _whole(name: str, low: int, high: int, help_: str, like: str = "") -> Any:
+    return _option(name, partial(quantities.whole, low=low, high=high, like=like), "N", help_)
 
 
-def _number(name: str, low: float, high: float, help_: str) -> Any:
-    return _option(name, partial(quantities.number, low=low, high=high), "N", help_)
+def _time(name: str, low: float, high: float, help_: str, shown: str, like: str) -> Any:
+    return _option(name, partial(quantities.seconds, low=low, high=high, like=like), "TIME", help_, shown)
 
 
-def _time(name: str, low: float, high: float, help_: str, shown: str) -> Any:
-    return _option(name, partial(quantities.seconds, low=low, high=high), "TIME", help_, shown)
-
-
-def _size(name: str, low: int, high: int, help_: str) -> Any:
-    return _option(name, partial(quantities.size, low=low, high=high), "BYTES", help_)
+def _size(name: str, low: int, high: int, help_: str, like: str) -> Any:
+    return _option(name, partial(quantities.size, low=low, high=high, like=like), "BYTES", help_)
 
 
 @screen.report_errors
 def show(
+    context: typer.Context,
     *,
-    clients: Annotated[int | None, _whole("--clients", 1, 100_000_000, "Connected clients: 25000, 25k, 1M.")] = None,
-    messages: Annotated[float, _number("--messages-per-second", 0.000001, 100_000, "On average, day and night.")] = 0.1,
-    burst: Annotated[int, _whole("--burst", 1, 100_000, "Messages that come at once.")] = 1,
-    payload: Annotated[int, _size("--payload", 1, 131_072, "The size of one message.")] = 600,
+    clients: Annotated[
+        int | None, _whole("--clients", 1, 100_000_000, "Connected clients: 25000, 25k, 1M.", "20,000 or 20k")
+    ] = None,
+    messages: Annotated[
+        float,
+        _option(
+            "--messages-per-second",
+            partial(quantities.number, low=0.000001, high=100_000, like="0.01"),
+            "N",
+            "On average, day and night.",
+        ),
+    ] = 0.1,
+    burst: Annotated[int, _whole("--burst", 1, 100_000, "Messages that come at once.", "100")] = 1,
+    payload: Annotated[int, _size("--payload", 1, 131_072, "The size of one message.", "600 or 2KB")] = 600,
     frames: Annotated[
-        float, _number("--frames", 0, 1, "The share of the clients that read arrays (async-relay.v2).")
+        float,
+        _option(
+            "--frames",
+            partial(quantities.share, like="0.5 or 50%"),
+            "SHARE",
+            "The share of the clients that read arrays (async-relay.v2).",
+        ),
     ] = 0.0,
     latency: Annotated[
-        float, _time("--latency", 0.0001, 60, "The median time of one post; measure yours.", "20ms")
+        float, _time("--latency", 0.0001, 60, "The median time of one post; measure yours.", "20ms", "20ms")
     ] = 0.02,
-    session: Annotated[float, _time("--session", 1, 7_200, "How long a client stays connected.", "2h")] = 7_200.0,
+    session: Annotated[
+        float, _time("--session", 1, 7_200, "How long a client stays connected.", "2h", "90m")
+    ] = 7_200.0,
     quota: Annotated[
-        float, _number("--quota", 1, 10_000_000, "The account's API Gateway quota, requests per second.")
-    ] = 10_000.0,
-    others: Annotated[float, _number("--others", 0, 10_000_000, "The part of it that other APIs use.")] = 0.0,
+        int, _whole("--quota", 1, 10_000_000, "The account's API Gateway quota, requests per second.", "10,000 or 10k")
+    ] = 10_000,
+    others: Annotated[int, _whole("--others", 0, 10_000_000, "The part of it that other APIs use.", "2,000 or 2k")] = 0,
     shards: Annotated[int, _whole("--shards", 1, 1_000, "FanoutShards.")] = 8,
     workers: Annotated[int, _whole("--workers", 2, 1_000, "FanoutWorkers.")] = 8,
     concurrency: Annotated[
-        int, _whole("--concurrency", 1, 900, "MaxConcurrency: posts in flight in a function.")
+        int, _whole("--concurrency", 1, MOST_IN_FLIGHT, "MaxConcurrency: posts in flight in a function.")
     ] = POSTS_IN_FLIGHT,
-    cpu: Annotated[float, _time("--cpu-per-post", 0.000001, 1, "CPU time of one post.", "25us")] = 0.000025,
+    cpu: Annotated[float, _time("--cpu-per-post", 0.000001, 1, "CPU time of one post.", "25us", "25us")] = 0.000025,
     stream_shards: Annotated[int, _whole("--stream-shards", 1, 10_000, "Shards of the Incident table's stream.")] = 1,
     batch: Annotated[
-        int, _whole("--batch", 1, 10_000, "StreamBatchSize: records sent together, at most.")
+        int,
+        _option(
+            "--batch",
+            partial(quantities.one_of, values=STREAM_BATCHES),
+            "N",
+            "StreamBatchSize: records sent together, at most.",
+        ),
     ] = STREAM_BATCH,
     window: Annotated[
-        float, _time("--window", 0, 300, "StreamBatchingWindowSeconds: how long they wait for each other.", "0s")
+        float,
+        _option(
+            "--window",
+            partial(quantities.whole_seconds, low=0, high=300, like="5s or 2m"),
+            "TIME",
+            "StreamBatchingWindowSeconds: how long they wait for each other.",
+            "0s",
+        ),
     ] = 0.0,
-    frame_bytes: Annotated[int, _size("--frame-bytes", 1_024, 131_072, "FrameBytes.")] = FRAME_BYTES,
+    frame_bytes: Annotated[int, _size("--frame-bytes", 1_024, 131_072, "FrameBytes.", "32KB")] = FRAME_BYTES,
     lambdas: Annotated[int, _whole("--lambda-concurrency", 1, 1_000_000, "The account's Lambda quota.")] = 1_000,
     groups: Annotated[
         int, _whole("--groups-per-batch", 1, 10, "Shards that Lambda hands to one worker at a time.")
@@ -118,6 +154,8 @@ def show(
     """Say how fast a broadcast is, which limit binds first, and what a month costs."""
     if clients is None and table in (None, plan_tables.Kind.WINDOWS):
         raise CommandError("no clients: give --clients, like 10k", USAGE)
+    if table is not None:
+        plan_tables.refuse(table, _given(context), frames)
     traffic = Traffic(clients or 1, messages, burst, payload, latency, session, frames)
     setup = Setup(
         quota,
@@ -148,7 +186,13 @@ def show(
     if as_json:
         print(json.dumps(_fields(plans, advise(traffic, setup), runs), indent=2, allow_nan=False))
     else:
-        _print(plans, advise(traffic, setup), runs)
+        plan_report.show(plans, advise(traffic, setup), runs)
+
+
+def _given(context: typer.Context) -> list[str]:
+    """The parameters on the command line; by name, since typer has brought a click of its own from some version on."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
 
 
 def _simulate(traffic: Traffic, setup: Setup, mode: str, seed: int) -> Simulated:
@@ -216,85 +260,3 @@ def _mode_fields(one: Plan, run: Simulated | None) -> dict[str, Any]:
 def _finite(value: Any) -> Any:
     """JSON has no infinity."""
     return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def _print(plans: dict[str, Plan], advice: Advice, runs: dict[str, Simulated]) -> None:
-    some = plans[DIRECT]
-    traffic = some.traffic
-    console = screen.stdout()
-    screen.say(
-        f"{traffic.deliveries_per_second:,.1f} messages a second, to all clients together; "
-        f"the account leaves {some.setup.allowed:,.0f} posts a second"
-    )
-    console.print(_table("", *_MODES, rows=_rows(plans, runs)))
-    console.print(_table("dollars a month", *_MODES, rows=_cost_rows(plans)))
-    console.print(_table("the same traffic elsewhere, dollars a month", "", rows=_other_rows(traffic)))
-    chosen = "neither, as it is" if advice.mode == NEITHER else advice.mode
-    screen.say(f"Recommended: {chosen}: {advice.why}.")
-    screen.say(f"Next: {advice.next}.")
-    screen.say(f"Prices of {DATED} for {REGION}, without free tiers; those marked in docs/scaling.md are not verified.")
-
-
-def _table(*titles: str, rows: Iterator[tuple[str, ...]]) -> Table:
-    table = Table(pad_edge=False)
-    for at, title in enumerate(titles):
-        table.add_column(Text(title), justify="right" if at else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
-
-
-def _rows(plans: dict[str, Plan], runs: dict[str, Simulated]) -> Iterator[tuple[str, ...]]:
-    def row(title: str, cell: Callable[[Plan], str]) -> tuple[str, ...]:
-        return (title, *(cell(plans[mode]) for mode in _MODES))
-
-    yield row("messages that are sent together", lambda one: f"{one.speed.packing.messages:,.1f}")
-    yield row("posts for them, a client", lambda one: f"{one.speed.packing.posts:,.1f}")
-    yield row("posts a second needed", lambda one: f"{one.load.posts:,.1f}")
-    yield row("functions that post", lambda one: f"{one.speed.functions}")
-    yield row("posts a second, at most", lambda one: f"{one.speed.rate:,.0f}")
-    yield row("what sets that pace", lambda one: one.speed.pace)
-    yield row("half of the clients have it after", lambda one: _seconds(one.speed.until(0.5)))
-    yield row("99 % of them", lambda one: _seconds(one.speed.until(0.99)))
-    yield row("the last one", lambda one: _seconds(one.speed.last))
-    yield row("and behind earlier bursts, on average", lambda one: _seconds(one.speed.wait))
-    if runs:
-        yield from _simulated_rows(runs)
-    yield row("Lambdas busy, on average", lambda one: f"{one.load.function_seconds:,.2f}")
-    yield row("SQS requests a second", lambda one: f"{one.load.sqs_requests:,.2f}")
-    yield row("DynamoDB requests a second", lambda one: f"{one.load.dynamodb_requests:,.2f}")
-    yield row("DynamoDB read units a second", lambda one: f"{one.load.dynamodb_read_units:,.1f}")
-    for limit in plans[FANOUT].limits:
-        used = {mode: _share(plans[mode], limit.name) for mode in _MODES}
-        yield (f"limit: {limit.name}", *(used[mode] for mode in _MODES))
-    yield row("binds first", lambda one: one.first.name)
-
-
-def _simulated_rows(runs: dict[str, Simulated]) -> Iterator[tuple[str, ...]]:
-    for part, title in ((0.5, "simulated: half"), (0.99, "simulated: 99 %")):
-        yield (title, *(_seconds(runs[mode].until(part)) for mode in _MODES))
-    yield ("simulated: the last, in the middle of all bursts", *(_seconds(runs[mode].last) for mode in _MODES))
-    yield ("simulated: the last, worst burst", *(_seconds(runs[mode].worst) for mode in _MODES))
-    yield ("simulated: refused posts (429)", *(f"{runs[mode].refused:,}" for mode in _MODES))
-    yield ("simulated: continued past a deadline", *(f"{runs[mode].continuations:,}" for mode in _MODES))
-
-
-def _share(one: Plan, name: str) -> str:
-    return next((f"{limit.share:,.1%}" for limit in one.limits if limit.name == name), "")
-
-
-def _cost_rows(plans: dict[str, Plan]) -> Iterator[tuple[str, ...]]:
-    for service in plans[DIRECT].costs:
-        yield (service, *(f"{plans[mode].costs[service]:,.2f}" for mode in _MODES))
-    yield ("all", *(f"{sum(plans[mode].costs.values()):,.2f}" for mode in _MODES))
-
-
-def _other_rows(traffic: Traffic) -> Iterator[tuple[str, ...]]:
-    for name, parts in alternatives(traffic).items():
-        yield (f"{name}: {', '.join(parts)}", f"{sum(parts.values()):,.2f}")
-
-
-def _seconds(value: float) -> str:
-    if value == inf:
-        return "never catches up"
-    return f"{value * 1000:,.0f} ms" if value < 1 else f"{value:,.1f} s"

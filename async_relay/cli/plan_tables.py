@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from math import isfinite
@@ -10,6 +10,8 @@ from math import isfinite
 from async_relay.planning.costs import alternatives
 from async_relay.planning.model import plan
 from async_relay.planning.values import DIRECT, FANOUT, Plan, Setup, Traffic
+
+from .failure import USAGE, CommandError
 
 _SIZES = (1_000, 10_000, 100_000, 1_000_000)
 _BURSTS = (10, 100)
@@ -26,6 +28,25 @@ class Kind(StrEnum):
     BILL = "bill"
     #: What waiting for each other saves.
     WINDOWS = "windows"
+
+
+#: What each table varies by itself, or does not show.
+_OF_NO_USE = {
+    Kind.SIZES: ("clients", "burst", "frames"),
+    Kind.BILL: ("clients", "burst", "frames"),
+    Kind.WINDOWS: ("window",),
+}
+_OF_NONE = ("simulated", "seed", "as_json", "plot")
+
+
+def refuse(kind: Kind, given: Collection[str], frames: float) -> None:
+    """Raise ``CommandError`` for options, by the names of their parameters, that the table would not heed."""
+    names = {"simulated": "simulate", "as_json": "json"}
+    ignored = [f"--{names.get(each, each)}" for each in (*_OF_NO_USE[kind], *_OF_NONE) if each in given]
+    if ignored:
+        raise CommandError(f"--table {kind} ignores {' and '.join(ignored)}: run it without", USAGE)
+    if kind is Kind.WINDOWS and not frames:
+        raise CommandError("--table windows needs --frames, like --frames 1: to objects a window saves nothing", USAGE)
 
 
 def lines(kind: Kind, traffic: Traffic, setup: Setup) -> Iterator[str]:

@@ -5,7 +5,8 @@
     packing      messages -> posts                    pure
     model        traffic and setup -> a plan          pure formulas
     costs        a plan -> dollars a month            pure
-    advice       which mode, what to raise next       pure
+    advice       which mode                           pure
+    remedies     what to raise next                   pure
     scenario     a simulation's input and result      plain data
     simulation   the same, event by event             pure, seeded
     posting      one function of it, step by step     pure, seeded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
+from .packing import message_bytes
 from .prices import (
     BALANCER_CONNECTIONS,
     BALANCER_NEW,
@@ -42,7 +43,7 @@ def costs(traffic: Traffic, setup: Setup, sent: Load) -> dict[str, float]:
         "DynamoDB stream": _price("dynamodb stream read", setup.stream_shards * SECONDS_A_MONTH / POLL),
         "SQS": _price("sqs fifo request", sent.sqs_requests * SECONDS_A_MONTH),
         "CloudWatch logs": _price("logs gb", invocations * LOG_BYTES / GB),
-        "Data transfer": _transfer(traffic, sent.posts),
+        "Data transfer": _transfer(traffic, message_bytes(traffic, setup), sent.posts),
     }
 
 
@@ -60,7 +61,7 @@ def _appsync(traffic: Traffic) -> dict[str, float]:
         "operations": _price("appsync operation", operations * SECONDS_A_MONTH),
         "connections": _price("appsync minute", _minutes(traffic)),
         "publishing": _publishing(traffic),
-        "data transfer": _transfer(traffic, traffic.deliveries_per_second),
+        "data transfer": _transfer(traffic, traffic.payload, traffic.deliveries_per_second),
     }
 
 
@@ -71,7 +72,7 @@ def _iot(traffic: Traffic) -> dict[str, float]:
         "messages": _price("iot message", messages * SECONDS_A_MONTH),
         "connections": _price("iot minute", _minutes(traffic)),
         "publishing": _publishing(traffic),
-        "data transfer": _transfer(traffic, traffic.deliveries_per_second),
+        "data transfer": _transfer(traffic, traffic.payload, traffic.deliveries_per_second),
     }
 
 
@@ -85,7 +86,7 @@ def _centrifugo(traffic: Traffic) -> dict[str, float]:
         "machines": _price("machine hour", (nodes + 1) * HOURS_A_MONTH),
         "load balancer": _price("balancer hour", HOURS_A_MONTH) + _price("balancer unit hour", units * HOURS_A_MONTH),
         "publishing": _publishing(traffic),
-        "data transfer": _transfer(traffic, traffic.deliveries_per_second),
+        "data transfer": _transfer(traffic, traffic.payload, traffic.deliveries_per_second),
     }
 
 
@@ -99,9 +100,9 @@ def _minutes(traffic: Traffic) -> float:
     return traffic.clients * HOURS_A_MONTH * 60
 
 
-def _transfer(traffic: Traffic, posts: float) -> float:
+def _transfer(traffic: Traffic, size: int, posts: float) -> float:
     """Every message, and what is around each post."""
-    sent = (traffic.deliveries_per_second * traffic.payload + posts * POST_ROOM) * SECONDS_A_MONTH
+    sent = (traffic.deliveries_per_second * size + posts * POST_ROOM) * SECONDS_A_MONTH
     return _price("transfer gb", sent / GB)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from math import ceil, exp, inf
 
 from .costs import costs
-from .packing import behind, cpu_per_post, gathered, most_in_a_post, packed
+from .packing import behind, cpu_per_post, gathered, message_bytes, most_in_a_post, packed
 from .values import (
     CONNECT_SECONDS,
     DIRECT,
@@ -27,12 +27,12 @@ from .values import (
     INDEX_ROW_BYTES,
     INVOKE_SECONDS,
     JOB_BYTES,
+    MOST_IN_FLIGHT,
     NEW_CONNECTIONS,
     PAGE_BYTES,
     PAGE_SECONDS,
     PARTITION_READS,
     POLL,
-    POSITION_ROOM,
     READ_UNIT_BYTES,
     RETRY_WORKERS,
     ROW_BYTES,
@@ -53,6 +53,9 @@ from .values import (
     Traffic,
     queue_batch,
 )
+
+#: Where there are fewer parts of the table than workers.
+MORE_SHARDS = "FanoutShards to as many as FanoutWorkers"
 
 
 def closed_rate(places: int, latency: float, cpu: float) -> float:
@@ -84,13 +87,13 @@ def speed(traffic: Traffic, setup: Setup, mode: str, packing: Packing | None = N
     """How fast ``mode`` is, DIRECT or FANOUT, with what a burst and the window bring together, or with ``packing``."""
     packing = packing or gathered(traffic, setup)
     functions = setup.functions if mode == FANOUT else 1
-    share = setup.quota / setup.workers if mode == FANOUT else setup.quota
+    share = setup.share(mode)
     lanes = ceil(traffic.clients / functions)
     engine = engine_rate(traffic, setup, lanes, packing)
     each = min(engine, share, setup.allowed / functions)
     rate = each * functions
     work = lanes * packing.posts / each
-    hops = ceil(work / USABLE) - 1
+    hops = _hops(packing, setup, work)
     start = POLL / 2 + packing.held + INVOKE_SECONDS + page_seconds(traffic, setup, mode)
     start += dispatch_seconds(setup) + HOP_SECONDS if mode == FANOUT else 0.0
     busy = posts_per_second(traffic, packing) / _together(setup, mode, rate)
@@ -110,6 +113,21 @@ def speed(traffic: Traffic, setup: Setup, mode: str, packing: Packing | None = N
         wait=_wait(busy, occupied, gathers=mode == DIRECT and _gathers(traffic, setup, packing)),
         last=start + work + hops * HOP_SECONDS + traffic.latency * (exp(SIGMA * TAIL) - 1),
     )
+
+
+def _longest(packing: Packing, setup: Setup, work: float) -> float:
+    """Of ``work`` what one invocation has to do: each batch has one of its own."""
+    return work * min(1.0, setup.batch / packing.messages)
+
+
+def _hops(packing: Packing, setup: Setup, work: float) -> int:
+    full, rest = divmod(packing.messages, setup.batch)
+    each = work / packing.messages
+    return int(full) * _continued(setup.batch * each) + _continued(rest * each)
+
+
+def _continued(work: float) -> int:
+    return max(0, ceil(work / USABLE) - 1)
 
 
 def posts_per_second(traffic: Traffic, packing: Packing) -> float:
@@ -174,7 +192,7 @@ def load(traffic: Traffic, setup: Setup, pace: Speed) -> Load:
     passes = _passes(traffic, setup, pace)
     fastest = max(1 / dispatch_seconds(setup), traffic.messages_per_second / setup.batch)
     dispatched = min(batches, fastest)
-    parts = ceil(_of_a_batch(packing) * traffic.payload / JOB_BYTES)
+    parts = ceil(_of_a_batch(packing) * message_bytes(traffic, setup) / JOB_BYTES)
     jobs = dispatched * setup.shards * parts if fans_out else 0.0
     workers = passes * setup.shards / setup.groups_per_batch if fans_out else passes
     connects = traffic.connects_per_second
@@ -182,7 +200,7 @@ def load(traffic: Traffic, setup: Setup, pace: Speed) -> Load:
     requests, units = reads(traffic, setup, readers)
     if setup.auto_clients is not None:
         units += min(traffic.clients, setup.auto_clients) * ROW_BYTES / READ_UNIT_BYTES / 2 / 60 / max(passes, 1 / 60)
-    entries, written = published(traffic, packing) if setup.feed else (0.0, 0.0)
+    entries, written = published(traffic, setup, packing) if setup.feed else (0.0, 0.0)
     own = INVOKE_SECONDS + page_seconds(traffic, setup, pace.mode)
     posts = posts_per_second(traffic, packing)
     served = min(posts, pace.rate if fans_out else pace.rate * setup.stream_shards)
@@ -213,9 +231,9 @@ def _of_a_batch(packing: Packing) -> float:
     return packing.messages / packing.batches
 
 
-def published(traffic: Traffic, packing: Packing) -> tuple[float, float]:
+def published(traffic: Traffic, setup: Setup, packing: Packing) -> tuple[float, float]:
     """Entries of the feed and write units, per second: messages of one batch share entries."""
-    message, inside = traffic.payload + POSITION_ROOM, _of_a_batch(packing)
+    message, inside = message_bytes(traffic, setup) + 1, _of_a_batch(packing)
     together = max(1, min(ceil(inside), ENTRY_BYTES // message))
     full, rest = divmod(inside, together)
     units = full * _write_units(together * message) + (_write_units(rest * message) if rest else 0)
@@ -254,7 +272,7 @@ def reads(traffic: Traffic, setup: Setup, readers: int) -> tuple[float, float]:
 
 def _sqs(traffic: Traffic, setup: Setup, packing: Packing, jobs: float, workers: float) -> float:
     """Requests as they are billed: each 64 KB is one; ten jobs to a send; a receive and a delete an invocation."""
-    body = min(JOB_BYTES, _of_a_batch(packing) * traffic.payload)
+    body = min(JOB_BYTES, _of_a_batch(packing) * message_bytes(traffic, setup))
     sends = max(jobs / min(SEND_BATCH, setup.shards), jobs * body / SQS_CHUNK)
     return sends + max(workers, jobs * body / SQS_CHUNK) + workers + 5 / 20
 
@@ -271,8 +289,7 @@ def limits(traffic: Traffic, setup: Setup, pace: Speed, sent: Load) -> tuple[Lim
             sent.posts,
             setup.allowed,
             "posts/s",
-            "the API Gateway quota (Service Quotas, throttle rate), or send less: "
-            f"{'clients that read arrays, ' if traffic.frames < 1 else ''}Coalesce=latest, smaller audiences",
+            "the API Gateway quota (Service Quotas, throttle rate), or send less: Coalesce=latest, smaller audiences",
         ),
         Limit("one vCPU", each, 1 / cpu_per_post(setup, pace.packing), "posts/s a function", more),
         Limit(
@@ -283,7 +300,13 @@ def limits(traffic: Traffic, setup: Setup, pace: Speed, sent: Load) -> tuple[Lim
             f"MaxConcurrency (costs memory and sockets), or {more}",
         ),
         Limit("Lambda concurrency", busy, setup.lambda_concurrency, "functions", "the Lambda quota"),
-        Limit("one invocation", pace.work, USABLE, "s a burst", f"the quota or {more}: until then continuations"),
+        Limit(
+            "one invocation",
+            _longest(pace.packing, setup, pace.work),
+            USABLE,
+            "s a batch",
+            f"{_quicker(traffic, setup, pace)}: until then continuations",
+        ),
         Limit("new connections", traffic.connects_per_second, NEW_CONNECTIONS, "a second", "the API Gateway quota"),
         Limit("stream shards", *_stream(traffic, setup, pace), "records/s", "bursts into larger batches; see docs"),
         Limit("DynamoDB table", sent.dynamodb_read_units, TABLE_READS, "read units/s", "the table's read quota"),
@@ -296,6 +319,18 @@ def limits(traffic: Traffic, setup: Setup, pace: Speed, sent: Load) -> tuple[Lim
             hot = sent.passes * reads(traffic, setup, setup.shards)[1] / setup.shards
             found.append(Limit("index partition", hot, PARTITION_READS, "read units/s", "FanoutShards"))
     return tuple(found)
+
+
+def _quicker(traffic: Traffic, setup: Setup, pace: Speed) -> str:
+    """What makes a burst sooner done: of workers only where they are quicker."""
+    fans_out = pace.mode == FANOUT
+    own = {
+        "posts in flight": "MaxConcurrency" if setup.concurrency < MOST_IN_FLIGHT else "",
+        "one vCPU": "",
+        "share of the quota": MORE_SHARDS if fans_out else "the quota, StreamShards=1 for broadcasts that come alone",
+    }.get(pace.pace, "the quota")
+    workers = "" if fans_out or speed(traffic, setup, FANOUT).work >= pace.work else "FanoutMode=fanout"
+    return " or ".join(filter(None, (own, workers))) or "FanoutWorkers and FanoutShards"
 
 
 def _stream(traffic: Traffic, setup: Setup, pace: Speed) -> tuple[float, float]:

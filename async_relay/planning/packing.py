@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from math import ceil
 
+from ..wire.feed import POSITION_BYTES
 from .values import FRAMED_MESSAGE_CPU, POST_CHUNK, Packing, Setup, Traffic
 
 # What is a whole number but for the last bits of a float.
@@ -21,9 +22,14 @@ _EXACT = 1e-9
 _MORE = 1.001
 
 
+def message_bytes(traffic: Traffic, setup: Setup) -> int:
+    """The size of a message as it is sent: with its position where there is a feed."""
+    return traffic.payload + (POSITION_BYTES if setup.feed else 0)
+
+
 def in_a_frame(traffic: Traffic, setup: Setup) -> int:
     """How many messages fit one post: each has a comma behind it or the end, and all of them the beginning."""
-    return max(1, (setup.frame_bytes - 1) // (traffic.payload + 1))
+    return max(1, (setup.frame_bytes - 1) // (message_bytes(traffic, setup) + 1))
 
 
 def most_in_a_post(traffic: Traffic, setup: Setup) -> int:
@@ -41,7 +47,7 @@ def packed(traffic: Traffic, setup: Setup, messages: float, *, held: float = 0.0
         posts, metered = full * posts + last_posts, full * metered + last_metered
     elif full:
         posts, metered = full * posts, full * metered
-    objects = messages * ceil(traffic.payload / POST_CHUNK)
+    objects = messages * ceil(message_bytes(traffic, setup) / POST_CHUNK)
     share = traffic.frames
     return Packing(
         messages,
@@ -58,15 +64,15 @@ def _framed(traffic: Traffic, setup: Setup, messages: float) -> tuple[float, flo
     most = in_a_frame(traffic, setup)
     full, rest = divmod(messages, most)
     rest = rest if rest > _EXACT else 0.0
-    metered = full * _metered(traffic, most) + (_metered(traffic, ceil(rest)) if rest else 0)
+    size = message_bytes(traffic, setup)
+    metered = full * _metered(size, most) + (_metered(size, ceil(rest)) if rest else 0)
     posts = full + bool(rest)
     # Two and a half messages on average are never three posts.
     return min(posts, messages), metered * min(1.0, messages / posts)
 
 
-def _metered(traffic: Traffic, messages: int) -> int:
-    size = traffic.payload if messages == 1 else messages * (traffic.payload + 1) + 1
-    return ceil(size / POST_CHUNK)
+def _metered(size: int, messages: int) -> int:
+    return ceil((size if messages == 1 else messages * (size + 1) + 1) / POST_CHUNK)
 
 
 def gathered(traffic: Traffic, setup: Setup) -> Packing:

@@ -63,8 +63,7 @@ class _World:
         self.clock = Clock()
         account = TokenBucket(setup.allowed, scenario.account_burst)
         self.posting = Posting(scenario, self.clock, account, self.random, self.out, self._continue)
-        share = setup.quota / setup.workers if scenario.mode == FANOUT else setup.quota
-        ceiling = share if scenario.ceilings else None
+        ceiling = setup.share(scenario.mode) if scenario.ceilings else None
         self.relays = _Pool(ceiling)
         self.workers = _Pool(ceiling, setup.workers)
         self.retriers = _Pool(setup.quota if scenario.ceilings else None, RETRY_WORKERS)

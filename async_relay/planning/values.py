@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 from ..settings import POSTS_IN_FLIGHT
 from ..wire.frames import FRAME_BYTES
@@ -43,9 +43,15 @@ READ_UNIT_BYTES = 4096
 WRITE_UNIT_BYTES = 1024
 ENTRY_BYTES = 60_000
 ENTRY_ROOM = 60
-POSITION_ROOM = 29
 #: Fanning out is another queue and another function: it should save the last client this much.
 WORTH = 1.0
+#: The share of a limit, or of the time, from which on queues grow quickly and advice is due.
+BUSY = 0.7
+#: The most that the template takes as MaxConcurrency.
+MOST_IN_FLIGHT = 900
+#: Above it the template wants FanoutMode=fanout, and all that it takes as StreamBatchSize.
+DIRECT_BATCH = 500
+STREAM_BATCHES = (1, 10, 100, 500, 2_000, 10_000)
 #: The spread of one post's latency around its median (log-normal).
 SIGMA = 0.5
 #: How many of those deviations the slowest of about a hundred posts lies out.
@@ -133,6 +139,10 @@ class Setup:
     def allowed(self) -> float:
         """Posts per second the account leaves us."""
         return max(1.0, self.quota - self.others)
+
+    def share(self, mode: str) -> float:
+        """The ceiling of one function that posts: the template divides by its parameters, whoever is busy."""
+        return self.quota / self.workers if mode == FANOUT else self.allowed / self.stream_shards
 
     @property
     def functions(self) -> int:
@@ -230,6 +240,10 @@ class Plan:
     def keeps_up(self) -> bool:
         """Whether messages are served as fast as they come."""
         return self.speed.utilisation < 1
+
+    def used(self, name: str) -> float:
+        """The share of this limit that is used; infinite where the mode has none of that name."""
+        return next((limit.share for limit in self.limits if limit.name == name), inf)
 
     @property
     def first(self) -> Limit:

@@ -32,6 +32,16 @@ def test_the_document_has_what_the_command_prints(command: str) -> None:
     assert below.lstrip().startswith(run(*shlex.split(command)[1:]))
 
 
+def test_the_templates_share_is_as_the_document_says() -> None:
+    """2,000 posts a second for one function, and its seconds for 10,000 clients."""
+    (command,) = [each for each in COMMANDS if "--stream-shards 4 --others 2000" in each]
+    output = run(*shlex.split(command)[1:])
+    rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in output.splitlines() if "│" in line}
+    assert rows["posts a second, at most"] == "2,000"
+    assert rows["the last one"] == "5.2 s"
+    assert "needs 5.2 seconds for 10,000 clients" in SCALING
+
+
 def texts(svg: Path) -> list[str]:
     """Title, axes and legends."""
     return [text for text in re.findall(r"<!-- (.*?) -->", svg.read_text()) if not text.startswith("$")]

@@ -10,11 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from async_relay.cli import plan as command
+from async_relay.cli import plan_report
 from async_relay.cli.app import app
 from async_relay.planning import quantities, simulation
 from async_relay.planning.advice import advise, break_even
 from async_relay.planning.costs import alternatives, costs
 from async_relay.planning.model import closed_rate, dispatch_seconds, limits, load, plan, reads, speed
+from async_relay.planning.packing import in_a_frame
 from async_relay.planning.prices import PRICES
 from async_relay.planning.scenario import Scenario
 from async_relay.planning.values import (
@@ -51,6 +53,28 @@ def test_one_function_may_use_all_that_the_account_leaves() -> None:
     others = Setup(quota=1_000, others=600, workers=2, shards=2, concurrency=900)
     assert speed(Traffic(100_000), others, DIRECT).each == 400
     assert speed(Traffic(100_000), others, FANOUT).each == 200
+
+
+def test_a_function_that_posts_itself_has_a_shards_part_of_what_others_leave() -> None:
+    """As in the template: four shards of the stream and a fifth held back leave 2,000 a second for each."""
+    template = Setup(stream_shards=4, others=2_000)
+    found = plan(Traffic(10_000), template, DIRECT)
+    assert (found.speed.each, found.speed.pace) == (2_000, "share of the quota")
+    assert found.speed.work == 5
+    assert found.speed.utilisation == pytest.approx(10_000 / 8_000)
+    assert speed(Traffic(10_000), template, FANOUT).rate == 8_000
+    assert break_even(Traffic(1, 0.001), template) == pytest.approx(1 / (1 / 2_000 - 1 / 8_000), rel=0.1)
+
+
+def test_each_batch_is_an_invocation_of_its_own() -> None:
+    """A hundred messages one by one are a hundred calls of a second each, and none is continued."""
+    burst = Traffic(10_000, 0.001, burst=100)
+    one, all_of_it = (plan(burst, Setup(batch=batch), DIRECT) for batch in (1, 100))
+    assert [one.speed.work, all_of_it.speed.work] == [100, 100]
+    assert [one.speed.hops, all_of_it.speed.hops] == [0, 1]
+    used = [next(each.used for each in found.limits if each.name == "one invocation") for found in (one, all_of_it)]
+    assert used == [1, 100]
+    assert plan(Traffic(10_000, 0.001, burst=250), Setup(), DIRECT).speed.hops == 2
 
 
 def test_posts_wait_for_the_cpu_behind_each_other() -> None:
@@ -116,6 +140,15 @@ def test_a_feed_is_written_by_the_kb(burst: int, payload: int, entries: int, uni
     without, fed = (loaded(traffic, Setup(feed=feed)) for feed in (False, True))
     assert fed.dynamodb_requests - without.dynamodb_requests == pytest.approx(0.5 * entries)
     assert fed.dynamodb_write_units - without.dynamodb_write_units == pytest.approx(0.5 * units)
+
+
+def test_with_a_feed_each_message_bears_its_position() -> None:
+    """28 bytes of each: three fewer fit a post of 32 KB, and they are paid as data too."""
+    traffic = Traffic(10_000, 1.0, burst=100, frames=1.0)
+    without, fed = (plan(traffic, Setup(feed=feed), DIRECT) for feed in (False, True))
+    assert [in_a_frame(traffic, each.setup) for each in (without, fed)] == [32_767 // 601, 32_767 // 629]
+    month = fed.costs["Data transfer"] - without.costs["Data transfer"]
+    assert month == pytest.approx(10_000 * 28 * MONTH / 2**30 * 0.085, rel=0.1)
 
 
 def test_a_pass_reads_every_row_by_4_kb() -> None:
@@ -240,6 +273,51 @@ def test_nothing_is_automatic_where_nothing_keeps_up() -> None:
     assert (found.mode, found.why) == (NEITHER, f"{5 * turn:,} posts a second are needed, and 10,000 are the most")
 
 
+@pytest.mark.parametrize(
+    ("traffic", "setup", "words"),
+    [
+        (
+            Traffic(20_000, 0.1, latency=0.08),
+            Setup(),
+            "MaxConcurrency=900: one function would post 9,924 a second and not",
+        ),
+        (Traffic(20_000, 0.1), FEW_PLACES, "MaxConcurrency=272: one function would post 10,000 a second and not 4,407"),
+        (Traffic(30_000, 0.2), FEW_PLACES, "MaxConcurrency=272: one function would post 10,000 a second and not 4,407"),
+        (Traffic(20_000, 0.01), Setup(stream_shards=4, others=2_000), "StreamShards=1: a broadcast that comes alone"),
+    ],
+)
+def test_what_would_make_one_function_as_quick_is_said_beside_the_workers(
+    traffic: Traffic, setup: Setup, words: str
+) -> None:
+    """More posts in flight, or a larger share of the quota, cost no second queue and function."""
+    found = advise(traffic, setup)
+    assert found.mode == FANOUT
+    assert words in found.next
+
+
+def test_more_posts_in_flight_are_advised_only_where_they_are_quicker() -> None:
+    """Not above the most that the template takes."""
+    found = advise(Traffic(100_000, 0.001, latency=1.0), Setup(concurrency=900))
+    assert "MaxConcurrency" not in found.next
+    assert "nothing" not in found.next
+
+
+def test_workers_are_advised_only_where_they_are_quicker() -> None:
+    """A quota that binds one function binds them too."""
+    long = Traffic(100_000, 0.001, burst=10)
+    assert limit(long, Setup(), "one invocation", DIRECT).advice == "the quota: until then continuations"
+    assert limit(long, FEW_PLACES, "one invocation", DIRECT).advice.startswith("MaxConcurrency or FanoutMode=fanout")
+    slow = Traffic(100_000, 0.001, burst=10, latency=1.0)
+    assert limit(slow, Setup(concurrency=900), "one invocation", DIRECT).advice.startswith("FanoutMode=fanout: until")
+
+
+@pytest.mark.parametrize(("messages", "mode"), [(0.001, FANOUT), (5, NEITHER)])
+def test_one_function_is_not_advised_for_batches_that_the_template_gives_to_workers(messages: float, mode: str) -> None:
+    """Above 500 records it wants FanoutMode=fanout."""
+    assert advise(Traffic(10_000, messages), Setup(batch=2_000)).mode == mode
+    assert advise(Traffic(10_000, 0.001), Setup(batch=500)).mode == DIRECT
+
+
 @pytest.mark.parametrize(("share", "words"), [(0.65, "MaxConcurrency|nothing|quota: it sets"), (0.75, "is at 75%")])
 def test_a_limit_is_raised_in_time(share: float, words: str) -> None:
     """From seven tenths on."""
@@ -263,8 +341,33 @@ def test_a_size_is_a_whole_number_of_bytes(text: str, value: int) -> None:
             quantities.size(refused, 1, 10_000)
 
 
+@pytest.mark.parametrize("text", ["20.000", "20.0", "1.5", "1.0005k"])
+def test_a_fraction_of_a_client_is_refused(text: str) -> None:
+    """And so is a point that may stand for thousands; with a unit it is clear."""
+    with pytest.raises(ValueError, match=r"^a whole number from 1 to 1,000,000, like 20,000$"):
+        quantities.whole(text, 1, 1_000_000, "20,000")
+    assert [quantities.whole(clear, 1, 10_000_000) for clear in ("1.5k", "2.5M", "1.5e3")] == [1_500, 2_500_000, 1_500]
+
+
+def test_a_share_may_be_in_percent() -> None:
+    """Up to all of it."""
+    assert [quantities.share(text) for text in ("0", "0.5", "50%", "100%", "1")] == [0, 0.5, 0.5, 1, 1]
+    for refused in ("101%", "1.1", "-1", "%"):
+        with pytest.raises(ValueError, match=r"^a share from 0 to 1, like 50%$"):
+            quantities.share(refused, "50%")
+
+
+def test_a_window_is_whole_seconds() -> None:
+    """As the template takes it: minutes too, and no half second."""
+    assert [quantities.whole_seconds(text, 0, 300) for text in ("0", "1.0", "2m", "300")] == [0, 1, 120, 300]
+    for refused in ("1.5", "500ms", "6m"):
+        with pytest.raises(ValueError, match=r"^a time from 0 to 300 whole seconds$"):
+            quantities.whole_seconds(refused, 0, 300)
+
+
 @pytest.mark.parametrize(
-    ("text", "value"), [("1us", 1e-6), ("1ms", 1e-3), ("2min", 120), ("2h", 7_200), ("7200", 7_200), ("1e2", 100)]
+    ("text", "value"),
+    [("1us", 1e-6), ("90m", 5_400), ("1ms", 1e-3), ("2min", 120), ("2h", 7_200), ("7200", 7_200), ("1e2", 100)],
 )
 def test_a_time_is_seconds(text: str, value: float) -> None:
     assert quantities.seconds(text, 1e-6, 7_200) == pytest.approx(value)
@@ -342,4 +445,4 @@ def test_a_seed_is_simulated_with(monkeypatch: pytest.MonkeyPatch) -> None:
     ("seconds", "words"), [(0.0123, "12 ms"), (0.999, "999 ms"), (1.0, "1.0 s"), (9.96, "10.0 s"), (inf, "never")]
 )
 def test_a_time_is_shown_in_its_unit(seconds: float, words: str) -> None:
-    assert command._seconds(seconds).startswith(words)
+    assert plan_report._seconds(seconds).startswith(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from math import ceil, inf
 from typing import Any
@@ -16,6 +17,7 @@ from async_relay.cli.app import app
 from async_relay.planning.advice import advise
 from async_relay.planning.model import plan
 from async_relay.planning.packing import cpu_per_post, gathered, in_a_frame, packed
+from async_relay.planning.remedies import next_step
 from async_relay.planning.scenario import Delays, Scenario
 from async_relay.planning.simulation import simulate
 from async_relay.planning.values import AUTO, DIRECT, FANOUT, FRAMED_MESSAGE_CPU, NEITHER, Setup, Traffic
@@ -168,11 +170,51 @@ def test_no_advice_contradicts_its_table(traffic: Traffic, setup: Setup) -> None
 @settings(max_examples=100, deadline=None)
 @given(traffics, setups)
 def test_a_window_that_is_advised_suffices(traffic: Traffic, setup: Setup) -> None:
-    """With it the mode that is named keeps up."""
-    words = advise(traffic, setup).next.partition("StreamBatchingWindowSeconds=")[2].split()
-    if words:
-        seconds, mode = words[0], words[2].partition("=")[2]
-        assert plan(traffic, replace(setup, window=float(seconds)), mode).keeps_up
+    """With it the mode that is named keeps up, and sends fewer posts."""
+    found = re.search(r"StreamBatchingWindowSeconds=(\d+) with FanoutMode=(\w+)", advise(traffic, setup).next)
+    if found:
+        at_once, waited = (
+            plan(traffic, replace(setup, window=each), found[2]) for each in (setup.window, float(found[1]))
+        )
+        assert waited.keeps_up
+        assert waited.load.posts < at_once.load.posts
+
+
+def test_no_window_is_advised_where_all_that_could_meet_has_met() -> None:
+    """A burst that fills its batch does not wait, and one that one invocation is too short for only grows."""
+    for setup in (Setup(), Setup(batch=10_000)):
+        found = advise(Traffic(500_000, 0.001, burst=1_000, frames=1.0), setup).next
+        assert found.startswith("one invocation is at ")
+        assert "Window" not in found
+
+
+@pytest.mark.parametrize(
+    ("traffic", "words"),
+    [
+        (Traffic(20_000, 0.01, burst=100), "at 357%: clients that read arrays get 100 messages in 2 posts; else raise"),
+        (Traffic(1_000, 0.01, burst=100), "clients that read arrays get 100 messages in 2 posts, and the last one has"),
+        (Traffic(40_000, 0.2), "1.2 messages in 1 post with StreamBatchingWindowSeconds=1; else raise the API Gateway"),
+    ],
+)
+def test_arrays_are_advised_first(traffic: Traffic, words: str) -> None:
+    """Where a burst of objects is long or a limit is near: with a window where nothing meets of itself."""
+    assert words in plan_next(traffic)
+
+
+def plan_next(traffic: Traffic) -> str:
+    """Of the workers."""
+    return next_step(plan(traffic, Setup(), FANOUT))
+
+
+@settings(max_examples=100, deadline=None)
+@given(traffics, setups)
+def test_arrays_that_are_advised_save_posts(traffic: Traffic, setup: Setup) -> None:
+    """And nobody who reads arrays already is told to."""
+    found = advise(traffic, setup)
+    if "clients that read arrays" in found.next and "Window" not in found.next:
+        modes = (DIRECT, FANOUT) if found.mode in (NEITHER, AUTO) else (found.mode,)
+        fuller = replace(traffic, frames=1.0)
+        assert any(plan(fuller, setup, mode).load.posts < plan(traffic, setup, mode).load.posts for mode in modes)
 
 
 def test_a_window_is_advised_where_posts_are_too_many() -> None:
@@ -275,8 +317,31 @@ def test_the_table_says_in_how_many_posts_they_come() -> None:
     )
 
 
+def test_the_table_says_how_many_messages_a_batch_has() -> None:
+    """A hundred that come together, one by one, are a hundred posts and a hundred calls."""
+    output = run("--clients", "1k", "--burst", "100", "--batch", "1").output
+    rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in output.splitlines() if "│" in line}
+    assert [rows["messages that come together"], rows["posts for them, a client"]] == ["100.0", "100.0"]
+    assert rows["of them sent together"] == "1.0"
+
+
+def test_nothing_binds_where_every_limit_is_low() -> None:
+    """What binds is named from seven tenths on; the shares are in the rows above."""
+    assert "none yet" in run("--clients", "10k", "--messages-per-second", "0.01").output
+    assert "│binds first" in (busy := run("--clients", "1M", "--messages-per-second", "0.01").output)
+    assert "none yet" not in busy
+
+
 @pytest.mark.parametrize(
-    "words", [("--frames", "1.1"), ("--window", "301"), ("--batch", "0"), ("--frame-bytes", "1KB1")]
+    "words",
+    [
+        ("--frames", "1.1"),
+        ("--window", "301"),
+        ("--window", "1.5"),
+        ("--batch", "0"),
+        ("--batch", "3"),
+        ("--frame-bytes", "1KB1"),
+    ],
 )
 def test_what_lambda_or_the_relay_would_not_take_is_refused(words: tuple[str, str]) -> None:
     """As any other number beyond its bounds."""
