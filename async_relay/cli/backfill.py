@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from async_relay.wire.jobs import shard_of
 
 from . import screen, tables
+from .account import with_account
 from .failure import USAGE, CommandError
 from .pacing import Pacer
 from .tables import KEY
@@ -32,6 +33,7 @@ _SEGMENTS = 8
 
 
 @screen.report_errors
+@with_account
 def backfill(
     *,
     table: Annotated[

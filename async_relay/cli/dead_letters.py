@@ -18,6 +18,7 @@ from async_relay.wire.formatter import Formatter, load_formatter, with_tenant
 from async_relay.wire.incidents import format_item
 
 from . import screen
+from .account import with_account
 from .actions import discard_selected, redrive_selected
 from .failure import USAGE, CommandError
 from .queues import SendQueue, check_url, connect, is_fifo
@@ -63,6 +64,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, 
 
 @app.command("list")
 @screen.report_errors
+@with_account
 def list_dead_letters(
     *,
     queue_url: QueueUrl = None,
@@ -90,6 +92,7 @@ def list_dead_letters(
 
 @app.command()
 @screen.report_errors
+@with_account
 def show(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Message ids, or how they begin.")],
     *,
@@ -110,6 +113,7 @@ def show(
 
 @app.command("redrive")
 @screen.report_errors
+@with_account
 def redrive_dead_letters(
     ids: Ids = None,
     *,
@@ -146,6 +150,7 @@ def redrive_dead_letters(
 
 @app.command()
 @screen.report_errors
+@with_account
 def discard(
     ids: Ids = None,
     *,

@@ -13,7 +13,6 @@ Rules
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
@@ -22,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
-import botocore.session
 import typer
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -33,7 +31,8 @@ from async_relay.http.urls import endpoint_region
 from async_relay.settings import Settings
 from async_relay.wire.rows import END_OF_TIME
 
-from . import screen, tables
+from . import account, screen, tables
+from .account import with_account
 from .aws_errors import aws_errors
 from .failure import FAILED, USAGE, CommandError
 from .pacing import Pacer
@@ -49,6 +48,7 @@ _READ = (KEY, "principal", "createdAt", "expiresAt")
 
 
 @screen.report_errors
+@with_account
 def disconnect(
     *,
     table: Annotated[
@@ -366,15 +366,11 @@ _SIGNATURE = (
 
 def _connect(endpoint: str) -> Any:
     with aws_errors(endpoint):
-        session = botocore.session.Session()
-        named = endpoint_region(endpoint) or os.environ.get("AWS_REGION")
-        region = named or session.get_config_variable("region")
         config = Config(
             retries={"mode": "standard", "total_max_attempts": 4},
             connect_timeout=5,
             read_timeout=10,
             max_pool_connections=_THREADS,
         )
-        return session.create_client(
-            "apigatewaymanagementapi", region_name=region, endpoint_url=endpoint, config=config
-        )
+        region = endpoint_region(endpoint)
+        return account.client("apigatewaymanagementapi", config, region=region, endpoint_url=endpoint)
