@@ -5,9 +5,11 @@ from __future__ import annotations
 import typer
 
 from .backfill import backfill
+from .connections import connections
 from .dead_letters import app as dead_letters
 from .disconnect import disconnect
 from .plan import show as plan
+from .replay import replay
 
 # Plain help and errors: a boxed and wrapped sentence cannot be searched for.
 app = typer.Typer(
@@ -21,7 +23,9 @@ app = typer.Typer(
 app.add_typer(dead_letters, name="dead-letters")
 app.command("plan")(plan)
 app.command("backfill")(backfill)
+app.command("connections")(connections)
 app.command("disconnect")(disconnect)
+app.command("replay")(replay)
 
 
 @app.callback()

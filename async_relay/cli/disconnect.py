@@ -13,7 +13,6 @@ Rules
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -194,18 +193,12 @@ def _find(client: Any, table: str, whom: Whom) -> Iterator[Found]:
 
 
 def _found(item: dict[str, Any]) -> Found:
-    expires_at = _whole(item.get("expiresAt"))
+    expires_at = tables.whole(item.get("expiresAt"))
     return Found(
         item[KEY]["S"],
-        _whole(item.get("createdAt")),
+        tables.whole(item.get("createdAt")),
         None if expires_at is None or expires_at > END_OF_TIME else expires_at,
     )
-
-
-def _whole(attribute: Any) -> int | None:
-    """The whole number that a clock can show; None for anything else, which another function may have written."""
-    text = (attribute or {}).get("N", "")
-    return int(text) if re.fullmatch("[0-9]{1,14}", text) else None
 
 
 def _say_what_it_means(whom: Whom, found: Sequence[Found]) -> None:

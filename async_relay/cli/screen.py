@@ -126,7 +126,7 @@ def print_table(dead_letters: Sequence[ParsedDeadLetter], size: int, total: int,
     for column in columns:
         table.add_column(Text("\n".join(column)), overflow="fold", no_wrap=column == ("Id",))
     for dead_letter in dead_letters:
-        cells = {title: _cut(cell) for title, cell in zip(_COLUMNS, _row(dead_letter, size), strict=True)}
+        cells = {title: cut(cell) for title, cell in zip(_COLUMNS, _row(dead_letter, size), strict=True)}
         table.add_row(*(Text("\n".join(cells[title] for title in column)) for column in columns))
     if dead_letters:
         console.print(table)
@@ -149,7 +149,8 @@ def _row(dead_letter: ParsedDeadLetter, size: int) -> Iterator[str]:
     yield "" if dead_letter.attempt is None else str(dead_letter.attempt)
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """``text`` for a cell of a table: safe, and at most ``_CELL`` characters."""
     text = safe(text[: _CELL + 1])
     return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
 
@@ -157,7 +158,7 @@ def _cut(text: str) -> str:
 def tally(dead_letters: Iterable[ParsedDeadLetter]) -> str:
     """The number of dead letters per reason, after a colon; empty if there are none."""
     counts = Counter(dead_letter.reason for dead_letter in dead_letters).most_common()
-    return ": " + ", ".join(f"{count} {_cut(reason)}" for reason, count in counts) if counts else ""
+    return ": " + ", ".join(f"{count} {cut(reason)}" for reason, count in counts) if counts else ""
 
 
 def print_dead_letter(dead_letter: ParsedDeadLetter, verdict: str) -> None:

@@ -5,6 +5,7 @@ botocore's synchronous client, as for the queues: a command has one user and no 
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -54,3 +55,9 @@ def check(client: Any, table: str) -> int:
 def errors(table: str) -> AbstractContextManager[None]:
     """Raise botocore's errors as a ``CommandError`` about this table."""
     return answers(f"the table {table}", _CODES, table)
+
+
+def whole(attribute: Any) -> int | None:
+    """The whole number that a clock can show; None for anything else, which another function may have written."""
+    text = (attribute or {}).get("N", "")
+    return int(text) if re.fullmatch("[0-9]{1,14}", text) else None
