@@ -1,8 +1,8 @@
-"""Reads what Lambda keeps of a batch of records it gave up, and says which of them are chosen. Pure.
+r"""Reads what Lambda keeps of a batch of records it gave up, and says which of them are chosen. Pure.
 
     aws/lambda/{mapping}/{shard}/2025/01/31/2025-01-31T12.00.05-{uuid}        the object's key
     {"requestContext": {"condition": "RetryAttemptsExhausted", …}, "DDBStreamBatchInfo": {…}, …,
-     "payload": "{\\"Records\\": […]}"}                                         the event as text
+     "payload": "{\"Records\": […]}"}                                           the event as text
 
 Rules
 - An object's time is when Lambda gave its batch up, which its key says in UTC; else when it was written.
@@ -31,7 +31,7 @@ _KEY = re.compile(r"(?:.*/)?(\d{4}-\d{2}-\d{2}T\d{2}\.\d{2}\.\d{2})-[^/]*")
 _MOST_BYTES = 32_000_000
 
 
-class NoBatch(ValueError):
+class NoBatch(Exception):
     """Why an object is none of Lambda's batches."""
 
 

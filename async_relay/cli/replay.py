@@ -7,7 +7,8 @@ Rules
 - The oldest objects come first, one at a time; those of the same second in the order of their SequenceNumbers.
 - An item whose records could not be sent is left alone from then on, so that its changes keep their order: its
   later records stay for the next run, while those of other items go on.
-- An object that cannot be read is named and passed over.
+- An object that is no batch of Lambda's is named and passed over. A bucket that does not answer ends it: nobody knows
+  which items an object has that was not read.
 - Nothing is deleted but with ``--delete``, and then an object whose every record was taken.
 - Where failures come and nothing else, it stops: one cause fails them all.
 """
@@ -178,6 +179,9 @@ class Replay:
                 self.left -= 1
                 self.unreadable += 1
                 screen.say(f"{stored.key}  passed over: {problem}")
+            except CommandError:
+                self._note_undone(stored)
+                raise
 
     def _treat(self, stored: Stored, records: Sequence[Record]) -> None:
         """Send one object's records, as far as they are meant and their items are not waiting."""
@@ -196,14 +200,14 @@ class Replay:
             screen.say(f"{stored.key}  failed: {problem}")
             self.stopped = self.stopped or (self.failed >= _FAILURES_BEFORE_STOP and not self.sent)
             return
-        self.done += 1
         if ready:
+            self.done += 1
             screen.say(f"{stored.name}  sent {_count(len(ready), 'record')}{self._delete(stored, records, ready)}")
 
     def _would_send(self, stored: Stored, meant: Sequence[Record]) -> None:
-        self.done += 1
-        self.sent += len(meant)
         if meant:
+            self.done += 1
+            self.sent += len(meant)
             events = [record_event(each.raw) for each in meant]
             about = dict.fromkeys(each.subject or each.event_id or "?" for each in events)
             more = f" and {len(about) - _SHOWN} more" if len(about) > _SHOWN else ""

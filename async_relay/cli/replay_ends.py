@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from botocore.config import Config
@@ -16,15 +17,13 @@ from async_relay.wire.streams import Record
 from . import account
 from .aws_errors import answers, aws_errors
 from .failure import CommandError
-from .given_up import Stored, event_of, time_of
+from .given_up import NoBatch, Stored, event_of, time_of
 from .parsing import parse_json
 
 #: A function may take so many seconds, and Lambda answers no earlier.
 _LONGEST_INVOCATION = 900
 _S3_CODES = {
     "NoSuchBucket": "there is no bucket {name}: check the name, the account and the region",
-    "AccessDenied": "the credentials may not use the bucket {name}: allow {operation} ({message})",
-    "NoSuchKey": "the object is no longer there",
 }
 _LAMBDA_CODES = {
     "ResourceNotFoundException": "there is no function {name}: check the name, the account and the region",
@@ -48,7 +47,7 @@ class Bucket:
         """Every object under the prefix; raises ``CommandError``."""
         after: dict[str, str] = {}
         while True:
-            with self._errors():
+            with self._errors("ListBucket"):
                 page = self._s3.list_objects_v2(Bucket=self.name, Prefix=prefix, **after)
             for each in page.get("Contents", []):
                 yield Stored(each["Key"], time_of(each["Key"], each["LastModified"]), each["Size"])
@@ -57,18 +56,22 @@ class Bucket:
             after = {"ContinuationToken": page["NextContinuationToken"]}
 
     def read(self, key: str) -> bytes:
-        """What the object holds; raises ``CommandError``."""
-        with self._errors():
-            body: bytes = self._s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+        """What the object holds; raises ``NoBatch`` where it is no longer there, and ``CommandError``."""
+        with self._errors("GetObject"):
+            try:
+                body: bytes = self._s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+            except self._s3.exceptions.NoSuchKey:
+                raise NoBatch("it is no longer there") from None
         return body
 
     def delete(self, key: str) -> None:
         """Delete the object; raises ``CommandError``."""
-        with self._errors():
+        with self._errors("DeleteObject"):
             self._s3.delete_object(Bucket=self.name, Key=key)
 
-    def _errors(self) -> Any:
-        return answers(f"the bucket {self.name}", _S3_CODES, self.name)
+    def _errors(self, action: str) -> AbstractContextManager[None]:
+        denied = {"AccessDenied": f"the credentials may not use the bucket {{name}}: allow s3:{action} on it"}
+        return answers(f"the bucket {self.name}", _S3_CODES | denied, self.name)
 
 
 class RelayFunction:
