@@ -67,9 +67,17 @@ def with_account(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def client(service: str, config: Config, *, region: str | None = None, **options: Any) -> Any:
-    """A client of botocore; ``region`` is the one that a URL names. Call it within ``aws_errors``."""
-    account = _account.get()
-    session = botocore.session.Session(profile=account.profile)
-    name = account.region or region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
-    return session.create_client(service, region_name=name, config=config, **options)
+def session() -> Any:
+    """A session of botocore with the profile that is chosen. Call this, and the next ones, within ``aws_errors``."""
+    return botocore.session.Session(profile=_account.get().profile)
+
+
+def region(of: Any, named: str | None = None) -> str | None:
+    """The Region of a session; ``named`` is the one that a URL names."""
+    return _account.get().region or named or os.environ.get("AWS_REGION") or of.get_config_variable("region")
+
+
+def client(service: str, config: Config, *, named: str | None = None, **options: Any) -> Any:
+    """A client of botocore in that Region."""
+    of = session()
+    return of.create_client(service, region_name=region(of, named), config=config, **options)

@@ -55,7 +55,7 @@ def backfill(
     ] = 500,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
 ) -> None:
-    """Write the attribute shard to every connection's row that lacks it or has another."""
+    """Write shard to the rows that lack it, for an index. A row that has another is corrected."""
     if not table or not table.strip():
         raise CommandError("no table: give --table or CONNECTIONS_TABLE", USAGE)
     if shards is None:

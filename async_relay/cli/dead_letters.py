@@ -46,7 +46,9 @@ TenantAttribute = Annotated[
     ),
 ]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids, or how they begin.")]
-Reasons = Annotated[list[str] | None, typer.Option("--reason", help="Only this reason; may be repeated.")]
+Reasons = Annotated[
+    list[str] | None, typer.Option("--reason", metavar="REASON", help="Only this reason; may be repeated.")
+]
 EventId = Annotated[str | None, typer.Option("--event-id", help="Only dead letters with this event id.")]
 Client = Annotated[str | None, typer.Option("--client", help="Only dead letters for this connection id.")]
 Incident = Annotated[str | None, typer.Option("--incident", help="Only dead letters about this incident id.")]
@@ -62,7 +64,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")]
 
 
-@app.command("list")
+@app.command("list", epilog="Example: async-relay dead-letters list --reason refused --since 2h")
 @screen.report_errors
 @with_account
 def list_dead_letters(
@@ -78,7 +80,7 @@ def list_dead_letters(
     limit: Limit = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array, without the payloads.")] = False,
 ) -> None:
-    """Show what lies in the dead-letter queue, oldest first, and leave it there."""
+    """Show the dead letters, oldest first. They stay in the queue."""
     selection = _selection(None, reason, event_id, client, incident, since, until, older_than, limit)
     url = _dead_letter_url(queue_url)
     with reading(connect(url), url, selection) as found:
@@ -90,7 +92,7 @@ def list_dead_letters(
         found.note_what_waits()
 
 
-@app.command()
+@app.command(epilog="Example: async-relay dead-letters show 5753b066")
 @screen.report_errors
 @with_account
 def show(
@@ -100,7 +102,7 @@ def show(
     formatter: FormatterName = None,
     tenant_attribute: TenantAttribute = None,
 ) -> None:
-    """Show whole dead letters, payloads and all, and leave them in the queue."""
+    """Show whole dead letters, payloads and all. They stay in the queue."""
     url, format_record = _dead_letter_url(queue_url), _formatter(formatter, tenant_attribute)
     with reading(connect(url), url, Selection(ids=check_ids(ids))) as found:
         found.queue.release()
@@ -111,7 +113,7 @@ def show(
             )
 
 
-@app.command("redrive")
+@app.command("redrive", epilog="Example: async-relay dead-letters redrive --incident i-17 --dry-run")
 @screen.report_errors
 @with_account
 def redrive_dead_letters(
@@ -133,7 +135,7 @@ def redrive_dead_letters(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Send dead letters back to the queue they are retried from, and delete each once it is sent."""
+    """Send dead letters back to be tried again. Each is deleted from its queue once it is sent."""
     selection = _selection(ids, reason, event_id, client, incident, since, until, older_than, limit)
     _check_explicit(selection, everything)
     url, format_record = _dead_letter_url(queue_url), _formatter(formatter, tenant_attribute)
@@ -148,7 +150,7 @@ def redrive_dead_letters(
     done.check()
 
 
-@app.command()
+@app.command(epilog="Example: async-relay dead-letters discard --reason refused --save old.jsonl")
 @screen.report_errors
 @with_account
 def discard(

@@ -365,5 +365,5 @@ def _connect(endpoint: str) -> Any:
             read_timeout=10,
             max_pool_connections=_THREADS,
         )
-        region = endpoint_region(endpoint)
-        return account.client("apigatewaymanagementapi", config, region=region, endpoint_url=endpoint)
+        named = endpoint_region(endpoint)
+        return account.client("apigatewaymanagementapi", config, named=named, endpoint_url=endpoint)

@@ -88,7 +88,7 @@ def connect(url: str) -> Any:
             read_timeout=WAIT_SECONDS + 20,
             max_pool_connections=_THREADS + 1,
         )
-        return account.client("sqs", config, region=named[1] if named else None)
+        return account.client("sqs", config, named=named[1] if named else None)
 
 
 class SendQueue:

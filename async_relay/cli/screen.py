@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial, wraps
+from traceback import extract_tb
 from typing import Any, ParamSpec
 
 import typer
@@ -22,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .failure import INTERRUPTED, CommandError
+from .failure import FAILED, INTERRUPTED, CommandError
 from .parsing import Event, ParsedDeadLetter, parse_json
 
 P = ParamSpec("P")
@@ -63,8 +64,21 @@ def report_errors(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             complain("Interrupted.")
             raise typer.Exit(INTERRUPTED) from None
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a command ends in a sentence, whatever came to it
+            complain(f"Error: {_unforeseen(error)}")
+            raise typer.Exit(FAILED) from None
 
     return run
+
+
+def _unforeseen(error: Exception) -> str:
+    """What nobody reckoned with, for whoever is to find it."""
+    place = extract_tb(error.__traceback__)[-1]
+    said = " ".join(str(error).split())[:300]
+    where = f"{os.path.basename(place.filename)}, line {place.lineno}"
+    return f"this was not foreseen: {type(error).__name__}: {said} ({where}); please report it with the command"
 
 
 def stdout() -> Console:
