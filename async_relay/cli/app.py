@@ -36,6 +36,7 @@ for _name, _command, _example in (
     app.command(_name, epilog=f"Example: async-relay {_name} {_example}")(_command)
 
 
+@screen.report_errors
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - an option, passed on
     if wanted:
         try:
@@ -50,7 +51,7 @@ def root(
     *,
     _version: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=screen.report_errors(_show_version), help="The version."),
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Say which version this is."),
     ] = False,
 ) -> None:
     """Look after an async-relay that is running."""

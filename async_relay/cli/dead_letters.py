@@ -33,7 +33,8 @@ app = typer.Typer(
 )
 
 QueueUrl = Annotated[
-    str | None, typer.Option("--queue-url", envvar="DEAD_LETTER_QUEUE_URL", help="The dead-letter queue.")
+    str | None,
+    typer.Option("--queue-url", metavar="URL", envvar="DEAD_LETTER_QUEUE_URL", help="The dead-letter queue."),
 ]
 FormatterName = Annotated[
     str | None,
@@ -49,13 +50,15 @@ Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Messag
 Reasons = Annotated[
     list[str] | None, typer.Option("--reason", metavar="REASON", help="Only this reason; may be repeated.")
 ]
-EventId = Annotated[str | None, typer.Option("--event-id", help="Only dead letters with this event id.")]
-Client = Annotated[str | None, typer.Option("--client", help="Only dead letters for this connection id.")]
-Incident = Annotated[str | None, typer.Option("--incident", help="Only dead letters about this incident id.")]
+EventId = Annotated[str | None, typer.Option("--event-id", metavar="ID", help="Only dead letters with this event id.")]
+Client = Annotated[str | None, typer.Option("--client", metavar="ID", help="Only dead letters for this connection id.")]
+Incident = Annotated[
+    str | None, typer.Option("--incident", metavar="ID", help="Only dead letters about this incident id.")
+]
 Since = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Last tried at or after: 2h, 2025-01-31.")]
 Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Last tried before: 2h, 2025-01-31.")]
 OlderThan = Annotated[str | None, typer.Option("--older-than", metavar="AGE", help="Last tried so long ago: 2h, 3d.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the oldest.")]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many, the oldest.")]
 _TO = (
     "The retry queue, or RETRY_QUEUE_URL; where the dead-letter queue is FIFO: the fan-out queue, or FANOUT_QUEUE_URL."
 )
@@ -120,7 +123,7 @@ def redrive_dead_letters(
     ids: Ids = None,
     *,
     queue_url: QueueUrl = None,
-    to: Annotated[str | None, typer.Option("--to", help=_TO)] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="URL", help=_TO)] = None,
     formatter: FormatterName = None,
     tenant_attribute: TenantAttribute = None,
     reason: Reasons = None,
@@ -166,7 +169,9 @@ def discard(
     older_than: OlderThan = None,
     limit: Limit = None,
     everything: All = False,
-    save: Annotated[Path | None, typer.Option("--save", help="Write the bodies here first, as JSON lines.")] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="Write the bodies here first, as JSON lines.")
+    ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial, wraps
+from pathlib import Path
 from traceback import extract_tb
 from typing import Any, ParamSpec
 
@@ -77,7 +78,7 @@ def _unforeseen(error: Exception) -> str:
     """What nobody reckoned with, for whoever is to find it."""
     place = extract_tb(error.__traceback__)[-1]
     said = " ".join(str(error).split())[:300]
-    where = f"{os.path.basename(place.filename)}, line {place.lineno}"
+    where = f"{Path(place.filename).name}, line {place.lineno}"
     return f"this was not foreseen: {type(error).__name__}: {said} ({where}); please report it with the command"
 
 
