@@ -44,7 +44,9 @@ def connect(table: str, *, connections: int) -> Any:
 def check(client: Any, table: str) -> int:
     """About how many rows there are; raises ``CommandError`` where it is no connections table."""
     with errors(table):
-        description = client.describe_table(TableName=table)["Table"]
+        description = client.describe_table(TableName=table).get("Table")
+    if description is None:
+        raise CommandError(f"the answer for the table {table} is not DynamoDB's: check AWS_ENDPOINT_URL and the proxy")
     keys = [key["AttributeName"] for key in description["KeySchema"]]
     if keys != [KEY]:
         raise CommandError(f"{table} is not a connections table: its key is {', '.join(keys)}, not {KEY}")

@@ -96,7 +96,7 @@ class Clients:
 
     def client(self, service: str, config: Any, **_options: Any) -> Any:
         if service not in self.made:
-            self.made[service] = account_client(service, config, region="eu-west-1")
+            self.made[service] = account_client(service, config)
         return self.made[service]
 
 
@@ -105,7 +105,10 @@ account_client = account.client
 
 @pytest.fixture(scope="module")
 def clients() -> Iterator[Clients]:
-    with lambda_server(relay=lambda got: clients.function(got)) as url:
+    def call(got: Any) -> Any:
+        return clients.function(got)
+
+    with lambda_server(relay=call) as url:
         clients = Clients(url)
         yield clients
     for each in clients.made.values():
