@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from async_relay.cli import account, replay, replay_ends
 from async_relay.cli.app import app
 from async_relay.cli.given_up import NoBatch, Stored, check_size, read_batch, time_of
+from async_relay.cli.pacing import Pacer
 from async_relay.testing import Gateway
 
 _NUMBERS = itertools.count()
@@ -106,12 +107,12 @@ account_client = account.client
 @pytest.fixture(scope="module")
 def clients() -> Iterator[Clients]:
     def call(got: Any) -> Any:
-        return clients.function(got)
+        return made.function(got)
 
     with lambda_server(relay=call) as url:
-        clients = Clients(url)
-        yield clients
-    for each in clients.made.values():
+        made = Clients(url)
+        yield made
+    for each in made.made.values():
         each.close()
 
 
@@ -346,8 +347,13 @@ def test_ctrl_c_ends_it_after_what_is_under_way(place: Place, monkeypatch: pytes
     """It says how to go on."""
     for at in range(3):
         place.keep(given_up(incident("a", sequence=str(at))), f"2026-01-31T12.00.0{at}")
-    place.answer = lambda _event: (running[0]._interrupt(), {"batchItemFailures": []})[1]
     running: list[replay.Replay] = []
+
+    def interrupted(_event: Any) -> Any:
+        running[0]._interrupt()
+        return {"batchItemFailures": []}
+
+    place.answer = interrupted
     send_all = replay.Replay.send_all
 
     def noted(run: replay.Replay, found: Any) -> None:
@@ -365,7 +371,7 @@ def test_the_rate_bounds_the_records(place: Place, monkeypatch: pytest.MonkeyPat
     """A batch counts as many as it has."""
     place.keep(given_up(*(incident(f"i{at}", sequence=str(at)) for at in range(4))))
     turns: list[tuple[float, int]] = []
-    monkeypatch.setattr(replay.Pacer, "wait", lambda pacer, turn: turns.append((pacer.rate, turn)))
+    monkeypatch.setattr(Pacer, "wait", lambda pacer, turn: turns.append((pacer.rate, turn)))
     place.run("--all", "--yes", "--rate", "50")
     assert turns == [(50, 4)]
 
