@@ -226,8 +226,8 @@ def test_a_failed_item_waits_and_the_others_go_on(place: Place) -> None:
 
 
 def test_it_goes_on_where_it_ended(place: Place) -> None:
-    """The time that the summary names leaves out what was done before."""
-    for at, name in enumerate("abc"):
+    """The time that the summary names leaves out what was done before; an item that failed waited meanwhile."""
+    for at, name in enumerate("abcb"):
         place.keep(given_up(incident(name, sequence=str(at))), f"2026-01-31T12.00.0{at}")
 
     def fail(got: Any) -> Any:
@@ -238,11 +238,12 @@ def test_it_goes_on_where_it_ended(place: Place) -> None:
     place.answer = fail
     result = place.run("--all", "--yes")
     assert "relay failed: Runtime.ExitError: signal: killed (its log says more)" in result.output
+    assert place.sent() == [["0"], ["1"], ["2"]]
     place.events.clear()
     place.answer = lambda _event: {"batchItemFailures": []}
     since = result.output.split("go on with --since ")[1].strip()
     assert place.run("--since", since, "--yes").exit_code == 0
-    assert place.sent() == [["1"], ["2"]]
+    assert place.sent() == [["1"], ["2"], ["3"]]
 
 
 def test_failures_and_nothing_else_stop_it(place: Place) -> None:
