@@ -113,6 +113,7 @@ def test_the_options_count_before_the_environment(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     CliRunner().invoke(app, [*path.split(), *ASKING[path], "--profile", "staging", "--region", "us-east-2"])
     assert made[0] == ("us-east-2", "AKIDSTAGING")
+    assert account._account.get() == account.Account()
     CliRunner().invoke(app, [*path.split(), *ASKING[path], "--profile", "staging"])
     assert made[1][1] == "AKIDSTAGING"
     CliRunner().invoke(app, [*path.split(), *ASKING[path]])
@@ -205,7 +206,7 @@ def test_odd_credentials_regions_and_endpoints_are_one_sentence(path: str, monke
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(("status", "body"), [(200, b"<html>Sign in</html>"), (200, b"{}"), (503, b"busy"), (404, b"")])
+@pytest.mark.parametrize(("status", "body"), [(200, b"<p>Sign in"), (200, b"{}"), (503, b"busy"), (404, b"")])
 @pytest.mark.parametrize("path", ["dead-letters list", "connections", "replay"])
 def test_what_is_not_aws_is_one_sentence(path: str, status: int, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy's page, an answer without content, an error that is none of AWS's."""
