@@ -16,7 +16,6 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
-from botocore.parsers import ResponseParserError
 
 from .failure import FAILED, USAGE, CommandError
 
@@ -49,7 +48,7 @@ def aws_errors(url: str, *, ignored: str = "") -> Iterator[None]:
         if ignored and code.startswith(ignored):
             return
         raise CommandError(_refused(code, error, url)) from None
-    except (BotoCoreError, ResponseParserError, OSError, ValueError) as error:
+    except (BotoCoreError, OSError, ValueError) as error:
         raise CommandError(_failed(error, url), USAGE if isinstance(error, NoRegionError) else FAILED) from None
 
 
@@ -93,8 +92,6 @@ def _failed(error: Exception, url: str) -> str:
             return f"{str(error).rstrip('.')}: check AWS_REGION and AWS_PROFILE, or --region and --profile"
         case ConnectionError() | HTTPClientError():
             return f"no answer for {url}: {error} (check the network, AWS_ENDPOINT_URL and AWS_CA_BUNDLE)"
-        case ResponseParserError():
-            return f"the answer for {url} cannot be read: is that AWS? (check AWS_ENDPOINT_URL and the proxy)"
         case _:
             said = " ".join(str(error).split())
             return f"{url} cannot be used: {said} (check AWS_ENDPOINT_URL and the AWS configuration)"
