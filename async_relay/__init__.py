@@ -12,7 +12,7 @@
     errors                     everything that can go wrong, by name
 
     testing                    an API Gateway that answers by script, and doubles in memory
-    cli  planning              for operators: dead letters, backfill, plan
+    cli  planning              for operators: dead letters, replay, plan and more
 
 Each of these imports only those below it, and ``testing``, ``cli`` and ``planning`` are imported by none of the
 others. Importing ``async_relay`` loads no AWS code.

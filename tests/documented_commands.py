@@ -206,6 +206,19 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
         r"async-relay doctor( --stack STACK)?",
         InTest("tests/cli/test_doctor.py", "test_a_deployed_stack_is_in_order_and_only_read"),
     ),
+    (r"async-relay connections --table connections", _relay("connections", "--table", "{table}")),
+    (
+        r"async-relay replay --all --dry-run",
+        InTest("tests/cli/test_replay.py", "test_a_dry_run_sends_and_deletes_nothing"),
+    ),
+    (
+        r"async-relay replay --(since 2h|incident i-17)",
+        InTest("tests/cli/test_replay.py", "test_only_what_is_chosen_is_sent"),
+    ),
+    (
+        r"async-relay replay( --all --delete)?",
+        InTest("tests/cli/test_replay.py", "test_nothing_is_deleted_unless_asked"),
+    ),
     (r"async-relay plan", _relay("plan", "--clients", "1k")),
     (
         r"async-relay plan --clients 100k --messages-per-second 0\.01",

@@ -299,6 +299,7 @@ def test_what_lambda_gives_up_is_kept_whole() -> None:
         "StreamFailureBucket",
         False,
     )
+    assert stack.outputs["RelayFunctionName"] == "RelayFunction"
     bucket = stack.properties("StreamFailureBucket")
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
     assert len(bucket["PublicAccessBlockConfiguration"]) == 4

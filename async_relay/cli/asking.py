@@ -7,10 +7,8 @@ Rules
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
@@ -18,6 +16,7 @@ from botocore.parsers import ResponseParserError
 from async_relay.checks.deployment import Absent, Answer, Unknown
 from async_relay.http.urls import endpoint_region
 
+from . import account
 from .aws_errors import aws_errors
 from .failure import USAGE, CommandError
 
@@ -45,10 +44,10 @@ class Aws:
     def __init__(self) -> None:
         """Raises ``CommandError`` where no Region is named, or a profile is wrong."""
         with aws_errors("this"):
-            self._session = botocore.session.Session()
-            self.region: str = os.environ.get("AWS_REGION") or self._session.get_config_variable("region") or ""
+            self._session = account.session()
+            self.region: str = account.region(self._session) or ""
         if not self.region:
-            raise CommandError("no AWS region: set AWS_REGION", USAGE)
+            raise CommandError("no AWS region: give --region, or set AWS_REGION", USAGE)
         self._clients: dict[str, Any] = {}
 
     def ask(self, service: str, operation: str, **request: Any) -> Answer:
@@ -72,7 +71,7 @@ class Aws:
 
     def connection(self, endpoint: str) -> int | Unknown:
         """The status with which the endpoint answers GET @connections/{an id nobody has}."""
-        region = endpoint_region(endpoint) or self.region
+        region = account.region(self._session, endpoint_region(endpoint))
         try:
             with aws_errors(endpoint):
                 client = self._client("apigatewaymanagementapi", region_name=region, endpoint_url=endpoint)

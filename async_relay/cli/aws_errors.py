@@ -1,8 +1,8 @@
-"""Turns botocore's errors into one sentence that names the queue or the table and says what to do."""
+"""Turns botocore's errors into one sentence that names the queue, table or bucket and says what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from botocore.exceptions import (
@@ -18,6 +18,24 @@ from botocore.exceptions import (
 )
 
 from .failure import FAILED, USAGE, CommandError
+
+
+@contextmanager
+def answers(thing: str, sentences: Mapping[str, str], name: str) -> Iterator[None]:
+    """Raise botocore's errors about ``thing``, with the service's own ``sentences`` by code.
+
+    A sentence may have ``{name}``, ``{operation}`` and ``{message}``; other codes are told as by ``aws_errors``.
+    """
+    with aws_errors(thing):
+        try:
+            yield
+        except ClientError as error:
+            details = error.response.get("Error", {})
+            sentence = sentences.get(details.get("Code", ""))
+            if sentence is None:
+                raise
+            told = sentence.format(name=name, operation=error.operation_name, message=details.get("Message", ""))
+            raise CommandError(told) from None
 
 
 @contextmanager
@@ -41,6 +59,7 @@ _CODES = {
     "InvalidAddress": "{url} is not a queue of this region or endpoint: check the URL, AWS_REGION and AWS_ENDPOINT_URL",
     "AccessDenied": "the credentials may not use {url}: allow sqs:{operation} on it",
     "AccessDeniedException": "the credentials may not use {url}: allow sqs:{operation} on it",
+    "InvalidAccessKeyId": "AWS does not know the access key: check the credentials",
     "InvalidClientTokenId": "AWS does not know the access key: check the credentials",
     "UnrecognizedClientException": "AWS does not know the access key or session token: check the credentials",
     "SignatureDoesNotMatch": "AWS refuses the signature: check the secret access key and the clock",
@@ -66,12 +85,13 @@ def _refused(code: str, error: ClientError, url: str) -> str:
 def _failed(error: Exception, url: str) -> str:
     match error:
         case NoCredentialsError() | PartialCredentialsError():
-            return f"no AWS credentials for {url}: sign in, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
+            return f"no AWS credentials for {url}: sign in, or give --profile, AWS_PROFILE or AWS_ACCESS_KEY_ID"
         case NoRegionError():
-            return f"no AWS region for {url}: set AWS_REGION"
+            return f"no AWS region for {url}: give --region or AWS_REGION"
         case InvalidRegionError() | ProfileNotFound():
-            return f"{str(error).rstrip('.')}: check AWS_REGION and AWS_PROFILE"
+            return f"{str(error).rstrip('.')}: check AWS_REGION and AWS_PROFILE, or --region and --profile"
         case ConnectionError() | HTTPClientError():
             return f"no answer for {url}: {error} (check the network, AWS_ENDPOINT_URL and AWS_CA_BUNDLE)"
         case _:
-            return f"{url} cannot be used: {error} (check AWS_ENDPOINT_URL and the AWS configuration)"
+            said = " ".join(str(error).split())
+            return f"{url} cannot be used: {said} (check AWS_ENDPOINT_URL and the AWS configuration)"

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from async_relay.wire.jobs import shard_of
 
 from . import screen, tables
+from .account import with_account
 from .failure import USAGE, CommandError
 from .pacing import Pacer
 from .tables import KEY
@@ -32,6 +33,7 @@ _SEGMENTS = 8
 
 
 @screen.report_errors
+@with_account
 def backfill(
     *,
     table: Annotated[
@@ -53,7 +55,7 @@ def backfill(
     ] = 500,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
 ) -> None:
-    """Write the attribute shard to every connection's row that lacks it or has another."""
+    """Write shard to the rows that lack it, for an index. A row that has another is corrected."""
     if not table or not table.strip():
         raise CommandError("no table: give --table or CONNECTIONS_TABLE", USAGE)
     if shards is None:

@@ -18,6 +18,7 @@ from async_relay.wire.formatter import Formatter, load_formatter, with_tenant
 from async_relay.wire.incidents import format_item
 
 from . import screen
+from .account import with_account
 from .actions import discard_selected, redrive_selected
 from .failure import USAGE, CommandError
 from .queues import SendQueue, check_url, connect, is_fifo
@@ -32,7 +33,8 @@ app = typer.Typer(
 )
 
 QueueUrl = Annotated[
-    str | None, typer.Option("--queue-url", envvar="DEAD_LETTER_QUEUE_URL", help="The dead-letter queue.")
+    str | None,
+    typer.Option("--queue-url", metavar="URL", envvar="DEAD_LETTER_QUEUE_URL", help="The dead-letter queue."),
 ]
 FormatterName = Annotated[
     str | None,
@@ -45,14 +47,18 @@ TenantAttribute = Annotated[
     ),
 ]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids, or how they begin.")]
-Reasons = Annotated[list[str] | None, typer.Option("--reason", help="Only this reason; may be repeated.")]
-EventId = Annotated[str | None, typer.Option("--event-id", help="Only dead letters with this event id.")]
-Client = Annotated[str | None, typer.Option("--client", help="Only dead letters for this connection id.")]
-Incident = Annotated[str | None, typer.Option("--incident", help="Only dead letters about this incident id.")]
+Reasons = Annotated[
+    list[str] | None, typer.Option("--reason", metavar="REASON", help="Only this reason; may be repeated.")
+]
+EventId = Annotated[str | None, typer.Option("--event-id", metavar="ID", help="Only dead letters with this event id.")]
+Client = Annotated[str | None, typer.Option("--client", metavar="ID", help="Only dead letters for this connection id.")]
+Incident = Annotated[
+    str | None, typer.Option("--incident", metavar="ID", help="Only dead letters about this incident id.")
+]
 Since = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Last tried at or after: 2h, 2025-01-31.")]
 Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Last tried before: 2h, 2025-01-31.")]
 OlderThan = Annotated[str | None, typer.Option("--older-than", metavar="AGE", help="Last tried so long ago: 2h, 3d.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the oldest.")]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many, the oldest.")]
 _TO = (
     "The retry queue, or RETRY_QUEUE_URL; where the dead-letter queue is FIFO: the fan-out queue, or FANOUT_QUEUE_URL."
 )
@@ -61,8 +67,9 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")]
 
 
-@app.command("list")
+@app.command("list", epilog="Example: async-relay dead-letters list --reason refused --since 2h")
 @screen.report_errors
+@with_account
 def list_dead_letters(
     *,
     queue_url: QueueUrl = None,
@@ -76,7 +83,7 @@ def list_dead_letters(
     limit: Limit = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array, without the payloads.")] = False,
 ) -> None:
-    """Show what lies in the dead-letter queue, oldest first, and leave it there."""
+    """Show the dead letters, oldest first. They stay in the queue."""
     selection = _selection(None, reason, event_id, client, incident, since, until, older_than, limit)
     url = _dead_letter_url(queue_url)
     with reading(connect(url), url, selection) as found:
@@ -88,8 +95,9 @@ def list_dead_letters(
         found.note_what_waits()
 
 
-@app.command()
+@app.command(epilog="Example: async-relay dead-letters show 5753b066")
 @screen.report_errors
+@with_account
 def show(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Message ids, or how they begin.")],
     *,
@@ -97,7 +105,7 @@ def show(
     formatter: FormatterName = None,
     tenant_attribute: TenantAttribute = None,
 ) -> None:
-    """Show whole dead letters, payloads and all, and leave them in the queue."""
+    """Show whole dead letters, payloads and all. They stay in the queue."""
     url, format_record = _dead_letter_url(queue_url), _formatter(formatter, tenant_attribute)
     with reading(connect(url), url, Selection(ids=check_ids(ids))) as found:
         found.queue.release()
@@ -108,13 +116,14 @@ def show(
             )
 
 
-@app.command("redrive")
+@app.command("redrive", epilog="Example: async-relay dead-letters redrive --incident i-17 --dry-run")
 @screen.report_errors
+@with_account
 def redrive_dead_letters(
     ids: Ids = None,
     *,
     queue_url: QueueUrl = None,
-    to: Annotated[str | None, typer.Option("--to", help=_TO)] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="URL", help=_TO)] = None,
     formatter: FormatterName = None,
     tenant_attribute: TenantAttribute = None,
     reason: Reasons = None,
@@ -129,7 +138,7 @@ def redrive_dead_letters(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Send dead letters back to the queue they are retried from, and delete each once it is sent."""
+    """Send dead letters back to be tried again. Each is deleted from its queue once it is sent."""
     selection = _selection(ids, reason, event_id, client, incident, since, until, older_than, limit)
     _check_explicit(selection, everything)
     url, format_record = _dead_letter_url(queue_url), _formatter(formatter, tenant_attribute)
@@ -144,8 +153,9 @@ def redrive_dead_letters(
     done.check()
 
 
-@app.command()
+@app.command(epilog="Example: async-relay dead-letters discard --reason refused --save old.jsonl")
 @screen.report_errors
+@with_account
 def discard(
     ids: Ids = None,
     *,
@@ -159,7 +169,9 @@ def discard(
     older_than: OlderThan = None,
     limit: Limit = None,
     everything: All = False,
-    save: Annotated[Path | None, typer.Option("--save", help="Write the bodies here first, as JSON lines.")] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="Write the bodies here first, as JSON lines.")
+    ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:

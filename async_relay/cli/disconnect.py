@@ -13,8 +13,6 @@ Rules
 
 from __future__ import annotations
 
-import os
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
-import botocore.session
 import typer
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -33,7 +30,8 @@ from async_relay.http.urls import endpoint_region
 from async_relay.settings import Settings
 from async_relay.wire.rows import END_OF_TIME
 
-from . import screen, tables
+from . import account, screen, tables
+from .account import with_account
 from .aws_errors import aws_errors
 from .failure import FAILED, USAGE, CommandError
 from .pacing import Pacer
@@ -49,6 +47,7 @@ _READ = (KEY, "principal", "createdAt", "expiresAt")
 
 
 @screen.report_errors
+@with_account
 def disconnect(
     *,
     table: Annotated[
@@ -194,18 +193,12 @@ def _find(client: Any, table: str, whom: Whom) -> Iterator[Found]:
 
 
 def _found(item: dict[str, Any]) -> Found:
-    expires_at = _whole(item.get("expiresAt"))
+    expires_at = tables.whole(item.get("expiresAt"))
     return Found(
         item[KEY]["S"],
-        _whole(item.get("createdAt")),
+        tables.whole(item.get("createdAt")),
         None if expires_at is None or expires_at > END_OF_TIME else expires_at,
     )
-
-
-def _whole(attribute: Any) -> int | None:
-    """The whole number that a clock can show; None for anything else, which another function may have written."""
-    text = (attribute or {}).get("N", "")
-    return int(text) if re.fullmatch("[0-9]{1,14}", text) else None
 
 
 def _say_what_it_means(whom: Whom, found: Sequence[Found]) -> None:
@@ -366,15 +359,11 @@ _SIGNATURE = (
 
 def _connect(endpoint: str) -> Any:
     with aws_errors(endpoint):
-        session = botocore.session.Session()
-        named = endpoint_region(endpoint) or os.environ.get("AWS_REGION")
-        region = named or session.get_config_variable("region")
         config = Config(
             retries={"mode": "standard", "total_max_attempts": 4},
             connect_timeout=5,
             read_timeout=10,
             max_pool_connections=_THREADS,
         )
-        return session.create_client(
-            "apigatewaymanagementapi", region_name=region, endpoint_url=endpoint, config=config
-        )
+        named = endpoint_region(endpoint)
+        return account.client("apigatewaymanagementapi", config, named=named, endpoint_url=endpoint)

@@ -20,12 +20,14 @@ from async_relay.checks.examination import examine
 from async_relay.checks.findings import Finding, Report, State
 
 from . import screen
+from .account import with_account
 from .asking import Aws
 from .describing import describe_environment, describe_stack
 from .failure import USAGE, CommandError
 
 
 @screen.report_errors
+@with_account
 def doctor(
     *,
     stack: Annotated[
@@ -34,7 +36,10 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
-    """Say what is wrong with a deployment, what that does, and how to mend it. Changes nothing."""
+    """Say what is wrong with a deployment, and how to mend it.
+
+    Changes nothing.
+    """
     report = examine(_describe(stack))
     if as_json:
         print(_as_json(report))

@@ -15,10 +15,10 @@ class Pacer:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _next: float = 0.0
 
-    def wait(self) -> None:
-        """Until it is the caller's turn."""
+    def wait(self, turns: int = 1) -> None:
+        """Until it is the caller's turn, which counts as so many."""
         with self._lock:
             now = time.monotonic()
             turn = max(now, self._next)
-            self._next = turn + 1 / self.rate
+            self._next = turn + turns / self.rate
         time.sleep(turn - now)

@@ -106,7 +106,9 @@ def _ours(message_id: str, body: str, sent_at: int | None, fields: dict[str, Any
     record = fields.get("record")
     named = Event(event_id=_text(envelope, "eventID"), sequence=_text(envelope, "sequence"))
     form = _form(fields)
-    events = (tuple(_messages(fields)) or (Event(),)) if form is Form.JOB else (_record(record, envelope.get("keys")),)
+    events = (
+        (tuple(_messages(fields)) or (Event(),)) if form is Form.JOB else (record_event(record, envelope.get("keys")),)
+    )
     return ParsedDeadLetter(
         message_id,
         body,
@@ -188,7 +190,7 @@ def _messages(fields: dict[str, Any]) -> Iterator[Event]:
         )
 
 
-def _record(record: Any, keys: Any) -> Event:
+def record_event(record: Any, keys: Any = None) -> Event:
     """The event of a stream record, or of the keys that a truncated dead letter kept of one."""
     change = record.get("dynamodb") if isinstance(record, dict) else None
     images = [change.get(name) for name in ("NewImage", "Keys", "OldImage")] if isinstance(change, dict) else []

@@ -149,9 +149,11 @@ def show(
     table: Annotated[
         plan_tables.Kind | None, typer.Option("--table", help="Only a table of docs/scaling.md, as Markdown.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw 1,000 to 1,000,000 clients into this SVG.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw 1,000 to 1,000,000 clients into this SVG.")
+    ] = None,
 ) -> None:
-    """Say how fast a broadcast is, which limit binds first, and what a month costs."""
+    """Say how fast a broadcast is, and what a month costs. Names the limit that binds first."""
     if clients is None and table in (None, plan_tables.Kind.WINDOWS):
         raise CommandError("no clients: give --clients, like 10k", USAGE)
     if table is not None:

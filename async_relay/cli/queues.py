@@ -14,7 +14,6 @@ Rules
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import threading
@@ -26,9 +25,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
-import botocore.session
 from botocore.config import Config
 
+from . import account
 from .aws_errors import aws_errors
 from .failure import USAGE, CommandError
 
@@ -80,18 +79,16 @@ def check_url(name: str, url: str | None) -> str:
 
 
 def connect(url: str) -> Any:
-    """A client for SQS in the region the URL names, else the environment's."""
+    """A client for SQS in the region of the command line, else the one the URL names, else the environment's."""
     named = _URL_REGION.match(url)
     with aws_errors(url):
-        session = botocore.session.Session()
-        region = named[1] if named else os.environ.get("AWS_REGION") or session.get_config_variable("region")
         config = Config(
             retries={"mode": "standard", "total_max_attempts": 3},
             connect_timeout=5,
             read_timeout=WAIT_SECONDS + 20,
             max_pool_connections=_THREADS + 1,
         )
-        return session.create_client("sqs", region_name=region, config=config)
+        return account.client("sqs", config, named=named[1] if named else None)
 
 
 class SendQueue:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial, wraps
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any, ParamSpec
 
 import typer
@@ -22,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .failure import INTERRUPTED, CommandError
+from .failure import FAILED, INTERRUPTED, CommandError
 from .parsing import Event, ParsedDeadLetter, parse_json
 
 P = ParamSpec("P")
@@ -63,8 +65,21 @@ def report_errors(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             complain("Interrupted.")
             raise typer.Exit(INTERRUPTED) from None
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a command ends in a sentence, whatever came to it
+            complain(f"Error: {_unforeseen(error)}")
+            raise typer.Exit(FAILED) from None
 
     return run
+
+
+def _unforeseen(error: Exception) -> str:
+    """What nobody reckoned with, for whoever is to find it."""
+    place = extract_tb(error.__traceback__)[-1]
+    said = " ".join(str(error).split())[:300]
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    return f"this was not foreseen: {type(error).__name__}: {said} ({where}); please report it with the command"
 
 
 def stdout() -> Console:
@@ -126,7 +141,7 @@ def print_table(dead_letters: Sequence[ParsedDeadLetter], size: int, total: int,
     for column in columns:
         table.add_column(Text("\n".join(column)), overflow="fold", no_wrap=column == ("Id",))
     for dead_letter in dead_letters:
-        cells = {title: _cut(cell) for title, cell in zip(_COLUMNS, _row(dead_letter, size), strict=True)}
+        cells = {title: cut(cell) for title, cell in zip(_COLUMNS, _row(dead_letter, size), strict=True)}
         table.add_row(*(Text("\n".join(cells[title] for title in column)) for column in columns))
     if dead_letters:
         console.print(table)
@@ -149,7 +164,8 @@ def _row(dead_letter: ParsedDeadLetter, size: int) -> Iterator[str]:
     yield "" if dead_letter.attempt is None else str(dead_letter.attempt)
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """``text`` for a cell of a table: safe, and at most ``_CELL`` characters."""
     text = safe(text[: _CELL + 1])
     return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
 
@@ -157,7 +173,7 @@ def _cut(text: str) -> str:
 def tally(dead_letters: Iterable[ParsedDeadLetter]) -> str:
     """The number of dead letters per reason, after a colon; empty if there are none."""
     counts = Counter(dead_letter.reason for dead_letter in dead_letters).most_common()
-    return ": " + ", ".join(f"{count} {_cut(reason)}" for reason, count in counts) if counts else ""
+    return ": " + ", ".join(f"{count} {cut(reason)}" for reason, count in counts) if counts else ""
 
 
 def print_dead_letter(dead_letter: ParsedDeadLetter, verdict: str) -> None:

@@ -5,16 +5,14 @@ botocore's synchronous client, as for the queues: a command has one user and no 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from contextlib import AbstractContextManager
 from typing import Any
 
-import botocore.session
 from botocore.config import Config
-from botocore.exceptions import ClientError
 
-from .aws_errors import aws_errors
+from . import account
+from .aws_errors import answers, aws_errors
 from .failure import CommandError
 
 #: The table's key.
@@ -22,33 +20,33 @@ KEY = "connectionId"
 
 #: Error codes of DynamoDB; what is the same for every service is in ``aws_errors``.
 _CODES = {
-    "ResourceNotFoundException": "there is no table {table}: check the name, the account and the region",
-    "AccessDeniedException": "the credentials may not use {table}: allow dynamodb:{operation} on it",
-    "ProvisionedThroughputExceededException": "{table} is too busy: run the command again with a lower --rate",
-    "ThrottlingException": "{table} is too busy: run the command again with a lower --rate",
-    "RequestLimitExceeded": "{table} is too busy: run the command again with a lower --rate",
-    "ValidationException": "{table} refused {operation}: {message}",
+    "ResourceNotFoundException": "there is no table {name}: check the name, the account and the region",
+    "AccessDeniedException": "the credentials may not use {name}: allow dynamodb:{operation} on it",
+    "ProvisionedThroughputExceededException": "{name} is too busy: run the command again with a lower --rate",
+    "ThrottlingException": "{name} is too busy: run the command again with a lower --rate",
+    "RequestLimitExceeded": "{name} is too busy: run the command again with a lower --rate",
+    "ValidationException": "{name} refused {operation}: {message}",
 }
 
 
 def connect(table: str, *, connections: int) -> Any:
     """A client of DynamoDB for this table, for so many threads; raises ``CommandError``."""
     with aws_errors(f"the table {table}"):
-        session = botocore.session.Session()
-        region = os.environ.get("AWS_REGION") or session.get_config_variable("region")
         config = Config(
             retries={"mode": "standard", "total_max_attempts": 8},
             connect_timeout=5,
             read_timeout=20,
             max_pool_connections=connections,
         )
-        return session.create_client("dynamodb", region_name=region, config=config)
+        return account.client("dynamodb", config)
 
 
 def check(client: Any, table: str) -> int:
     """About how many rows there are; raises ``CommandError`` where it is no connections table."""
     with errors(table):
-        description = client.describe_table(TableName=table)["Table"]
+        description = client.describe_table(TableName=table).get("Table")
+    if description is None:
+        raise CommandError(f"the answer for the table {table} is not DynamoDB's: check AWS_ENDPOINT_URL and the proxy")
     keys = [key["AttributeName"] for key in description["KeySchema"]]
     if keys != [KEY]:
         raise CommandError(f"{table} is not a connections table: its key is {', '.join(keys)}, not {KEY}")
@@ -56,16 +54,12 @@ def check(client: Any, table: str) -> int:
     return count
 
 
-@contextmanager
-def errors(table: str) -> Iterator[None]:
+def errors(table: str) -> AbstractContextManager[None]:
     """Raise botocore's errors as a ``CommandError`` about this table."""
-    with aws_errors(f"the table {table}"):
-        try:
-            yield
-        except ClientError as error:
-            details = error.response.get("Error", {})
-            sentence = _CODES.get(details.get("Code", ""))
-            if sentence is None:
-                raise
-            message = details.get("Message", "")
-            raise CommandError(sentence.format(table=table, operation=error.operation_name, message=message)) from None
+    return answers(f"the table {table}", _CODES, table)
+
+
+def whole(attribute: Any) -> int | None:
+    """The whole number that a clock can show; None for anything else, which another function may have written."""
+    text = (attribute or {}).get("N", "")
+    return int(text) if re.fullmatch("[0-9]{1,14}", text) else None

@@ -329,7 +329,9 @@ def test_behind_a_proxy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None: 
     [
         ((), {}, "Error: nothing to look at: give --stack, or the functions' settings"),
         (("--stack", " "), {}, "Error: --stack is empty: name one"),
-        (("--stack", "x"), {"AWS_DEFAULT_REGION": ""}, "Error: no AWS region: set AWS_REGION"),
+        (("--stack", "x"), {"AWS_DEFAULT_REGION": ""}, "Error: no AWS region: give --region, or set AWS_REGION"),
+        (("--stack", "x", "--region", "not a region"), {}, "Error: Provided region_name 'not a region'"),
+        (("--stack", "x", "--profile", "nobody"), {}, "Error: The config profile (nobody) could not be found"),
         (("--stack", "x"), {"AWS_PROFILE": "nobody"}, "Error: The config profile (nobody) could not be found"),
         (("--stack", "x"), {"AWS_REGION": "not a region"}, "Error: Provided region_name 'not a region'"),
         (("--stack", "x"), {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "Error: no AWS credentials for"),

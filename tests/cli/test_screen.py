@@ -31,4 +31,4 @@ def test_keys_that_aws_does_not_know_are_to_be_checked(code: str) -> None:
 
 @pytest.mark.parametrize(("length", "shown"), [(64, "x" * 64), (65, "x" * 63 + "…"), (9_999, "x" * 63 + "…")])
 def test_a_cell_has_sixty_four_characters_at_most(length: int, shown: str) -> None:
-    assert screen._cut("x" * length) == shown
+    assert screen.cut("x" * length) == shown
