@@ -59,6 +59,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fanout", action="store_true", help="many functions post, each to its shard of the clients")
     parser.add_argument("--seed", type=int, default=1, help="which incidents happen (1)")
     parser.add_argument("--capture", type=Path, metavar="FILE", help="save the terminal's last view there, as SVG")
+    parser.add_argument("--release", type=Path, metavar="DIR", help="deploy a release's template and zip, made by make")
     parser.add_argument("--home", type=Path, default=deployment.ROOT / ".demo", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -110,15 +111,14 @@ async def _until_signalled(options: argparse.Namespace, console: Console) -> lis
 async def _play(options: argparse.Namespace, console: Console) -> list[str]:
     if options.port is not None:
         page.check_port(options.port)
-    template = deployment.TEMPLATE.read_text()
-    zip_file = await _prepare(options, console)
+    artefacts = await _prepare(options, console)
     async with AsyncExitStack() as stage:
         with step(console, "Starting the local AWS"):
             aws = await stage.enter_async_context(local_aws.running(options.home))
         issuer = stage.enter_context(issuing())
         parameters = deployment.door(issuer) | (_FANOUT if options.fanout else {})
         with step(console, "Deploying the template, its door closed"):
-            stack = await deployment.deploy(aws, template, zip_file, parameters)
+            stack = await deployment.deploy(aws, artefacts, parameters)
         token = partial(issuer.token, page.CLIENT_ID, [feed.EVERY_TENANT])
         url = stage.enter_context(page.served(stack.websocket_url, token, options.port))
         console.print(f"[green]✓[/] The page is at [bold]{url}[/]", highlight=False)
@@ -157,17 +157,19 @@ async def _shown(show: Show, options: argparse.Namespace) -> list[str]:
     return await show.one_round()
 
 
-async def _prepare(options: argparse.Namespace, console: Console) -> Path:
-    """Install and build, as far as that was not done before; the zip."""
+async def _prepare(options: argparse.Namespace, console: Console) -> deployment.Artefacts:
+    """Install and build, as far as that was not done before; what is to be deployed."""
     zip_file = Path(options.home, "relay.zip")
     async with installation.alone(options.home):
         if not installation.is_installed(options.home):
             with step(console, "Installing the local AWS into .demo (about 15 seconds, once)"):
                 await installation.install(options.home)
+        if options.release:
+            return deployment.released(options.release)
         if not deployment.is_built(zip_file):
             with step(console, "Building the Lambda zip (about 10 seconds, whenever the code has changed)"):
                 await deployment.build(zip_file)
-    return zip_file
+    return deployment.Artefacts(deployment.TEMPLATE, zip_file)
 
 
 def _save_logs(path: Path, said: Mapping[str, Sequence[str]]) -> None:

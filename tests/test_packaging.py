@@ -444,7 +444,7 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("packaging", "async_relay"):
         (tmp_path / name).mkdir()
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in ("pyproject.toml", "handler.py", "orders.py", "async_relay/a.py", "async_relay/b.py"):
+    for name in ("packaging/requirements.lock", "handler.py", "orders.py", "async_relay/a.py", "async_relay/b.py"):
         (tmp_path / name).write_text(f"# {name}\n")
     shutil.copy(SCRIPT, tmp_path / "packaging" / "script.py")
     (tmp_path / "packaging" / "build.py").write_text(SCRIPT_WITHOUT_DOWNLOADS)
