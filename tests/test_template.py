@@ -424,7 +424,8 @@ INDEXED = {"RelayFunction", "DeliverFunction", "FanoutFunction", "ConnectFunctio
 )
 def test_the_settings_of_every_function_are_accepted(parameters: dict[str, str]) -> None:
     """Every variable is a setting by name, and every function would start with what it is given."""
-    known = {field.name.upper() for field in fields(Settings)} | {"AWS_ENDPOINT_URL", "POWERTOOLS_SERVICE_NAME"}
+    others = {"AWS_ENDPOINT_URL", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
+    known = {field.name.upper() for field in fields(Settings)} | others
     for name, function in Stack(**parameters).functions().items():
         assert function["Environment"].keys() <= known, name
         settings = Settings.from_env(function["Environment"])
