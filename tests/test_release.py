@@ -161,12 +161,17 @@ def test_a_release_has_the_time_of_its_commit(tmp_path: Path, monkeypatch: pytes
 def test_a_release_that_cannot_be_written_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file in the folder's place; and the sums of an earlier release do not stay for files that changed."""
+    """And the sums of an earlier release are gone by then, since they may be wrong for some files already."""
+    made, output = tmp_path / "made", tmp_path / "dist"
+    for folder in (made, output / "relay.zip"):
+        folder.mkdir(parents=True)
+    (made / "relay.zip").touch()
+    (output / "SHA256SUMS").write_text("of an earlier release")
     monkeypatch.setattr(release, "epoch", lambda: SECONDS)
-    monkeypatch.setattr(release, "release", lambda output, _seconds: release.hand_over(tmp_path, output))
-    (tmp_path / "dist").touch()
-    assert release.main(["--output", str(tmp_path / "dist")]) == 1
-    assert capsys.readouterr().err == f"{tmp_path / 'dist'} could not be written: File exists.\n"
+    monkeypatch.setattr(release, "release", lambda output, _seconds: release.hand_over(made, output))
+    assert release.main(["--output", str(output)]) == 1
+    assert capsys.readouterr().err == f"{output} could not be written: Is a directory.\n"
+    assert [each.name for each in output.iterdir()] == ["relay.zip"]
 
 
 def test_a_step_that_fails_is_one_sentence() -> None:
