@@ -147,7 +147,7 @@ def test_a_release_has_the_time_of_its_commit(tmp_path: Path, monkeypatch: pytes
         release.epoch()
     (tmp_path / "handler.py").touch()
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.com"]
-    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one", "--date", "@1700000000 +0000"]):
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one", "--date", "@1600000000 +0000"]):
         monkeypatch.setenv("GIT_COMMITTER_DATE", "@1700000000 +0000")
         subprocess.run([*git, *words], check=True)  # noqa: S603 our own words, no shell
     assert release.epoch() == "1700000000"
@@ -198,9 +198,11 @@ def checked(check: str, resource: str) -> dict[str, Any]:
 def test_a_finding_that_is_not_accepted_is_a_problem_and_so_is_one_that_is_gone() -> None:
     """As checkov reports them, of one framework or of several."""
     allowed = audit.accepted('[[accepted]]\ncheck = "A_1"\nof = ["Old", "Both"]\nwhy = "So."')
-    report = {"results": {"failed_checks": [checked("A_1", "Both"), checked("A_2", "Both")]}}
+    failed = [checked("A_1", "Both"), checked("A_1", "New"), checked("A_2", "Both")]
+    report = {"results": {"failed_checks": failed}}
     for each in (report, [report]):
         assert list(audit.unlike(audit.findings(each), allowed)) == [
+            "checkov: A_1 of New is new: Ensure it is. Mend it, or accept it with its reason.",
             "checkov: A_2 of Both is new: Ensure it is. Mend it, or accept it with its reason.",
             "checkov: A_1 of Old is found no longer; take it out of packaging/accepted.toml.",
         ]
