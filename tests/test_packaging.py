@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -316,6 +317,31 @@ def test_a_failed_download_is_one_sentence(tmp_path: Path) -> None:
     assert "could not be downloaded: No matching distribution found for" in sentence
     assert [each.name for each in tmp_path.iterdir()] == ["relay.zip"]
     assert output.read_text() == "earlier"
+
+
+def test_a_download_with_another_hash_makes_no_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever index it came from, and though its name and version are those that are locked."""
+    with zipfile.ZipFile(tmp_path / "core-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("core.py", "")
+        wheel.writestr("core-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: core\nVersion: 1.0\n")
+        wheel.writestr("core-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("core-1.0.dist-info/RECORD", "")
+    lock, right = tmp_path / "lock", sha256((tmp_path / "core-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+    monkeypatch.setattr(build, "LOCK", lock)
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    for name, value in offline.items():
+        monkeypatch.setenv(name, value)
+    native = build.Target(("native",), build.RUNNING, sys.executable)
+    for entry, fault in (
+        (f"core==1.0 --hash=sha256:{'0' * 64}", "DO NOT MATCH THE HASHES"),
+        ("core==1.0", "Hashes are required"),
+    ):
+        lock.write_text(entry)
+        with pytest.raises(build.BuildError, match=f"could not be downloaded: .*{fault}"):
+            build.download(tmp_path / "tree", native, "native")
+    lock.write_text(f"core==1.0 --hash=sha256:{right}")
+    build.download(tmp_path / "tree", native, "native")
+    assert (tmp_path / "tree" / "core.py").exists()
 
 
 def test_a_missing_interpreter_is_one_sentence() -> None:
