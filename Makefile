@@ -12,7 +12,7 @@ IN_BROWSER = [ -s $(VENV)/.installed-browser ] && PATH="$(abspath $(BIN)):$$PATH
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help test lint types unit coverage fuzz mistakes demo pictures long-tasks build bench load cold clean
+.PHONY: FORCE help test lint types unit coverage fuzz mistakes demo pictures long-tasks build lock release audit bench load cold clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,14 @@ $(VENV)/.installed-browser: $(VENV)/.installed
 		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } >/dev/null \
 			&& command -v chromium >$@ || echo "apt-get could not install Chromium: the browser tests are skipped"; \
 	else echo "There is no Chromium here: the browser tests are skipped"; fi
+
+# Tools whose requirements contradict others', each in an environment of its own.
+$(VENV)/tools/%/.installed: packaging/tools/%.txt
+	@$(CHECK_PYTHON)
+	@echo "Installing $* into $(@D) (up to a minute, once)"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --requirement $< || { $(FAILED_INSTALL); exit 1; }
+	@touch $@
 
 test: lint types unit ## Lint, types and every test
 
@@ -100,6 +108,16 @@ build/async-relay.zip: FORCE
 # What `sam build` calls for each function, whatever its Architecture.
 build-RelayFunction build-DeliverFunction build-FanoutFunction build-ConnectFunction build-DisconnectFunction build-AuthorizeFunction build-DefaultFunction build-HeartbeatFunction: build/async-relay.zip
 	@$(PYTHON) -m zipfile -e $< "$(ARTIFACTS_DIR)"
+
+lock: $(VENV)/tools/uv/.installed ## The zip's dependencies with their hashes, of pyproject.toml; UPGRADE=1 for the newest versions
+	@$(VENV)/tools/uv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --output-file packaging/requirements.lock $(if $(UPGRADE),--upgrade) >/dev/null
+
+release: $(VENV)/.installed ## dist/: zip, template, wheel, SBOM and checksums of the commit that is checked out
+	@$(BIN)/python packaging/release.py
+
+audit: $(VENV)/.installed $(VENV)/tools/checkov/.installed $(VENV)/tools/pip-audit/.installed ## cfn-lint, checkov but for what is accepted, and known vulnerabilities of what is locked
+	@$(BIN)/cfn-lint template.yaml
+	@$(BIN)/python packaging/audit.py $(VENV)/tools
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) .demo build dist .aws-sam benchmarks/results .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

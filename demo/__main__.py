@@ -47,6 +47,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fanout", action="store_true", help="many functions post, each to its shard of the clients")
     parser.add_argument("--seed", type=int, default=1, help="which incidents happen (1)")
     parser.add_argument("--capture", type=Path, metavar="FILE", help="save the terminal's last view there, as SVG")
+    parser.add_argument("--release", type=Path, metavar="DIR", help="deploy a release's template and zip, made by make")
     parser.add_argument("--home", type=Path, default=deployment.ROOT / ".demo", help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -43,6 +43,14 @@ class Stack:
     retry_queue: str
 
 
+@dataclass(frozen=True, slots=True)
+class Artefacts:
+    """What is deployed."""
+
+    template: Path
+    zip_file: Path
+
+
 def is_built(zip_file: Path) -> bool:
     """True where the zip was made of these sources, for this interpreter."""
     stamp = _stamp(zip_file)
@@ -65,7 +73,7 @@ def _stamp(zip_file: Path) -> Path:
 
 def _fingerprint() -> str:
     """Changes with whatever the zip is made of."""
-    sources = [ROOT / "handler.py", ROOT / "pyproject.toml", ROOT / "packaging" / "build.py"]
+    sources = [ROOT / "handler.py", ROOT / "packaging" / "requirements.lock", ROOT / "packaging" / "build.py"]
     sources += sorted((ROOT / "async_relay").rglob("*.py"))
     digest = sha256(sys.version.encode())
     for source in sources:
@@ -73,12 +81,27 @@ def _fingerprint() -> str:
     return digest.hexdigest()
 
 
-async def deploy(aws: LocalAws, template: str, zip_file: Path, parameters: Mapping[str, str]) -> Stack:
+def released(folder: Path) -> Artefacts:
+    """A release's template and zip, once each of its files is as its sums say; ``DemoError`` where one is not."""
+    sums = folder / "SHA256SUMS"
+    if not sums.is_file():
+        raise DemoError(f"{sums} is not there; make release makes one")
+    files = {}
+    for digest, name in (line.split("  ", 1) for line in sums.read_text().splitlines()):
+        path = folder / name
+        if not path.is_file() or sha256(path.read_bytes()).hexdigest() != digest:
+            raise DemoError(f"{path} is not as {sums} says")
+        files[path.suffix] = path
+    return Artefacts(files[".yaml"], files[".zip"])
+
+
+async def deploy(aws: LocalAws, artefacts: Artefacts, parameters: Mapping[str, str]) -> Stack:
     """Upload the zip and create the stack; ``DemoError`` says which resource failed, and why."""
-    body, functions = _CODE.subn(rf"\g<1>CodeUri: s3://{_BUCKET}/{zip_file.name}", template)
+    location = f"s3://{_BUCKET}/{artefacts.zip_file.name}"
+    body, functions = _CODE.subn(rf"\g<1>CodeUri: {location}", artefacts.template.read_text())
     if not functions:
         raise DemoError("The template has no CodeUri to put the zip in")
-    await _upload(aws, zip_file, body)
+    await _upload(aws, artefacts.zip_file, body)
     async with aws.client("cloudformation") as cloudformation:
         await cloudformation.create_stack(
             StackName=_STACK,

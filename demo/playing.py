@@ -65,14 +65,13 @@ async def play(options: argparse.Namespace, console: Console) -> list[str]:
 
 async def _scene(options: argparse.Namespace, console: Console, stage: AsyncExitStack) -> _Scene:
     """Everything up to the first client."""
-    template = deployment.TEMPLATE.read_text()
-    zip_file = await _prepare(options, console)
+    artefacts = await _prepare(options, console)
     with step(console, "Starting the local AWS"):
         aws = await stage.enter_async_context(local_aws.running(options.home))
     issuer = stage.enter_context(issuing())
     parameters = deployment.door(issuer) | (_FANOUT if options.fanout else {})
     with step(console, "Deploying the template, its door closed"):
-        stack = await deployment.deploy(aws, template, zip_file, parameters)
+        stack = await deployment.deploy(aws, artefacts, parameters)
     table, ledger = await stage.enter_async_context(tables(aws, stack)), Ledger()
     members = Crowd(stack.websocket_url, issuer, ledger)
     return _Scene(aws, issuer, stack, table, ledger, members, random.Random(options.seed))
@@ -151,17 +150,19 @@ def _python() -> Path:
     return here.relative_to(deployment.ROOT) if here.is_relative_to(deployment.ROOT) else here
 
 
-async def _prepare(options: argparse.Namespace, console: Console) -> Path:
-    """Install and build, as far as that was not done before; the zip."""
+async def _prepare(options: argparse.Namespace, console: Console) -> deployment.Artefacts:
+    """Install and build, as far as that was not done before; what is to be deployed."""
     zip_file = Path(options.home, "relay.zip")
     async with installation.alone(options.home):
         if not installation.is_installed(options.home):
             with step(console, "Installing the local AWS into .demo (about 15 seconds, once)"):
                 await installation.install(options.home)
+        if options.release:
+            return deployment.released(options.release)
         if not deployment.is_built(zip_file):
             with step(console, "Building the Lambda zip (about 10 seconds, whenever the code has changed)"):
                 await deployment.build(zip_file)
-    return zip_file
+    return deployment.Artefacts(deployment.TEMPLATE, zip_file)
 
 
 def _save_logs(path: Path, said: Mapping[str, Sequence[str]]) -> None:

@@ -7,7 +7,8 @@
     packaging/build.py --module orders.py  with a module of your own beside handler.py
 
 Rules
-- The dependencies are those of ``pyproject.toml``, as wheels for the target, whatever this machine is.
+- The dependencies are those of ``requirements.lock``, as wheels for the target, whatever this machine is. A download
+  with another hash than the lock's makes no zip. `make lock` writes it from ``pyproject.toml``.
 - One zip serves both processors, so that no stack can get the other's: the names of shared objects
   carry the processor (``loop.cpython-313-aarch64-linux-gnu.so``) and Python loads its own alone.
   Those for any version of Python (``_rust.abi3.so``) carry none, and are given that name: Python takes
@@ -37,7 +38,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import tomllib
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +50,7 @@ except ImportError:  # Windows, where builds at once each make the zip
     fcntl = None  # type: ignore[assignment]
 
 ROOT = Path(__file__).resolve().parent.parent
+LOCK = ROOT / "packaging" / "requirements.lock"
 ARCHITECTURES = {"arm64": "aarch64", "x86_64": "x86_64"}
 RUNTIME = "3.13"
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -146,7 +147,7 @@ def contents(options: argparse.Namespace) -> Iterator[str]:
     version = options.python_version or (RUNNING if options.arch == ["native"] else RUNTIME)
     compiled = "bytecode" if find_interpreter(version) else "no bytecode"
     yield f"{', '.join(options.arch)}, Python {version}, {compiled}"
-    for source in (ROOT / "pyproject.toml", Path(__file__).resolve(), ROOT / "handler.py", *shipped()):
+    for source in (LOCK, Path(__file__).resolve(), ROOT / "handler.py", *shipped()):
         yield f"{_hash(source)} {source.relative_to(ROOT).as_posix()}"
     for module in options.module:
         try:
@@ -248,21 +249,14 @@ def build(target: Target, output: Path, modules: Sequence[Path] = ()) -> int:
         return sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
 
 
-def dependencies() -> list[str]:
-    """The run-time requirements of ``pyproject.toml``."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return list(project["dependencies"])
-
-
 def download(tree: Path, target: Target, architecture: str) -> None:
     """Unpack the wheels of the dependencies into ``tree``."""
     pip = [target.interpreter or sys.executable, "-m", "pip"]
     if _run(*pip, "--version")[0]:
         pip[0] = sys.executable
     quiet = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-compile", "--only-binary=:all:")
-    status, output = _run(
-        *pip, "install", *quiet, *target.pip_options(architecture), "--target", str(tree), *dependencies()
-    )
+    locked = ("--require-hashes", "--requirement", str(LOCK))
+    status, output = _run(*pip, "install", *quiet, *target.pip_options(architecture), "--target", str(tree), *locked)
     if status:
         raise BuildError(
             f"The dependencies for {architecture} and Python {target.python_version} could not be downloaded: "

@@ -6,9 +6,11 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
+from artefacts import native_release, native_zip
 from deployment import Deployed, new_queue, new_table
 from servers import ministack, node_server
 from transports import CREDENTIALS
@@ -102,6 +104,16 @@ def fauxqs_url() -> Iterator[str]:
 def ministack_url() -> Iterator[str]:
     with ministack() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return native_zip(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return native_release(tmp_path_factory)
 
 
 @pytest.fixture

@@ -76,6 +76,7 @@ _SAM = CannotRun("it needs the AWS SAM CLI and Docker or credentials; make demo 
 _ITSELF = CannotRun("make test consists of it")
 _ZIP = InTest("tests/test_packaging.py", "test_the_zip_works_with_nothing_else")
 _MODULES = InTest("tests/test_packaging.py", "test_modules_of_ones_own_go_beside_the_handler")
+_RELEASE = InTest("tests/test_release.py", "test_a_release_is_whole")
 _SOAK = InTest("tests/test_demo.py", "test_a_short_soak_on_the_deployed_template_tells_nobody_apart")
 _ADOPTED = InTest("tests/test_adopting.py", "test_the_guide_loses_nothing")
 _ONE_ROUND = InTest("tests/test_demo.py", "test_one_round_on_the_deployed_template_reaches_everybody")
@@ -109,6 +110,11 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
     (r"make long-tasks", CannotRun("it measures for twenty seconds, and no test is timed")),
     (r"make cold", _make("cold", "COLD=--launches 1 --zip off")),
     (r"make build", _ZIP),
+    (r"make release( PYTHON=python3\.13)?", _RELEASE),
+    (r"sha256sum --check SHA256SUMS", _RELEASE),
+    (r"make demo DEMO='--once --release dist'", _ONE_ROUND),
+    (r"make lock( UPGRADE=1)?", CannotRun("it asks an index; that the lock is of the project is a test of its own")),
+    (r"make audit", CannotRun("it installs checkov; what it makes of its tools' answers is in tests/test_release.py")),
     (r"make clean", InTest("tests/test_makefile.py", "test_clean_leaves_what_is_tracked_and_nothing_else")),
     (r"packaging/build\.py", _ZIP),
     (r"make build MODULES='.*'", _MODULES),
@@ -119,9 +125,13 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
     (r"aws cloudformation describe-stack-resource .*", _ADOPTED),
     (r"(\S+=\S+ )?sam build\b.*", _SAM),
     (r"sam deploy --parameter-overrides StreamShards=1", InTest("tests/test_runbook.py", "test_late")),
-    (r"sam deploy .*", _SAM),
+    (r"sam (deploy .*|package|publish)", _SAM),
     (r"aws lambda \S+-event-source-mappings? .*", InTest("tests/test_runbook.py", "test_nothing_arrives")),
     (r"aws .*", _REAL_AWS),
+    (
+        r"pip install '\./async_relay-.*",
+        CannotRun("it needs an index; that the wheel has its extras is a test of its own"),
+    ),
     (r"pip install '\.\[\w+\]'", CannotRun("it needs an index; that the checkout has the extra is a test of its own")),
     (
         r"\.venv/bin/python -m pytest tests/wire/test_streams\.py",

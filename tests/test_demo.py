@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ from demo import page
 from demo.__main__ import main
 from demo.clients import Dashboard
 from demo.deployment import TEMPLATE, door
+from demo.deployment import released as released_artefacts
 from demo.door import address, bad_tokens
 from demo.errors import DemoError
 from demo.feed import EVERY_TENANT, TENANT, TENANTS, Change, Clock, Marker, changes
@@ -265,6 +267,19 @@ def test_a_wrong_option_is_one_sentence(option: str, monkeypatch: pytest.MonkeyP
         main()
 
 
+def test_a_release_that_is_not_whole_is_one_sentence(tmp_path: Path) -> None:
+    """No sums, a file that is not there, or one that was changed."""
+    for written, problem in (
+        ({}, "SHA256SUMS is not there"),
+        ({"SHA256SUMS": f"{sha256(b'code').hexdigest()}  a.zip\n"}, "a.zip is not as"),
+        ({"a.zip": "other code"}, "a.zip is not as"),
+    ):
+        for name, text in written.items():
+            (tmp_path / name).write_text(text)
+        with pytest.raises(DemoError, match=problem):
+            released_artefacts(tmp_path)
+
+
 def test_of_pips_output_the_error_is_shown() -> None:
     output = "WARNING: found in several places\nERROR: Could not find a version\nERROR: No matching distribution\n\n"
     assert last_error(output) == "No matching distribution"
@@ -307,11 +322,12 @@ def knows(environ: Path, scratch: Path) -> bool:
 
 @pytest.mark.end_to_end
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("mode", ["direct", "fanout"])
-def test_one_round_on_the_deployed_template_reaches_everybody(mode: str, tmp_path: Path) -> None:
-    """In one function or through the FIFO queue, of which the local AWS has one batch in flight and not one a group."""
+@pytest.mark.parametrize("mode", ["release", "fanout"])
+def test_one_round_on_the_deployed_template_reaches_everybody(mode: str, tmp_path: Path, released: Path) -> None:
+    """In one function, which is a release's, or through the FIFO queue, of which the local AWS has one batch in flight
+    and not one a group."""
     picture = tmp_path / "demo.svg"
-    options = ["--fanout"] if mode == "fanout" else []
+    options = ["--fanout"] if mode == "fanout" else ["--release", str(released)]
     round_ = start(tmp_path, "--once", "--clients", "12", "--capture", str(picture), *options)
     output, _ = round_.communicate()
     assert round_.returncode == 0, output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import fcntl
 import importlib.machinery
 import importlib.util
 import json
@@ -14,10 +13,11 @@ import struct
 import subprocess
 import sys
 import zipfile
+from hashlib import sha256
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from artefacts import run_build, script
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "packaging" / "build.py"
@@ -104,43 +104,7 @@ print(json.dumps({name: file for name, file in files.items() if file}))
 """
 
 
-def load_build() -> ModuleType:
-    """The packaging script as a module."""
-    spec = importlib.util.spec_from_file_location("build_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-build = load_build()
-
-
-def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 our own words, no shell
-        [sys.executable, SCRIPT, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | environment,
-    )
-
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The zip for this machine, built once for all workers of pytest-xdist."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    output = shared / "native.zip"
-    with (shared / "native.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not output.exists():
-            done = run("--arch", "native", "--output", output)
-            assert done.returncode == 0, done.stderr
-    return output
+build = script("build")
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +194,7 @@ def test_the_same_files_give_the_same_bytes(native: Path, tree: Path, tmp_path: 
 def test_one_zip_for_both_processors(tmp_path: Path) -> None:
     """Whatever this machine is, every shared object is there for both, under the name that one of them takes."""
     output = tmp_path / "relay.zip"
-    done = run("--output", output)
+    done = run_build("--output", output)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("relay.zip: ")
     archive = zipfile.ZipFile(output)
@@ -346,7 +310,7 @@ def test_a_failed_download_is_one_sentence(tmp_path: Path) -> None:
     output = tmp_path / "relay.zip"
     output.write_text("earlier")
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
-    done = run("--arch", "native", "--output", output, **offline)
+    done = run_build("--arch", "native", "--output", output, **offline)
     assert done.returncode == 1
     [sentence] = done.stderr.splitlines()
     assert sentence.startswith("The dependencies for native and Python 3.")
@@ -355,9 +319,34 @@ def test_a_failed_download_is_one_sentence(tmp_path: Path) -> None:
     assert output.read_text() == "earlier"
 
 
+def test_a_download_with_another_hash_makes_no_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever index it came from, and though its name and version are those that are locked."""
+    with zipfile.ZipFile(tmp_path / "core-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("core.py", "")
+        wheel.writestr("core-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: core\nVersion: 1.0\n")
+        wheel.writestr("core-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("core-1.0.dist-info/RECORD", "")
+    lock, right = tmp_path / "lock", sha256((tmp_path / "core-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+    monkeypatch.setattr(build, "LOCK", lock)
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    for name, value in offline.items():
+        monkeypatch.setenv(name, value)
+    native = build.Target(("native",), build.RUNNING, sys.executable)
+    for entry, fault in (
+        (f"core==1.0 --hash=sha256:{'0' * 64}", "DO NOT MATCH THE HASHES"),
+        ("core==1.0", "Hashes are required"),
+    ):
+        lock.write_text(entry)
+        with pytest.raises(build.BuildError, match=f"could not be downloaded: .*{fault}"):
+            build.download(tmp_path / "tree", native, "native")
+    lock.write_text(f"core==1.0 --hash=sha256:{right}")
+    build.download(tmp_path / "tree", native, "native")
+    assert (tmp_path / "tree" / "core.py").exists()
+
+
 def test_a_missing_interpreter_is_one_sentence() -> None:
     """A native zip for a Python that is not here is refused before anything is downloaded."""
-    done = run("--arch", "native", "--python-version", "3.2")
+    done = run_build("--arch", "native", "--python-version", "3.2")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "There is no Python 3.2 here to build for this machine with.\n"
 
@@ -402,7 +391,7 @@ def test_a_zip_for_one_processor_says_so(arguments: tuple[str, ...], name: str) 
 
 def test_a_module_that_is_not_there_is_one_sentence() -> None:
     """It is refused before anything is downloaded."""
-    done = run("--module", "nope.py")
+    done = run_build("--module", "nope.py")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "The module nope.py does not exist.\n")
 
 
@@ -444,7 +433,7 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("packaging", "async_relay"):
         (tmp_path / name).mkdir()
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in ("pyproject.toml", "handler.py", "orders.py", "async_relay/a.py", "async_relay/b.py"):
+    for name in ("packaging/requirements.lock", "handler.py", "orders.py", "async_relay/a.py", "async_relay/b.py"):
         (tmp_path / name).write_text(f"# {name}\n")
     shutil.copy(SCRIPT, tmp_path / "packaging" / "script.py")
     (tmp_path / "packaging" / "build.py").write_text(SCRIPT_WITHOUT_DOWNLOADS)
@@ -547,7 +536,7 @@ def test_a_build_that_failed_is_tried_again(checkout: Path) -> None:
 def test_a_record_that_cannot_be_kept_is_one_sentence(tmp_path: Path) -> None:
     """A file where its directory should be ends the build before anything is downloaded."""
     (tmp_path / "build").touch()
-    done = run("--record", tmp_path / "build" / ".contents", "--output", tmp_path / "relay.zip")
+    done = run_build("--record", tmp_path / "build" / ".contents", "--output", tmp_path / "relay.zip")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"{tmp_path / 'build' / '.contents'} could not be written: File exists.\n"
 

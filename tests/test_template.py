@@ -424,7 +424,8 @@ INDEXED = {"RelayFunction", "DeliverFunction", "FanoutFunction", "ConnectFunctio
 )
 def test_the_settings_of_every_function_are_accepted(parameters: dict[str, str]) -> None:
     """Every variable is a setting by name, and every function would start with what it is given."""
-    known = {field.name.upper() for field in fields(Settings)} | {"AWS_ENDPOINT_URL", "POWERTOOLS_SERVICE_NAME"}
+    others = {"AWS_ENDPOINT_URL", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
+    known = {field.name.upper() for field in fields(Settings)} | others
     for name, function in Stack(**parameters).functions().items():
         assert function["Environment"].keys() <= known, name
         settings = Settings.from_env(function["Environment"])
@@ -809,6 +810,7 @@ def test_every_parameter_that_reaches_a_function_has_its_edges() -> None:
     [
         ({"WebSocketApiId": "kote8jrryb"}, "WebSocketApiId needs ConnectionsTableName"),
         (EXISTING | {"ExecuteApiEndpoint": "off", "WebSocketEndpoint": "https://ws.example.com"}, "stack's own API"),
+        (EXISTING | {"AccessLogs": "on"}, "AccessLogs=on is for the stack's own API"),
         ({"ExecuteApiEndpoint": "off"}, "ExecuteApiEndpoint=off needs WebSocketEndpoint"),
         ({"ConnectionsIndexSweep": "off"}, "ConnectionsIndexSweep=off needs ConnectionsIndex"),
         ({"IncidentStreamArn": STREAM, "IncidentTableProtection": "on"}, "the stack's own table"),
@@ -908,6 +910,37 @@ def test_every_function_logs_json_to_a_group_that_forgets() -> None:
     assert sorted(used) == sorted(groups)
     assert {group["RetentionInDays"] for group in groups.values()} == {"7"}
     assert template()["Globals"]["Function"]["LoggingConfig"] == {"LogFormat": "JSON"}
+
+
+def test_the_api_logs_who_came_if_asked_to() -> None:
+    """To a group that forgets as the others do; never the query, where a token may be, and nothing by default."""
+    assert "AccessLogSettings" not in Stack().properties("WebSocketStage")
+    stack = Stack(AccessLogs="on", LogRetentionDays="7")
+    settings = stack.properties("WebSocketStage")["AccessLogSettings"]
+    assert settings["DestinationArn"] == "arn:aws:logs:eu-west-1:123456789012:log-group:AccessLogsGroup"
+    assert json.loads(settings["Format"]).keys() >= {"connection", "event", "route", "status", "error"}
+    assert "query" not in settings["Format"].lower()
+    assert stack.properties("AccessLogsGroup") == {
+        "LogGroupName": "/aws/apigateway/relay-access",
+        "RetentionInDays": "7",
+    }
+
+
+def test_every_role_has_the_boundary_that_an_account_demands() -> None:
+    """And none of its own accord."""
+    boundary, every = "arn:aws:iam::123456789012:policy/boundary", FANOUT | JWT | {"HeartbeatMinutes": "5"}
+    bounds = [role.get("PermissionsBoundary") for role in Stack(**every).of("IAM::Role").values()]
+    assert bounds == [None] * 8
+    bounded = Stack(**every, PermissionsBoundaryArn=boundary).of("IAM::Role").values()
+    assert [role["PermissionsBoundary"] for role in bounded] == [boundary] * 8
+
+
+def test_a_log_level_leaves_the_metrics_alone() -> None:
+    """Each function's logger has it, and Lambda none: of its own it would drop the metrics' lines, which are INFO."""
+    for level in ("INFO", "WARNING", "ERROR"):
+        functions = Stack(**FANOUT, LogLevel=level).functions().values()
+        assert {each["Environment"]["POWERTOOLS_LOG_LEVEL"] for each in functions} == {level}
+    assert not [each for each in functions if "ApplicationLogLevel" in each["LoggingConfig"]]
 
 
 def test_the_routes() -> None:

@@ -63,6 +63,8 @@ CHOICES = {
     "History": ["table", "feed"],
     "IncidentIndex": ["", "by-time"],
     "HeartbeatMinutes": ["0", "1", "2", "5", "8"],
+    "AccessLogs": ["off", "on"],
+    "PermissionsBoundaryArn": ["", "arn:aws:iam::123456789012:policy/boundary"],
 }
 
 Parameters = dict[str, str]

@@ -27,7 +27,7 @@ STACKS = [
         "open": {},
         "tokens": JWT,
         "authorizer": OWN,
-        "iam": {"AuthMode": "iam"},
+        "iam": {"AuthMode": "iam", "AccessLogs": "on"},
         "fanout": FANOUT | JWT,
         "heartbeat": {"HeartbeatMinutes": "5", "IncidentIndex": "by-time"},
         "sparing": {"Feed": "off", "HeartbeatMinutes": "1"},
