@@ -130,18 +130,17 @@ PLAIN = {"CONNECTIONS_INDEX": "", "CONNECTIONS_INDEX_SWEEP": ""}
 
 
 @pytest.mark.usefixtures("indexed")
-@pytest.mark.parametrize("served_before", [0, 3])
 @pytest.mark.parametrize(
-    ("before", "after"),
+    ("before", "after", "served_before"),
     [
-        (PLAIN, INDEXED),
-        (INDEXED, PLAIN),
-        (SWEPT, INDEXED),
-        (INDEXED, SWEPT),
-        (PLAIN, {"FANOUT_SHARDS": "5"}),
-        (PLAIN, {"FANOUT_SHARDS": "12"}),
-        (PLAIN, INDEXED | {"FANOUT_SHARDS": "16"}),
-        (INDEXED, INDEXED | {"FANOUT_SHARDS": "16"}),
+        (PLAIN, INDEXED, 3),
+        (INDEXED, PLAIN, 3),
+        (SWEPT, INDEXED, 0),
+        (INDEXED, SWEPT, 3),
+        (PLAIN, {"FANOUT_SHARDS": "5"}, 3),
+        (PLAIN, {"FANOUT_SHARDS": "12"}, 0),
+        (PLAIN, INDEXED | {"FANOUT_SHARDS": "16"}, 3),
+        (INDEXED, INDEXED | {"FANOUT_SHARDS": "16"}, 3),
     ],
 )
 async def test_a_deploy_between_dispatch_and_delivery_loses_nobody(
