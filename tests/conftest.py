@@ -14,7 +14,7 @@ from artefacts import native_release, native_zip
 from deployment import Deployed, new_queue, new_table
 from servers import ministack, node_server
 from transports import CREDENTIALS
-from wire_documents import Watch, watching
+from wire_documents import WATCH, watching
 
 from async_relay.testing import Gateway
 
@@ -30,9 +30,6 @@ _OURS = {
 # No test is about how fast it is drawn or run: a busy machine is no mistake.
 hypothesis.settings.register_profile("relay", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("relay")
-
-#: Where pytest keeps the watch over the wire.
-WATCH = pytest.StashKey[Watch]()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import conftest
 import jsonschema_rs
 import pytest
 from deployment import Context
@@ -23,7 +22,7 @@ from lambda_models import EPOCH, virtual_time, wall_clock
 from records import event, incident, record, remediation
 from servers import NODE_SERVERS, installed, pinned, program
 from test_docs import blocks
-from wire_documents import WIRE, Watch, document, problem_of, schema, watching
+from wire_documents import WATCH, WIRE, Watch, document, problem_of, schema, watching
 
 import async_relay
 from async_relay.cli.parsing import Form, parse_dead_letter
@@ -370,9 +369,12 @@ def test_a_watch_notes_where_code_and_schema_disagree(fields: Any, refusal: str 
 
 def test_a_test_in_which_something_does_not_fit_fails(request: pytest.FixtureRequest) -> None:
     """By the hook around every test, which is put around this one once more."""
-    call = conftest.pytest_runtest_call(request.node)
+    # Not by import: there are several modules of the name conftest.
+    plugins = request.config.pluginmanager.get_plugins()
+    (ours,) = (each for each in plugins if hasattr(each, "the_wire_is_as_documented"))
+    call = ours.pytest_runtest_call(request.node)
     next(call)
-    request.config.stash[conftest.WATCH].expect("to-client.json#/$defs/ping", {"type": "ping"})
+    request.config.stash[WATCH].expect("to-client.json#/$defs/ping", {"type": "ping"})
     with pytest.raises(pytest.fail.Exception, match="docs/wire does not allow this"):
         next(call)
 

@@ -101,6 +101,10 @@ class Watch:
             self.problems.append(problem)
 
 
+#: Where pytest keeps the watch of its run.
+WATCH = pytest.StashKey[Watch]()
+
+
 @contextmanager
 def watching() -> Iterator[Watch]:
     """Look at everything that is made or read meanwhile."""
