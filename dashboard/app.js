@@ -26,10 +26,10 @@ const CHOICES = { sound: [false, true], notify: [false, true], zone: ["local", "
 const language = chosen(navigator.languages ?? [navigator.language]), say = speaker(language);
 const kept = new Kept(storage()), alarm = new Alarm(), announcer = new Announcer(say), hold = new Hold();
 const lateness = new Lateness(), frames = new Frames(lateness);
-const receive = (resolved) => new Intake(resolved, { frames, lateness, announcer, say, changed: renew, alarm: disturb });
+const receive = (resolved) => new Intake(resolved, { frames, lateness, announcer, say, changed: renew, saw: (row) => kept.saw(row), alarm: disturb });
 let intake = receive(RESOLVED), url = "", problem = "";
 let view = fromQuery(new URLSearchParams(location.search)), active = view.incident || undefined;
-let held = false, operators = false, times;
+let held = false, still, operators = false, times;
 let chosenRows = { shown: [], waiting: [] }, counts, hour, critical = 0, changed = 0, all = intake.picture.rows, latest = [];
 let stale = true, due, drawnAt = 0, asked = false, hourAt = -TICK, behind = false;
 
@@ -43,12 +43,12 @@ const now = () => Date.now() - lateness.skew;
 
 // ── what a person does ──
 
-/** Another view, at once even where rows are held: it was asked for. */
+/** Another view, at once even where rows are held: it was asked for. To open or close an incident asks for no other rows. */
 function look(change) {
   const opens = change.incident && !view.incident;
   view = { ...view, ...change };
   remember(opens);
-  show(true);
+  show(change.incident === undefined);
 }
 
 /** An incident that opens is a step that "back" takes back. */
@@ -84,17 +84,22 @@ const sort = (name) => look({ sort: name, reversed: view.sort === name && !view.
 
 function acknowledge(row) {
   kept.toggle(row);
+  // While paused it may be another one by now.
+  const now = intake.picture.rows.get(row.key);
+  if (now) kept.saw(now);
   show(false);
 }
 
 function pause() {
   if (hold.paused) return catchUp();
   hold.pause(intake.picture.rows);
+  still = intake.picture.still();
   show(true);
 }
 
 function catchUp() {
   hold.play();
+  still = undefined;
   show(true);
 }
 
@@ -133,7 +138,7 @@ function onKeyDown(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") return escape(typing);
   if (typing) return;
-  const row = intake.picture.rows.get(active);
+  const row = inSight();
   if (event.key === "/") document.getElementById("search").focus();
   else if (event.key === "p") pause();
   else if (event.key === "a" && row) acknowledge(row);
@@ -141,6 +146,9 @@ function onKeyDown(event) {
   else return;
   event.preventDefault();
 }
+
+/** The row that a key is about, as it is shown: the open one, or the chosen one of the list. */
+const inSight = () => (view.incident ? all.get(view.incident) : chosenRows.shown.find(({ key }) => key === active));
 
 function escape(typing) {
   if (typing?.id === "search" && view.search) look({ search: "" });
@@ -210,7 +218,10 @@ function paint() {
   document.title = (critical ? `(${critical}) ` : "") + say("title");
 }
 
-const detailOf = (row) => (row ? { row, states: intake.picture.states(row.key), responses: intake.picture.responsesTo(row) } : {});
+function detailOf(row) {
+  const picture = still ?? intake.picture;
+  return row ? { row, states: picture.states(row.key), responses: picture.responsesTo(row) } : {};
+}
 
 /** A hidden page has no frames, and its title is seen all the same. */
 function tick() {
@@ -249,7 +260,11 @@ show(true);
 addEventListener("keydown", onKeyDown);
 addEventListener("error", ({ message }) => mistaken(message));
 addEventListener("unhandledrejection", ({ reason }) => mistaken(reason?.message));
-addEventListener("popstate", () => { view = fromQuery(new URLSearchParams(location.search)); show(true); });
+addEventListener("popstate", () => {
+  view = fromQuery(new URLSearchParams(location.search));
+  active = view.incident || active;
+  show(true);
+});
 if (setting("sound")) addEventListener("pointerdown", () => alarm.prepare(), { once: true });
 setInterval(tick, TICK);
 begin();

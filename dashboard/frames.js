@@ -45,7 +45,7 @@ export class Frames {
     const { kind, type } = message;
     if (kind === "error" || (!kind && message.requestId && message.connectionId)) return this.cannotRead("serverError", text(message.message));
     if (ANSWERS.has(kind)) return this.#answer(message);
-    if (type === "ping") return this.#lateness.beat(Number(message.timestamp ?? NaN), at);
+    if (type === "ping") return this.#lateness.beat(Number(text(message.timestamp) || NaN), at);
     if (type === "pong") return this.#pong(message, at);
     if (!SHOWN.has(kind)) tally(this.unknown, text(kind) || "-", text(message));
   }

@@ -45,21 +45,23 @@ export class Picture {
     const key = keyOf(item.incident_id), before = this.rows.get(key), row = this.#row(key, item, arrived, before, message ? arrived : 0);
     this.rows.delete(key);
     this.rows.set(key, row);
-    const states = this.#states.get(key) ?? [], last = states.at(-1), state = this.#state(message ?? item, row, arrived);
-    if (!last || last.status !== state.status || last.severity !== state.severity) states.push(state);
-    this.#states.set(key, states.slice(-MOST_STATES));
+    const states = this.states(key), last = states.at(-1), state = this.#state(message ?? item, row, arrived);
+    if (!last || last.status !== state.status || last.severity !== state.severity) this.#keep(key, [...states, state]);
     if (this.rows.size > MOST_ROWS) this.#forget(this.rows.keys().next().value);
     return { before, row };
   }
 
   /** A state that was overtaken by a newer one: it has a place among the states, and changes nothing else. */
   late(message, arrived) {
-    const states = this.#states.get(keyOf(message.incident_id));
-    if (!states) return;
+    const key = keyOf(message.incident_id), states = [...this.states(key)];
+    if (!states.length) return;
     const state = { ...this.#state(message, { severity: "", status: "" }, arrived), late: true };
     const at = states.findIndex((each) => after(each, state));
     states.splice(at < 0 ? states.length - 1 : at, 0, state);
+    this.#keep(key, states);
   }
+
+  #keep(key, states) { this.#states.set(key, states.slice(-MOST_STATES)); }
 
   responded(message, arrived) {
     const time = instant(message.time ?? message.timestamp);
@@ -68,6 +70,15 @@ export class Picture {
       of: text(message.incident_id ?? message.incident), at: Number.isNaN(time) ? arrived : time, item: message,
     });
     if (this.responses.length > MOST_RESPONSES) this.responses.shift();
+  }
+
+  /** All as it is now, which stays so. */
+  still() {
+    const copy = new Picture([]);
+    copy.rows = new Map(this.rows);
+    copy.responses = [...this.responses];
+    copy.#states = new Map(this.#states);
+    return copy;
   }
 
   states(key) { return this.#states.get(key) ?? []; }
@@ -99,7 +110,7 @@ export class Picture {
     const at = instant(of.updated_at ?? of.created_at);
     return {
       status: text(of.status) || row.status, severity: text(of.severity) || row.severity,
-      at: Number.isNaN(at) ? arrived : at, sequence: /^\d{1,60}$/.test(of.sequence) ? BigInt(of.sequence) : undefined,
+      at: Number.isNaN(at) ? arrived : at, sequence: typeof of.sequence === "string" && /^\d{1,60}$/.test(of.sequence) ? BigInt(of.sequence) : undefined,
     };
   }
 }

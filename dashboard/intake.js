@@ -19,10 +19,10 @@ export class Intake {
   log = [];
   #of;
   #spoken;
-  /** A history is on its way: what it has is no news. */
-  #absorbing = false;
+  /** What a history has and the picture has not yet: key -> incident. */
+  #coming = new Map();
 
-  /** @param of `frames`, `lateness`, `announcer`, `say`; `changed()` after anything, `alarm(row)` for what may disturb */
+  /** @param of `frames`, `lateness`, `announcer`, `say`; `changed()` after anything, `saw(row)` for each state, `alarm(row)` for what may disturb */
   constructor(resolved, of) {
     this.picture = new Picture(resolved);
     this.#of = of;
@@ -46,11 +46,14 @@ export class Intake {
   }
 
   #incident(message, at) {
-    if (keyOf(message.incident_id) === undefined) return this.#of.frames.cannotRead("noId", text(message));
+    const key = keyOf(message.incident_id);
+    if (key === undefined) return this.#of.frames.cannotRead("noId", text(message));
+    if (this.#coming.has(key)) this.#known(key, this.#coming.get(key), at);
     const live = this.relay.state === "live";
     if (live) this.#of.lateness.change(instant(message.updated_at ?? message.created_at), at);
     const { before, row } = this.picture.change(this.relay.incidents.get(message.incident_id) ?? message, at, message);
-    if (!live || this.#absorbing) return;
+    this.#of.saw(row);
+    if (!live) return;
     this.#of.announcer.note(before, row);
     if (alarming(before, row)) this.#of.alarm(row);
   }
@@ -60,20 +63,29 @@ export class Intake {
     if (gap) this.picture.clear();
     this.#note(say(gap ? "op.gap" : "op.history", { n: found.length }));
     announcer.announce(say("say.loaded", { n: found.length }));
-    this.#absorb(found, 0);
+    const at = Date.now(), before = this.#coming.size;
+    if (gap) this.#coming.clear();
+    // The newest come first, and are to be forgotten last.
+    for (const each of [...found].reverse()) {
+      const key = keyOf(each.incident_id);
+      if (key === undefined) this.#of.frames.cannotRead("noId", text(each));
+      else this.#coming.set(key, this.relay.incidents.get(each.incident_id) ?? each);
+    }
+    if (!before) this.#absorb(at);
   }
 
   /** Some at a time, so that a long history leaves the page free for hands between. */
-  #absorb(found, from) {
-    const at = Date.now();
-    for (const each of found.slice(from, from + PORTION)) {
-      if (keyOf(each.incident_id) === undefined) this.#of.frames.cannotRead("noId", text(each));
-      else this.picture.change(this.relay.incidents.get(each.incident_id) ?? each, at);
-    }
-    this.#absorbing = from + PORTION < found.length;
-    this.loaded ||= !this.#absorbing;
-    if (this.#absorbing) setTimeout(() => this.#absorb(found, from + PORTION), 0);
+  #absorb(at) {
+    for (const [key, item] of [...this.#coming].slice(0, PORTION)) this.#known(key, item, at);
+    this.loaded ||= !this.#coming.size;
+    if (this.#coming.size) setTimeout(() => this.#absorb(at), 0);
     this.#of.changed();
+  }
+
+  /** An incident of the history, before anything newer of it. */
+  #known(key, item, at) {
+    this.#coming.delete(key);
+    this.#of.saw(this.picture.change(item, at).row);
   }
 
   #stale(message) {

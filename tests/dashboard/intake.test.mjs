@@ -10,10 +10,10 @@ import { Lateness } from "../../dashboard/times.js";
 
 function begin(state = "live") {
   const lateness = new Lateness(), frames = new Frames(lateness), announcer = new Announcer((name, { n } = {}) => `${name}${n ?? ""}`);
-  const seen = { alarms: [], changes: 0, lateness, frames, announcer };
+  const seen = { alarms: [], states: [], changes: 0, lateness, frames, announcer };
   const say = (name, { n } = {}) => `${name}${n ?? ""}`;
   const intake = new Intake(RESOLVED, {
-    lateness, frames, announcer, say, changed: () => { seen.changes += 1; }, alarm: (row) => seen.alarms.push(row.id),
+    lateness, frames, announcer, say, changed: () => { seen.changes += 1; }, saw: (row) => seen.states.push(`${row.id} ${row.status}`), alarm: (row) => seen.alarms.push(row.id),
   });
   intake.relay = { state, incidents: new Map() };
   return { intake, seen, ...intake.callbacks };
@@ -65,6 +65,34 @@ test("a long history is taken in portions, and what it has is no news meanwhile"
   assert.equal(intake.picture.rows.size, 1_200);
   onMessage(item("new"));
   assert.deepEqual(seen.alarms, ["new"]);
+});
+
+test("what is new while a long history is on its way disturbs all the same", () => {
+  const { onHistory, onMessage, seen } = begin();
+  onHistory([...Array.from({ length: 1_200 }, (_, n) => item(`i-${n}`)), item("was-high", { severity: "HIGH" })], { gap: false });
+  for (const id of ["new", "i-3", "was-high"]) onMessage(item(id));
+  assert.deepEqual(seen.alarms, ["new", "was-high"]);
+});
+
+test("a gap takes the place of a history that is still on its way", async () => {
+  const { intake, onHistory } = begin();
+  onHistory(Array.from({ length: 1_200 }, (_, n) => item(`i-${n}`)), { gap: false });
+  onHistory([item("after")], { gap: true });
+  while (!intake.loaded) await new Promise(setImmediate);
+  assert.deepEqual(shown(intake), ["after OPEN"]);
+});
+
+test("of a history the newest come first, and are the last to be forgotten", () => {
+  const { intake, onHistory } = begin();
+  onHistory([item("newest"), item("oldest")], { gap: false });
+  assert.deepEqual(shown(intake), ["oldest OPEN", "newest OPEN"]);
+});
+
+test("each state that is known is told to what was acknowledged", () => {
+  const { onMessage, onHistory, seen } = begin("catching up");
+  onMessage(item("a", { status: "RESOLVED" }));
+  onHistory([item("b")], { gap: false });
+  assert.deepEqual(seen.states, ["a RESOLVED", "b OPEN"]);
 });
 
 test("an incident without an id is counted, wherever it comes from, and others go on", () => {

@@ -102,6 +102,8 @@ test("absolute times say their zone, and the day where it is another", () => {
   assert.equal(short(NOW, NOW), "12:00:00");
   assert.match(short(NOW - 86_400_000, NOW), /Dec 31/);
   assert.equal(zone(NOW), "UTC");
+  // The same day of another year is another day.
+  assert.notEqual(short(NOW - 365 * 86_400_000, NOW), short(NOW, NOW));
   assert.equal(full(NaN), "");
 });
 
@@ -128,6 +130,18 @@ test("what comes before it was written proves a clock that is behind", () => {
 
 test("one writer whose clock is ahead moves nobody else's times", () => {
   assert.deepEqual(lateness([], [300, -3_600_000, 200, 400]), [0, 300, false]);
+});
+
+test("one message or two prove nothing about this clock", () => {
+  assert.deepEqual(lateness([], [-3_600_000, -3_600_000]), [0, 0, false]);
+});
+
+test("a stamp of another century is none, so that every time can be written", () => {
+  assert.deepEqual(lateness([1e300, -1e300, 8.64e15], [8.6e15, -8.6e15, 100]), [0, 100, false]);
+});
+
+test("a clock that was set right is believed after a few heartbeats", () => {
+  assert.equal(lateness([-600_000, -600_000, 20, 30, 20, 30, 20], [])[0], 0);
 });
 
 test("without a heartbeat, everything late may be the clocks", () => {
