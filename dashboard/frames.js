@@ -17,6 +17,8 @@ export class Frames {
   /** Kinds that are not shown -> the same. */
   unknown = new Map();
   answered = false;
+  /** The last frame was an answer: what is in it happened before. */
+  answering = false;
   trip = undefined;
   #lateness;
 
@@ -30,6 +32,7 @@ export class Frames {
 
   heard(data, at) {
     this.frames += 1;
+    this.answering = false;
     this.characters += data?.length ?? data?.size ?? 0;
     if (typeof data !== "string") return this.cannotRead("binary", text(data));
     let frame;
@@ -51,7 +54,7 @@ export class Frames {
   }
 
   #answer(message) {
-    if (message.kind !== "refreshed") this.answered = true;
+    if (message.kind !== "refreshed") this.answered = this.answering = true;
     if (Array.isArray(message.messages)) for (const each of message.messages) this.#message(each, NaN);
   }
 

@@ -40,9 +40,9 @@ export class Picture {
     this.#states.clear();
   }
 
-  /** A newer state; the rows before and after it. `message`: how it was told, else it is of the history. */
-  change(item, arrived, message) {
-    const key = keyOf(item.incident_id), before = this.rows.get(key), row = this.#row(key, item, arrived, before, message ? arrived : 0);
+  /** A newer state; the rows before and after it. `message`: how it was told, else it is of the history; `now`: not caught up with. */
+  change(item, arrived, message, now = false) {
+    const key = keyOf(item.incident_id), before = this.rows.get(key), row = this.#row(key, item, arrived, before, now ? arrived : 0);
     this.rows.delete(key);
     this.rows.set(key, row);
     const states = this.states(key), last = states.at(-1), state = this.#state(message ?? item, row, arrived);
@@ -51,11 +51,11 @@ export class Picture {
     return { before, row };
   }
 
-  /** A state that was overtaken by a newer one: it has a place among the states, and changes nothing else. */
-  late(message, arrived) {
+  /** A state that was overtaken by a newer one: it has a place among the states, and changes nothing else. `now`: as above. */
+  late(message, arrived, now) {
     const key = keyOf(message.incident_id), states = [...this.states(key)];
     if (!states.length) return;
-    const state = { ...this.#state(message, { severity: "", status: "" }, arrived), late: true };
+    const state = { ...this.#state(message, { severity: "", status: "" }, arrived), late: now };
     const at = states.findIndex((each) => after(each, state));
     states.splice(at < 0 ? states.length - 1 : at, 0, state);
     this.#keep(key, states);

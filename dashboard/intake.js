@@ -39,6 +39,9 @@ export class Intake {
   /** Whether the server ever said what happened before. */
   get answered() { return this.loaded || this.#of.frames.answered; }
 
+  /** Whether what is told happens now; a replay goes on for a while beside what is live. */
+  get #now() { return this.relay.state === "live" && !this.#of.frames.answering; }
+
   #message(message, at) {
     if (message.kind === "incident_update") this.#incident(message, at);
     else if (message.kind === "remediation") this.picture.responded(message, at);
@@ -49,9 +52,9 @@ export class Intake {
     const key = keyOf(message.incident_id);
     if (key === undefined) return this.#of.frames.cannotRead("noId", text(message));
     if (this.#coming.has(key)) this.#known(key, this.#coming.get(key), at);
-    const live = this.relay.state === "live";
-    if (live) this.#of.lateness.change(instant(message.updated_at ?? message.created_at), at);
-    const { before, row } = this.picture.change(this.relay.incidents.get(message.incident_id) ?? message, at, message);
+    const live = this.relay.state === "live", now = this.#now;
+    if (now) this.#of.lateness.change(instant(message.updated_at ?? message.created_at), at);
+    const { before, row } = this.picture.change(this.relay.incidents.get(message.incident_id) ?? message, at, message, now);
     this.#of.saw(row);
     if (!live) return;
     this.#of.announcer.note(before, row);
@@ -90,7 +93,7 @@ export class Intake {
 
   #stale(message) {
     this.#of.frames.stale += 1;
-    this.picture.late(message, Date.now());
+    this.picture.late(message, Date.now(), this.#now);
     this.#of.changed();
   }
 

@@ -45,6 +45,19 @@ test("what is caught up with is shown, disturbs nobody and is no delay", () => {
   assert.deepEqual([seen.alarms, seen.lateness.delay, seen.announcer.take(0)], [[], undefined, "say.loaded1"]);
 });
 
+test("what a replay beside a live connection tells disturbs, but is neither fresh nor late nor a delay", () => {
+  const { intake, onMessage, onStale, seen } = begin();
+  seen.frames.heard('{"kind":"replay"}', 0);
+  onMessage(item("a"));
+  onStale(item("a", { status: "NEW" }));
+  assert.deepEqual([seen.alarms, intake.picture.rows.get("a").fresh, seen.lateness.delay, intake.picture.states("a")[0].late], [["a"], 0, undefined, false]);
+  seen.frames.heard("{}", 0);
+  onMessage(item("a", { status: "INVESTIGATING" }));
+  onStale(item("a", { status: "NEW" }));
+  assert.ok(intake.picture.rows.get("a").fresh);
+  assert.equal(intake.picture.states("a").at(-2).late, true);
+});
+
 test("a history after a gap takes the place of the picture, and one without is added", () => {
   const { intake, onMessage, onHistory } = begin();
   onMessage(item("a"));

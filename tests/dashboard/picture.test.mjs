@@ -59,7 +59,8 @@ test("a row is replaced and never changed, and tells what it was before", () => 
 test("only what is told now is fresh", () => {
   const picture = new Picture(RESOLVED);
   assert.equal(picture.change(item("a"), NOW).row.fresh, 0);
-  assert.equal(picture.change(item("a"), NOW, item("a")).row.fresh, NOW);
+  assert.equal(picture.change(item("a"), NOW, item("a")).row.fresh, 0);
+  assert.equal(picture.change(item("a"), NOW, item("a"), true).row.fresh, NOW);
 });
 
 test("states follow each other, and a repeat is none", () => {
@@ -69,7 +70,7 @@ test("states follow each other, and a repeat is none", () => {
 
 test("a late state takes its place among the states and leaves the row alone", () => {
   const picture = pictured(item("a", { sequence: "9" }), item("a", { status: "RESOLVED", sequence: "11" }));
-  picture.late(item("a", { status: "INVESTIGATING", sequence: "10" }), NOW);
+  picture.late(item("a", { status: "INVESTIGATING", sequence: "10" }), NOW, true);
   assert.deepEqual(statuses(picture, "a"), ["OPEN", "INVESTIGATING", "RESOLVED"]);
   assert.equal(picture.states("a")[1].late, true);
   assert.equal(picture.rows.get("a").status, "RESOLVED");
