@@ -68,7 +68,7 @@ function open(key = active, enter = false) {
 
 function close() {
   look({ incident: "" });
-  document.getElementById("incidents").focus();
+  toList();
 }
 
 /** Beside an incident that is open the next one opens. Keys may come faster than frames. */
@@ -135,17 +135,36 @@ async function toggleNotify() {
 
 function onKeyDown(event) {
   const typing = event.target.closest?.("input, select, textarea");
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  // What the list did itself is done, and the Enter that ends a Korean syllable is no key of ours.
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || event.isComposing) return;
   if (event.key === "Escape") return escape(typing);
+  if (typing?.id === "search" && (event.key === "Enter" || event.key === "ArrowDown")) {
+    event.preventDefault();
+    return fromSearch();
+  }
   if (typing) return;
   const row = inSight();
   if (event.key === "/") document.getElementById("search").focus();
   else if (event.key === "p") pause();
   else if (event.key === "a" && row) acknowledge(row);
-  else if ((event.key === "j" || event.key === "k") && event.target === document.body) document.getElementById("incidents").focus();
+  else if (event.key === "j" || event.key === "k") step(event.key === "j" ? 1 : -1);
   else return;
   event.preventDefault();
 }
+
+/** From anywhere; who reads an incident goes on reading. */
+function step(by) {
+  if (!document.activeElement?.closest("#detail")) toList();
+  move(by);
+}
+
+function fromSearch() {
+  toList();
+  move(-Infinity);
+}
+
+/** Where it is covered by an incident, nowhere. */
+const toList = () => document.getElementById("incidents").focus();
 
 /** The row that a key is about, as it is shown: the open one, or the chosen one of the list. */
 const inSight = () => (view.incident ? all.get(view.incident) : chosenRows.shown.find(({ key }) => key === active));
@@ -164,7 +183,7 @@ function disturb(row) {
   if (setting("notify")) alarm.notify(row, () => open(row.key));
 }
 
-const act = { look, open, close, move, sort, acknowledge, pause, catchUp, hold: holdRows, toggleOperators, toggleSound, toggleNotify, next, setting };
+const act = { toList, look, open, close, move, sort, acknowledge, pause, catchUp, hold: holdRows, toggleOperators, toggleSound, toggleNotify, next, setting };
 
 // ── what is shown ──
 
@@ -212,7 +231,8 @@ function paint() {
   const of = {
     ...chosenRows, view, counts, hour, changed, active, latest, operators, problem, answered, frames, lateness, picture, log,
     paused: hold.paused, narrow: NARROW.matches, url, detail: view.incident && detailOf(all.get(view.incident)),
-    standing: { ...standing({ ...connection, answered, now: Date.now() }), state: connection.state },
+    delay: connection.state === "live" ? lateness.delay(Date.now()) : undefined, why: intake.obstacle,
+    standing: { ...standing({ ...connection, reason: intake.obstacle, answered, now: Date.now() }), state: connection.state },
   };
   render(html`<${Page} of=${of} act=${act} context=${context} />`, document.getElementById("page"));
   document.title = (critical ? `(${critical}) ` : "") + say("title");
@@ -241,7 +261,7 @@ async function begin() {
   intake = receive(config.resolved ?? RESOLVED);
   ({ url } = config);
   const { token, inUrl, history: most = 1000 } = config;
-  intake.relay = connect({ url, token, inUrl, history: most, ...intake.callbacks, world: { WebSocket: counted(WebSocket, frames) } });
+  intake.relay = connect({ url, token: intake.asking(token), inUrl, history: most, ...intake.callbacks, world: { WebSocket: counted(WebSocket, frames) } });
 }
 
 /** The page goes on, and says so where operators look. */
@@ -252,6 +272,7 @@ function mistaken(message) {
 
 function fail(name) {
   problem = say(name);
+  intake.connection = { state: "not set up", since: Date.now(), reason: problem };
   renew();
 }
 

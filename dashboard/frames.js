@@ -20,6 +20,8 @@ export class Frames {
   /** The last frame was an answer: what is in it happened before. */
   answering = false;
   trip = undefined;
+  /** The last connection was closed before it was open; a browser tells no page why. */
+  unopened = false;
   #lateness;
 
   constructor(lateness) { this.#lateness = lateness; }
@@ -69,10 +71,13 @@ function tally(counts, name, sample) {
   counts.set(key, { times: times + 1, sample: visible(cut(sample, SAMPLE).kept) });
 }
 
-/** A WebSocket whose frames are counted before the client reads them. */
+/** A WebSocket whose frames, and whether it opens, are noted before the client reads them. */
 export const counted = (Socket, frames) => class extends Socket {
   constructor(...where) {
     super(...where);
+    let opened = false;
+    this.addEventListener("open", () => { opened = true; frames.unopened = false; });
+    this.addEventListener("close", () => { frames.unopened = !opened; });
     this.addEventListener("message", ({ data }) => frames.heard(data, Date.now()));
   }
 };

@@ -3,10 +3,10 @@
 import { alarming } from "./alarm.js";
 import { standing } from "./connection.js";
 import { keyOf, Picture } from "./incidents.js";
-import { text } from "./shorten.js";
+import { cut, text, visible } from "./shorten.js";
 import { instant } from "./times.js";
 
-const PORTION = 500, MOST_LOG = 50;
+const PORTION = 500, MOST_LOG = 50, MOST_REASON = 200;
 /** States that are worth a listener's time: tries that follow each other are one story. */
 const SPOKEN = new Map([["live", "live"], ["offline", "say.offline"], ["refused", "refused"]]);
 
@@ -19,6 +19,8 @@ export class Intake {
   log = [];
   #of;
   #spoken;
+  /** Why the last token could not be had. */
+  #noToken = "";
   /** What a history has and the picture has not yet: key -> incident. */
   #coming = new Map();
 
@@ -34,6 +36,28 @@ export class Intake {
       onMessage: (message) => this.#message(message, Date.now()), onHistory: (found, detail) => this.#history(found, detail),
       onStale: (message) => this.#stale(message), onState: (state, detail) => this.#state(state, detail, Date.now()),
     };
+  }
+
+  /** config.js's `token`; the client only tries again where it throws, and here it is kept what it threw. */
+  asking(token) {
+    if (typeof token !== "function") return token;
+    return async () => {
+      try {
+        const granted = await token();
+        this.#noToken = "";
+        return granted;
+      } catch (error) {
+        this.#noToken = text(error?.message ?? error) || "?";
+        throw error;
+      }
+    };
+  }
+
+  /** Why there is no connection, as far as that is known. */
+  get obstacle() {
+    if (this.connection.reason) return this.connection.reason;
+    if (this.#noToken) return visible(cut(this.#noToken, MOST_REASON).kept);
+    return this.#of.frames.unopened ? this.#of.say("reason.unopened") : undefined;
   }
 
   /** Whether the server ever said what happened before. */
@@ -100,7 +124,7 @@ export class Intake {
   #state(state, { retryIn, reason }, at) {
     const { say, announcer } = this.#of;
     this.connection = { state, since: at, retryAt: at + (retryIn ?? 0) * 1000, reason: reason && say(why(reason)) };
-    const { name, ...values } = standing({ ...this.connection, answered: true, now: at });
+    const { name, ...values } = standing({ ...this.connection, reason: this.obstacle, answered: true, now: at });
     this.#note(say(name, values));
     if (SPOKEN.has(state) && state !== this.#spoken) announcer.announce(say(SPOKEN.get(state), values));
     if (SPOKEN.has(state)) this.#spoken = state;

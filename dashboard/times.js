@@ -46,6 +46,8 @@ export function clock(language, utc) {
 }
 
 const NOISE = 2000, SAMPLES = 60, ENOUGH = 5;
+/** What is of a while ago says nothing of the delay now (ms). */
+const RECENT = 30_000;
 /** Heartbeats of some minutes each: what a clock was before somebody set it right is soon forgotten. */
 const BEATS = 5;
 /** One or two messages prove nothing. */
@@ -62,11 +64,17 @@ const CENTURY = 3.16e12;
 export class Lateness {
   #beats = [];
   #changes = [];
+  /** When each of the changes came. */
+  #came = [];
 
   /** @param stamp ms by the server's clock @param at ms by ours */
-  beat(stamp, at) { keep(this.#beats, at - stamp, BEATS); }
+  beat(stamp, at) { if (believed(at - stamp)) keep(this.#beats, at - stamp, BEATS); }
 
-  change(stamp, at) { keep(this.#changes, at - stamp, SAMPLES); }
+  change(stamp, at) {
+    if (!believed(at - stamp)) return;
+    keep(this.#changes, at - stamp, SAMPLES);
+    keep(this.#came, at, SAMPLES);
+  }
 
   /** By how many ms this computer's clock is ahead; 0 where that cannot be told from noise. */
   get skew() {
@@ -80,10 +88,11 @@ export class Lateness {
     return sorted[sorted.length >> 1] < -NOISE ? sorted[Math.floor(sorted.length / 10)] : 0;
   }
 
-  /** The usual ms from a change to its arrival; undefined where none came yet. */
-  get delay() {
-    if (!this.#changes.length) return undefined;
-    return Math.max(0, ordered(this.#changes)[this.#changes.length >> 1] - this.skew);
+  /** The usual ms from a change to its arrival; undefined where none came of late. `now`: ms by our clock. */
+  delay(now) {
+    const recent = this.#changes.filter((_, each) => now - this.#came[each] < RECENT);
+    if (!recent.length) return undefined;
+    return Math.max(0, ordered(recent)[recent.length >> 1] - this.skew);
   }
 
   /** Whether what looks like a delay may be the clocks: everything is late by much, and no heartbeat says why. */
@@ -94,8 +103,9 @@ export class Lateness {
 
 const ordered = (samples) => samples.toSorted((a, b) => a - b);
 
+const believed = (value) => Math.abs(value) < CENTURY;
+
 function keep(samples, value, most) {
-  if (!(Math.abs(value) < CENTURY)) return;
   samples.push(value);
   if (samples.length > most) samples.shift();
 }

@@ -31,6 +31,9 @@ onStage("filter and search stand in the URL, and a reload keeps them", withSome,
   assert.equal(await stage.focused(), "search");
   await page.keyboard.type("LOW bucket-");
   await eventually(() => stage.rows(), ["new-low LOW OPEN", "old-low LOW OPEN"]);
+  await page.keyboard.press("Enter");
+  assert.equal(await stage.focused(), "incidents");
+  await eventually(() => stage.texts(".row.active .incident-cell"), ["new-low"]);
   await page.locator("#statuses .chip", { hasText: "OPEN" }).click();
   await page.locator("#search").fill("old");
   await eventually(() => stage.rows(), ["old-low LOW OPEN"]);
@@ -147,11 +150,19 @@ onStage("keys alone reach an incident and the way back", withSome, async (stage,
   await eventually(() => stage.focused(), "detail");
   await stage.says("#detail", /bucket-new-low/);
   assert.deepEqual(stage.query(), ["incident=new-low"]);
+  await page.keyboard.press("j");
+  await stage.says("#detail", /bucket-old-low/);
+  await page.keyboard.press("k");
+  await stage.says("#detail", /bucket-new-low/);
   await page.keyboard.press("a");
   await page.keyboard.press("Escape");
   await eventually(() => stage.focused(), "incidents");
   assert.equal(await page.locator("#detail").count(), 0);
   assert.deepEqual(await stage.texts(".row.active.acknowledged .incident-cell"), ["new-low"]);
+  assert.deepEqual(await stage.rows(), ALL);
+  await page.keyboard.press("j");
+  await eventually(() => stage.texts(".row.active .incident-cell"), ["old-low"]);
+  assert.equal(new URL(page.url()).hash, "");
 });
 
 onStage("a detail has the whole item, its states and what was done about it", withSome, async (stage, page, relay) => {

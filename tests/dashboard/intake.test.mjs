@@ -33,7 +33,7 @@ test("what happens now disturbs once, and is measured", () => {
   const { onMessage, seen } = begin();
   for (const status of ["OPEN", "INVESTIGATING"]) onMessage(item("a", { status }));
   assert.deepEqual(seen.alarms, ["a"]);
-  assert.ok(seen.lateness.delay >= 100);
+  assert.ok(seen.lateness.delay(Date.now()) >= 100);
   assert.match(seen.announcer.take(0), /say.opened1/);
 });
 
@@ -42,7 +42,7 @@ test("what is caught up with is shown, disturbs nobody and is no delay", () => {
   onMessage(item("a"));
   onHistory([item("b", { kind: undefined })], { gap: false });
   assert.deepEqual(shown(intake), ["a OPEN", "b OPEN"]);
-  assert.deepEqual([seen.alarms, seen.lateness.delay, seen.announcer.take(0)], [[], undefined, "say.loaded1"]);
+  assert.deepEqual([seen.alarms, seen.lateness.delay(Date.now()), seen.announcer.take(0)], [[], undefined, "say.loaded1"]);
 });
 
 test("what a replay beside a live connection tells disturbs, but is neither fresh nor late nor a delay", () => {
@@ -50,7 +50,7 @@ test("what a replay beside a live connection tells disturbs, but is neither fres
   seen.frames.heard('{"kind":"replay"}', 0);
   onMessage(item("a"));
   onStale(item("a", { status: "NEW" }));
-  assert.deepEqual([seen.alarms, intake.picture.rows.get("a").fresh, seen.lateness.delay, intake.picture.states("a")[0].late], [["a"], 0, undefined, false]);
+  assert.deepEqual([seen.alarms, intake.picture.rows.get("a").fresh, seen.lateness.delay(Date.now()), intake.picture.states("a")[0].late], [["a"], 0, undefined, false]);
   seen.frames.heard("{}", 0);
   onMessage(item("a", { status: "INVESTIGATING" }));
   onStale(item("a", { status: "NEW" }));
@@ -137,6 +137,22 @@ test("a refusal says why in the reader's words", () => {
     return intake.connection.reason;
   });
   assert.deepEqual(reasons, ["reason.noToken", "reason.closed", "reason.url"]);
+});
+
+test("why there is no token is said until there is one, and then whether a connection opens", async () => {
+  const { intake, onState, seen } = begin(), answers = [new Error("no token: 404\u202e"), undefined, "token"];
+  const token = intake.asking(async () => { const answer = answers.shift(); if (answer !== "token") throw answer; return answer; });
+  await assert.rejects(token(), /404/);
+  assert.equal(intake.obstacle, "no token: 404\\u202e");
+  onState("offline", { retryIn: 2 });
+  assert.equal(intake.log.at(-1).words, "offlineWhy");
+  await assert.rejects(async () => token());
+  assert.equal(intake.obstacle, "?");
+  assert.equal(await token(), "token");
+  assert.equal(intake.obstacle, undefined);
+  seen.frames.unopened = true;
+  assert.equal(intake.obstacle, "reason.unopened");
+  assert.equal(intake.asking("text"), "text");
 });
 
 test("the server has answered once its history is there", () => {
