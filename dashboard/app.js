@@ -18,7 +18,9 @@ import { count, fromQuery, select, toQuery } from "./view.js";
 import { chosen, speaker } from "./words.js";
 
 /** The detail covers the list. */
-const NARROW = matchMedia("(max-width: 999px)");
+const NARROW = matchMedia("(max-width: 959px)");
+/** Fingers have no keys to be told of. */
+const TOUCH = matchMedia("(pointer: coarse)");
 const TICK = 1_000, LONGEST = 10_000, RESHOW = 250, LATEST = 30;
 /** What can be chosen, the usual first. */
 const CHOICES = { sound: [false, true], notify: [false, true], zone: ["local", "utc"], theme: ["auto", "light", "dark"] };
@@ -230,7 +232,7 @@ function paint() {
   const { answered, connection, picture, log } = intake;
   const of = {
     ...chosenRows, view, counts, hour, changed, active, latest, operators, problem, answered, frames, lateness, picture, log,
-    paused: hold.paused, narrow: NARROW.matches, url, detail: view.incident && detailOf(all.get(view.incident)),
+    paused: hold.paused, narrow: NARROW.matches, touch: TOUCH.matches, url, detail: view.incident && detailOf(all.get(view.incident)),
     delay: connection.state === "live" ? lateness.delay(Date.now()) : undefined, why: intake.obstacle,
     standing: { ...standing({ ...connection, reason: intake.obstacle, answered, now: Date.now() }), state: connection.state },
   };

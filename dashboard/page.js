@@ -38,7 +38,7 @@ export function Page({ of, act, context }) {
 function Tools({ of, act, say, toggle, covered }) {
   const { view, counts } = of;
   return html`<div class="tools" inert=${covered}>
-    <input id="search" type="search" value=${view.search} placeholder=${say("searchHint")} aria-label=${say("search")} autocomplete="off"
+    <input id="search" type="search" value=${view.search} placeholder=${say(of.touch ? "search" : "searchHint")} aria-label=${say("search")} autocomplete="off"
       spellcheck=${false} onInput=${({ target }) => act.look({ search: target.value })} />
     <${Statuses} counts=${counts.status} chosen=${view.status} say=${say} onToggle=${toggle("status")} />
     <button type="button" id="unacknowledged" class="chip" aria-pressed=${String(view.unacknowledged)}
@@ -68,7 +68,7 @@ const switches = ({ paused }, act, say) => [
   { id: "theme", label: choice("theme", act, say), hint: say("theme"), onClick: () => act.next("theme") },
 ];
 
-const choice = (name, act, say) => html`<span class="wide">${say(name)}: </span>${say(`${name}.${act.setting(name)}`)}`;
+const choice = (name, act, say) => `${say(name)}: ${say(`${name}.${act.setting(name)}`)}`;
 
 /** What the button above the list says. */
 function waiting({ paused, changed, waiting: rows }, say) {
