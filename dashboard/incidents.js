@@ -4,9 +4,11 @@
 // - Keys are texts in Maps; nothing that came from outside is ever a property's name.
 
 import { instant } from "./times.js";
-import { text } from "./shorten.js";
+import { cut, text } from "./shorten.js";
 
 const MOST_ROWS = 20_000, MOST_RESPONSES = 5_000, MOST_STATES = 100, MOST_SEARCHED = 2_000;
+/** Of a severity or status: what is counted by is compared with all others, and a browser gives huge texts of one length one hash. */
+const MOST_NAME = 500;
 /** The statuses of an incident that needs nobody any more, where config.js names no others. */
 export const RESOLVED = ["RESOLVED", "CLOSED", "FALSE_POSITIVE", "SUPPRESSED", "ARCHIVED"];
 const SEVERITIES = ["CRITICAL", "HIGH", "MEDIUM", "LOW", "INFO"];
@@ -20,10 +22,11 @@ export function keyOf(id) {
 
 /** 0 is the worst; what nobody knows comes after what is known. */
 export function rankOf(severity) {
-  const name = severity.toUpperCase(), at = SEVERITIES.indexOf(name === "INFORMATIONAL" ? "INFO" : name);
+  const upper = severity.toUpperCase(), at = SEVERITIES.indexOf(upper === "INFORMATIONAL" ? "INFO" : upper);
   return at >= 0 ? at : severity ? OTHER : NONE;
 }
 
+const name = (value) => cut(text(value), MOST_NAME).kept;
 const first = (...values) => text(values.find((each) => text(each) !== ""));
 
 export class Picture {
@@ -95,7 +98,7 @@ export class Picture {
   }
 
   #row(key, item, arrived, before, fresh) {
-    const severity = text(item.severity), status = text(item.status);
+    const severity = name(item.severity), status = name(item.status);
     const created = instant(item.created_at), updated = instant(item.updated_at);
     return {
       key, item, severity, status, id: text(item.incident_id),
@@ -109,7 +112,7 @@ export class Picture {
   #state(of, row, arrived) {
     const at = instant(of.updated_at ?? of.created_at);
     return {
-      status: text(of.status) || row.status, severity: text(of.severity) || row.severity,
+      status: name(of.status) || row.status, severity: name(of.severity) || row.severity,
       at: Number.isNaN(at) ? arrived : at, sequence: typeof of.sequence === "string" && /^\d{1,60}$/.test(of.sequence) ? BigInt(of.sequence) : undefined,
     };
   }

@@ -86,6 +86,11 @@ test("states are kept in bounds", () => {
   assert.equal(picture.states("a").length, 100);
 });
 
+test("a huge severity or status is kept as its beginning, since all are compared with all", () => {
+  const [row] = pictured(item("a", { severity: "S".repeat(100_000), status: "T".repeat(100_000) })).rows.values();
+  assert.deepEqual([row.severity.length, row.status.length, row.item.severity.length], [500, 500, 100_000]);
+});
+
 test("what is still stays as it was, whatever comes", () => {
   const picture = pictured(item("a")), still = picture.still();
   picture.change(item("a", { status: "RESOLVED" }), NOW);
