@@ -176,3 +176,10 @@ onStage("a detail has the whole item, its states and what was done about it", wi
   assert.equal(await page.locator("#responses li").count(), 1);
   assert.deepEqual((await stage.texts("#states li")).map((each) => each.split(" ")[0]), ["INVESTIGATING", "RESOLVED"]);
 });
+
+onStage("an open CRITICAL row looks selected when it is", { relay: relayWith([incident("one", { severity: "CRITICAL" }), incident("two", { severity: "CRITICAL" })]) }, async (stage, page) => {
+  await stage.row("one").click();
+  const colour = (id) => stage.row(id).evaluate((row) => getComputedStyle(row).backgroundColor);
+  await page.mouse.move(5, 5);
+  await eventually(async () => (await colour("one")) !== (await colour("two")), true);
+});

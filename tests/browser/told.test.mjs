@@ -99,3 +99,16 @@ onStage("5,000 incidents: few rows are in the document, and a burst is drawn a f
   await eventually(async () => (await stage.rows()).at(-1), "i-3999 LOW OPEN");
   assert.ok((await stage.rows()).length <= MOST_ROWS);
 });
+
+onStage("without a connection the page says why, as far as a page can know", {}, async (stage, page) => {
+  await stage.live();
+  let config = 'export const url = "ws://localhost:1"; export async function token() { throw new Error("no token: 404"); }';
+  await page.route("**/config.js", (route) => route.fulfill({ contentType: "text/javascript", body: config }));
+  await page.reload();
+  await stage.says("#state", /^Offline, next try in \d+ s: no token: 404$/);
+  await stage.says(".empty", "No incidents yet: no token: 404");
+  config = 'export const url = "wss://YOUR-API.example/prod";';
+  await page.reload();
+  await stage.says("#state", "Not set up");
+  await stage.says(".empty", "No incidents yet: Set the address of your WebSocket API in config.js.");
+});
