@@ -63,7 +63,7 @@ for (const button of document.querySelectorAll("[data-press]")) {
     element("last").textContent = `${button.textContent} …`;
     const done = await ask(`/press/${button.dataset.press}`, { method: "POST" }), answer = done && (await ask("/state"));
     const told = answer ? (await answer.json()).told.at(-1) : undefined;
-    element("last").textContent = told ? line(told) : "";
+    element("last").textContent = told ? line(told) : `${button.textContent}: no answer`;
     button.ariaDisabled = "false";
   });
 }
