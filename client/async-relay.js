@@ -127,7 +127,7 @@ export const connect = (options) => {
     old.socket?.close();
   };
 
-  /** It is over, or taken to be. @param {Link} made @param {boolean} [closed] */
+  /** It is over. @param {Link} made @param {boolean} [closed] */
   const drop = (made, closed) => {
     if (made.over) return;
     made.over = true;
@@ -290,7 +290,7 @@ export const connect = (options) => {
     const gap = made.gap || (wasLive && !beside);
     position = beside && position !== undefined ? position : made.start;
     if (gap) incidents.clear();
-    made.found.forEach(read);
+    [...made.found].reverse().forEach(read);
     tell(() => options.onHistory?.(made.found, { gap, complete: complete !== false && !made.page }));
     caughtUp(made, made.start);
   };
@@ -310,7 +310,7 @@ export const connect = (options) => {
     const { kind, type } = message;
     // API Gateway's own errors have no kind.
     const failed = kind === "error" || (!kind && message.requestId && message.connectionId);
-    const answer = { __proto__: null, replay: replayed, incident_history: told, refreshed: renewed }[/** @type {string} */ (kind)];
+    const answer = kind === "replay" ? replayed : kind === "incident_history" ? told : kind === "refreshed" && renewed;
     if (answer || failed || type === "pong") answers = true;
     if (answer) answer(made, message);
     else if (failed) made.asked ? unanswered(made) : made.renewing && renewed(made);
@@ -345,7 +345,7 @@ export const connect = (options) => {
     tell(() => options.onMessage?.(message));
   };
 
-  /** An incident of the history. @param {Message} found */
+  /** @param {Message} found */
   const read = (found) => {
     const id = found.incident_id, of = known.get(id) ?? {}, name = found.sequence ? "message" : "item";
     if (!of[name] || !(order(found, of[name]) < 0)) of[name] = found;
@@ -386,7 +386,7 @@ export const connect = (options) => {
  * @param {Message} a @param {Message} b
  */
 const order = (a, b) => {
-  const one = a.sequence, two = b.sequence;
+  const one = text(a.sequence), two = text(b.sequence);
   if (one && two) return one.length - two.length || compare(one, two);
   const apart = instant(a.updated_at) - instant(b.updated_at);
   return apart || (apart === 0 ? compare(String(a.updated_at), String(b.updated_at)) : NaN);
@@ -396,10 +396,13 @@ const order = (a, b) => {
 const compare = (a, b) => (a < b ? -1 : +(a > b));
 
 /** @param {unknown} value */
+const text = (value) => (typeof value === "string" ? value : "");
+
+/** @param {unknown} value */
 const instant = (value) => {
   if (typeof value === "number") return value < 1e11 ? value * 1_000 : value;
-  const [text, , zone] = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?$/.exec(String(value)) ?? [""];
-  return Date.parse(zone ? text : `${text}Z`);
+  const [time, , zone] = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?$/.exec(text(value)) ?? [""];
+  return Date.parse(zone ? time : `${time}Z`);
 };
 
 /** The position ahead, or what came last. @param {any} a @param {any} b */

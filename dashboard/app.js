@@ -18,7 +18,9 @@ import { count, fromQuery, select, toQuery } from "./view.js";
 import { chosen, speaker } from "./words.js";
 
 /** The detail covers the list. */
-const NARROW = matchMedia("(max-width: 999px)");
+const NARROW = matchMedia("(max-width: 959px)");
+/** Fingers have no keys to be told of. */
+const TOUCH = matchMedia("(pointer: coarse)");
 const TICK = 1_000, LONGEST = 10_000, RESHOW = 250, LATEST = 30;
 /** What can be chosen, the usual first. */
 const CHOICES = { sound: [false, true], notify: [false, true], zone: ["local", "utc"], theme: ["auto", "light", "dark"] };
@@ -26,10 +28,10 @@ const CHOICES = { sound: [false, true], notify: [false, true], zone: ["local", "
 const language = chosen(navigator.languages ?? [navigator.language]), say = speaker(language);
 const kept = new Kept(storage()), alarm = new Alarm(), announcer = new Announcer(say), hold = new Hold();
 const lateness = new Lateness(), frames = new Frames(lateness);
-const receive = (resolved) => new Intake(resolved, { frames, lateness, announcer, say, changed: renew, alarm: disturb });
+const receive = (resolved) => new Intake(resolved, { frames, lateness, announcer, say, changed: renew, saw: (row) => kept.saw(row), alarm: disturb });
 let intake = receive(RESOLVED), url = "", problem = "";
 let view = fromQuery(new URLSearchParams(location.search)), active = view.incident || undefined;
-let held = false, operators = false, times;
+let held = false, still, operators = false, times;
 let chosenRows = { shown: [], waiting: [] }, counts, hour, critical = 0, changed = 0, all = intake.picture.rows, latest = [];
 let stale = true, due, drawnAt = 0, asked = false, hourAt = -TICK, behind = false;
 
@@ -43,12 +45,12 @@ const now = () => Date.now() - lateness.skew;
 
 // ── what a person does ──
 
-/** Another view, at once even where rows are held: it was asked for. */
+/** Another view, at once even where rows are held: it was asked for. To open or close an incident asks for no other rows. */
 function look(change) {
   const opens = change.incident && !view.incident;
   view = { ...view, ...change };
   remember(opens);
-  show(true);
+  show(change.incident === undefined);
 }
 
 /** An incident that opens is a step that "back" takes back. */
@@ -68,7 +70,7 @@ function open(key = active, enter = false) {
 
 function close() {
   look({ incident: "" });
-  document.getElementById("incidents").focus();
+  toList();
 }
 
 /** Beside an incident that is open the next one opens. Keys may come faster than frames. */
@@ -84,17 +86,22 @@ const sort = (name) => look({ sort: name, reversed: view.sort === name && !view.
 
 function acknowledge(row) {
   kept.toggle(row);
+  // While paused it may be another one by now.
+  const now = intake.picture.rows.get(row.key);
+  if (now) kept.saw(now);
   show(false);
 }
 
 function pause() {
   if (hold.paused) return catchUp();
   hold.pause(intake.picture.rows);
+  still = intake.picture.still();
   show(true);
 }
 
 function catchUp() {
   hold.play();
+  still = undefined;
   show(true);
 }
 
@@ -130,17 +137,39 @@ async function toggleNotify() {
 
 function onKeyDown(event) {
   const typing = event.target.closest?.("input, select, textarea");
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  // What the list did itself is done, and the Enter that ends a Korean syllable is no key of ours.
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || event.isComposing) return;
   if (event.key === "Escape") return escape(typing);
+  if (typing?.id === "search" && (event.key === "Enter" || event.key === "ArrowDown")) {
+    event.preventDefault();
+    return fromSearch();
+  }
   if (typing) return;
-  const row = intake.picture.rows.get(active);
+  const row = inSight();
   if (event.key === "/") document.getElementById("search").focus();
   else if (event.key === "p") pause();
   else if (event.key === "a" && row) acknowledge(row);
-  else if ((event.key === "j" || event.key === "k") && event.target === document.body) document.getElementById("incidents").focus();
+  else if (event.key === "j" || event.key === "k") step(event.key === "j" ? 1 : -1);
   else return;
   event.preventDefault();
 }
+
+/** From anywhere; who reads an incident goes on reading. */
+function step(by) {
+  if (!document.activeElement?.closest("#detail")) toList();
+  move(by);
+}
+
+function fromSearch() {
+  toList();
+  move(-Infinity);
+}
+
+/** Where it is covered by an incident, nowhere. */
+const toList = () => document.getElementById("incidents").focus();
+
+/** The row that a key is about, as it is shown: the open one, or the chosen one of the list. */
+const inSight = () => (view.incident ? all.get(view.incident) : chosenRows.shown.find(({ key }) => key === active));
 
 function escape(typing) {
   if (typing?.id === "search" && view.search) look({ search: "" });
@@ -156,7 +185,7 @@ function disturb(row) {
   if (setting("notify")) alarm.notify(row, () => open(row.key));
 }
 
-const act = { look, open, close, move, sort, acknowledge, pause, catchUp, hold: holdRows, toggleOperators, toggleSound, toggleNotify, next, setting };
+const act = { toList, look, open, close, move, sort, acknowledge, pause, catchUp, hold: holdRows, toggleOperators, toggleSound, toggleNotify, next, setting };
 
 // ── what is shown ──
 
@@ -203,14 +232,18 @@ function paint() {
   const { answered, connection, picture, log } = intake;
   const of = {
     ...chosenRows, view, counts, hour, changed, active, latest, operators, problem, answered, frames, lateness, picture, log,
-    paused: hold.paused, narrow: NARROW.matches, url, detail: view.incident && detailOf(all.get(view.incident)),
-    standing: { ...standing({ ...connection, answered, now: Date.now() }), state: connection.state },
+    paused: hold.paused, narrow: NARROW.matches, touch: TOUCH.matches, url, detail: view.incident && detailOf(all.get(view.incident)),
+    delay: connection.state === "live" ? lateness.delay(Date.now()) : undefined, why: intake.obstacle,
+    standing: { ...standing({ ...connection, reason: intake.obstacle, answered, now: Date.now() }), state: connection.state },
   };
   render(html`<${Page} of=${of} act=${act} context=${context} />`, document.getElementById("page"));
   document.title = (critical ? `(${critical}) ` : "") + say("title");
 }
 
-const detailOf = (row) => (row ? { row, states: intake.picture.states(row.key), responses: intake.picture.responsesTo(row) } : {});
+function detailOf(row) {
+  const picture = still ?? intake.picture;
+  return row ? { row, states: picture.states(row.key), responses: picture.responsesTo(row) } : {};
+}
 
 /** A hidden page has no frames, and its title is seen all the same. */
 function tick() {
@@ -230,7 +263,7 @@ async function begin() {
   intake = receive(config.resolved ?? RESOLVED);
   ({ url } = config);
   const { token, inUrl, history: most = 1000 } = config;
-  intake.relay = connect({ url, token, inUrl, history: most, ...intake.callbacks, world: { WebSocket: counted(WebSocket, frames) } });
+  intake.relay = connect({ url, token: intake.asking(token), inUrl, history: most, ...intake.callbacks, world: { WebSocket: counted(WebSocket, frames) } });
 }
 
 /** The page goes on, and says so where operators look. */
@@ -241,6 +274,7 @@ function mistaken(message) {
 
 function fail(name) {
   problem = say(name);
+  intake.connection = { state: "not set up", since: Date.now(), reason: problem };
   renew();
 }
 
@@ -249,7 +283,11 @@ show(true);
 addEventListener("keydown", onKeyDown);
 addEventListener("error", ({ message }) => mistaken(message));
 addEventListener("unhandledrejection", ({ reason }) => mistaken(reason?.message));
-addEventListener("popstate", () => { view = fromQuery(new URLSearchParams(location.search)); show(true); });
+addEventListener("popstate", () => {
+  view = fromQuery(new URLSearchParams(location.search));
+  active = view.incident || active;
+  show(true);
+});
 if (setting("sound")) addEventListener("pointerdown", () => alarm.prepare(), { once: true });
 setInterval(tick, TICK);
 begin();

@@ -16,9 +16,11 @@ export function standing({ state, since, retryAt, reason, answered, now }) {
     case "connecting":
       return slow ? { tone: "bad", name: "connectingSlow", seconds } : { tone: "busy", name: "connecting" };
     case "offline":
-      return { tone: "bad", name: "offline", seconds: Math.max(0, Math.ceil((retryAt - now) / 1000)) };
+      return { tone: "bad", name: "offline", seconds: Math.max(0, Math.ceil((retryAt - now) / 1000)), ...(reason && { name: "offlineWhy", reason }) };
     case "refused":
       return { tone: "bad", name: "refused", reason };
+    case "not set up":
+      return { tone: "bad", name: "notSetUp" };
     default:
       return { tone: "bad", name: "closed" };
   }

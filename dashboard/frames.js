@@ -17,7 +17,11 @@ export class Frames {
   /** Kinds that are not shown -> the same. */
   unknown = new Map();
   answered = false;
+  /** The last frame was an answer: what is in it happened before. */
+  answering = false;
   trip = undefined;
+  /** The last connection was closed before it was open; a browser tells no page why. */
+  unopened = false;
   #lateness;
 
   constructor(lateness) { this.#lateness = lateness; }
@@ -30,6 +34,7 @@ export class Frames {
 
   heard(data, at) {
     this.frames += 1;
+    this.answering = false;
     this.characters += data?.length ?? data?.size ?? 0;
     if (typeof data !== "string") return this.cannotRead("binary", text(data));
     let frame;
@@ -45,13 +50,13 @@ export class Frames {
     const { kind, type } = message;
     if (kind === "error" || (!kind && message.requestId && message.connectionId)) return this.cannotRead("serverError", text(message.message));
     if (ANSWERS.has(kind)) return this.#answer(message);
-    if (type === "ping") return this.#lateness.beat(Number(message.timestamp ?? NaN), at);
+    if (type === "ping") return this.#lateness.beat(Number(text(message.timestamp) || NaN), at);
     if (type === "pong") return this.#pong(message, at);
     if (!SHOWN.has(kind)) tally(this.unknown, text(kind) || "-", text(message));
   }
 
   #answer(message) {
-    if (message.kind !== "refreshed") this.answered = true;
+    if (message.kind !== "refreshed") this.answered = this.answering = true;
     if (Array.isArray(message.messages)) for (const each of message.messages) this.#message(each, NaN);
   }
 
@@ -66,10 +71,13 @@ function tally(counts, name, sample) {
   counts.set(key, { times: times + 1, sample: visible(cut(sample, SAMPLE).kept) });
 }
 
-/** A WebSocket whose frames are counted before the client reads them. */
+/** A WebSocket whose frames, and whether it opens, are noted before the client reads them. */
 export const counted = (Socket, frames) => class extends Socket {
   constructor(...where) {
     super(...where);
+    let opened = false;
+    this.addEventListener("open", () => { opened = true; frames.unopened = false; });
+    this.addEventListener("close", () => { frames.unopened = !opened; });
     this.addEventListener("message", ({ data }) => frames.heard(data, Date.now()));
   }
 };

@@ -4,9 +4,11 @@
 // - Keys are texts in Maps; nothing that came from outside is ever a property's name.
 
 import { instant } from "./times.js";
-import { text } from "./shorten.js";
+import { cut, text } from "./shorten.js";
 
 const MOST_ROWS = 20_000, MOST_RESPONSES = 5_000, MOST_STATES = 100, MOST_SEARCHED = 2_000;
+/** Of a severity or status: what is counted by is compared with all others, and a browser gives huge texts of one length one hash. */
+const MOST_NAME = 500;
 /** The statuses of an incident that needs nobody any more, where config.js names no others. */
 export const RESOLVED = ["RESOLVED", "CLOSED", "FALSE_POSITIVE", "SUPPRESSED", "ARCHIVED"];
 const SEVERITIES = ["CRITICAL", "HIGH", "MEDIUM", "LOW", "INFO"];
@@ -20,10 +22,11 @@ export function keyOf(id) {
 
 /** 0 is the worst; what nobody knows comes after what is known. */
 export function rankOf(severity) {
-  const name = severity.toUpperCase(), at = SEVERITIES.indexOf(name === "INFORMATIONAL" ? "INFO" : name);
+  const upper = severity.toUpperCase(), at = SEVERITIES.indexOf(upper === "INFORMATIONAL" ? "INFO" : upper);
   return at >= 0 ? at : severity ? OTHER : NONE;
 }
 
+const name = (value) => cut(text(value), MOST_NAME).kept;
 const first = (...values) => text(values.find((each) => text(each) !== ""));
 
 export class Picture {
@@ -40,26 +43,28 @@ export class Picture {
     this.#states.clear();
   }
 
-  /** A newer state; the rows before and after it. `message`: how it was told, else it is of the history. */
-  change(item, arrived, message) {
-    const key = keyOf(item.incident_id), before = this.rows.get(key), row = this.#row(key, item, arrived, before, message ? arrived : 0);
+  /** A newer state; the rows before and after it. `message`: how it was told, else it is of the history; `now`: not caught up with. */
+  change(item, arrived, message, now = false) {
+    const key = keyOf(item.incident_id), before = this.rows.get(key), row = this.#row(key, item, arrived, before, now ? arrived : 0);
     this.rows.delete(key);
     this.rows.set(key, row);
-    const states = this.#states.get(key) ?? [], last = states.at(-1), state = this.#state(message ?? item, row, arrived);
-    if (!last || last.status !== state.status || last.severity !== state.severity) states.push(state);
-    this.#states.set(key, states.slice(-MOST_STATES));
+    const states = this.states(key), last = states.at(-1), state = this.#state(message ?? item, row, arrived);
+    if (!last || last.status !== state.status || last.severity !== state.severity) this.#keep(key, [...states, state]);
     if (this.rows.size > MOST_ROWS) this.#forget(this.rows.keys().next().value);
     return { before, row };
   }
 
-  /** A state that was overtaken by a newer one: it has a place among the states, and changes nothing else. */
-  late(message, arrived) {
-    const states = this.#states.get(keyOf(message.incident_id));
-    if (!states) return;
-    const state = { ...this.#state(message, { severity: "", status: "" }, arrived), late: true };
+  /** A state that was overtaken by a newer one: it has a place among the states, and changes nothing else. `now`: as above. */
+  late(message, arrived, now) {
+    const key = keyOf(message.incident_id), states = [...this.states(key)];
+    if (!states.length) return;
+    const state = { ...this.#state(message, { severity: "", status: "" }, arrived), late: now };
     const at = states.findIndex((each) => after(each, state));
     states.splice(at < 0 ? states.length - 1 : at, 0, state);
+    this.#keep(key, states);
   }
+
+  #keep(key, states) { this.#states.set(key, states.slice(-MOST_STATES)); }
 
   responded(message, arrived) {
     const time = instant(message.time ?? message.timestamp);
@@ -68,6 +73,15 @@ export class Picture {
       of: text(message.incident_id ?? message.incident), at: Number.isNaN(time) ? arrived : time, item: message,
     });
     if (this.responses.length > MOST_RESPONSES) this.responses.shift();
+  }
+
+  /** All as it is now, which stays so. */
+  still() {
+    const copy = new Picture([]);
+    copy.rows = new Map(this.rows);
+    copy.responses = [...this.responses];
+    copy.#states = new Map(this.#states);
+    return copy;
   }
 
   states(key) { return this.#states.get(key) ?? []; }
@@ -84,7 +98,7 @@ export class Picture {
   }
 
   #row(key, item, arrived, before, fresh) {
-    const severity = text(item.severity), status = text(item.status);
+    const severity = name(item.severity), status = name(item.status);
     const created = instant(item.created_at), updated = instant(item.updated_at);
     return {
       key, item, severity, status, id: text(item.incident_id),
@@ -98,8 +112,8 @@ export class Picture {
   #state(of, row, arrived) {
     const at = instant(of.updated_at ?? of.created_at);
     return {
-      status: text(of.status) || row.status, severity: text(of.severity) || row.severity,
-      at: Number.isNaN(at) ? arrived : at, sequence: /^\d{1,60}$/.test(of.sequence) ? BigInt(of.sequence) : undefined,
+      status: name(of.status) || row.status, severity: name(of.severity) || row.severity,
+      at: Number.isNaN(at) ? arrived : at, sequence: typeof of.sequence === "string" && /^\d{1,60}$/.test(of.sequence) ? BigInt(of.sequence) : undefined,
     };
   }
 }

@@ -8,9 +8,9 @@ const BEYOND = 5, FRESH = 4_000;
 const CARDS = 780;
 const COLUMNS = ["severity", "status", "incident", "type", "resource", "changed"];
 
-export function List({ rows, waiting, active, view, context, onHeld, onMove, onOpen, onSort, onWaiting, emptyText, covered }) {
+export function List({ rows, waiting, active, view, context, onHeld, onMove, onOpen, onSort, onWaiting, emptyText, covered, opened }) {
   const { say } = context, scroller = useRef(), at = useWindow(scroller), cards = at.width < CARDS, rowHeight = cards ? 82 : 34;
-  useHeld(scroller, onHeld);
+  useHeld(scroller, onHeld, opened);
   const place = active === undefined ? -1 : rows.findIndex(({ key }) => key === active);
   useLayoutEffect(() => reveal(scroller.current, place, rowHeight), [active, cards]);
   const from = Math.max(0, Math.floor(at.top / rowHeight) - BEYOND), to = Math.ceil((at.top + at.size) / rowHeight) + BEYOND;
@@ -60,19 +60,24 @@ function onKey(event, by, onMove, onOpen) {
   event.preventDefault();
 }
 
-/** Told whether the rows must stay where they are: somebody points at them, has the focus in them, or has scrolled. */
-function useHeld(scroller, onHeld) {
+/** Told whether the rows must stay where they are: somebody points at them, has the focus in them or in the open incident, or has scrolled. */
+function useHeld(scroller, onHeld, opened) {
+  const pointer = useRef(false);
+  const look = () => {
+    const of = scroller.current, focused = document.activeElement;
+    onHeld(pointer.current || of.scrollTop > 0 || of.contains(focused) || !!focused?.closest("#detail"));
+  };
+  // A focus that goes with the incident goes without an event.
+  useEffect(look, [opened]);
   useEffect(() => {
-    const of = scroller.current;
-    let pointer = false;
-    const look = () => onHeld(pointer || of.scrollTop > 0 || of.contains(document.activeElement));
-    const enter = ({ pointerType }) => { pointer = pointerType !== "touch"; look(); };
-    const leave = () => { pointer = false; look(); };
+    const of = scroller.current, later = () => setTimeout(look);
+    const enter = ({ pointerType }) => { pointer.current = pointerType !== "touch"; look(); };
+    const leave = () => { pointer.current = false; look(); };
     of.addEventListener("pointerenter", enter);
     of.addEventListener("pointerleave", leave);
     of.addEventListener("scroll", look, { passive: true });
-    of.addEventListener("focusin", look);
-    of.addEventListener("focusout", () => setTimeout(look));
+    document.addEventListener("focusin", look);
+    document.addEventListener("focusout", later);
   }, []);
 }
 

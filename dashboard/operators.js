@@ -4,14 +4,14 @@ import { html } from "./vendor/preact.js";
 import { text } from "./shorten.js";
 import { span } from "./words.js";
 
-export function Operators({ frames, lateness, picture, log, url, context, onClose }) {
+export function Operators({ frames, lateness, delay, picture, log, url, context, onClose }) {
   const { say, times, now } = context, unknown = say("op.unknownYet");
   const took = (ms) => (ms === undefined ? unknown : ms ? span(say, ms) : "0");
   // Without its query, which may have a token.
   const facts = [
     ["url", text(url).split("?")[0]], ["frames", frames.frames], ["messages", frames.messages], ["size", frames.characters.toLocaleString(context.language)],
     ["stale", frames.stale], ["rows", picture.rows.size], ["responses", picture.responses.length],
-    ["delay", took(lateness.delay)], ["skew", took(lateness.skew)], ["trip", frames.trip === undefined ? unknown : `${frames.trip} ms`],
+    ["delay", took(delay)], ["skew", took(lateness.skew)], ["trip", frames.trip === undefined ? unknown : `${frames.trip} ms`],
   ];
   return html`<section id="operators" class="operators" aria-labelledby="operators-heading">
     <div class="bar"><h2 id="operators-heading">${say("operators")}</h2><button type="button" onClick=${onClose}>${say("close")}</button></div>

@@ -13,8 +13,8 @@ export function Page({ of, act, context }) {
   const { view, counts } = of, { say } = context, toggle = (name) => (value) => act.look({ [name]: toggled(view[name], value) });
   const covered = of.narrow && !!view.incident;
   return html`
-    <a class="skip" href="#incidents">${say("skip")}</a>
-    <${Header} standing=${of.standing} lateness=${of.lateness} problems=${of.frames.problems} switches=${switches(of, act, say)} say=${say}
+    <a class="skip" href="#incidents" onClick=${(event) => { event.preventDefault(); act.toList(); }}>${say("skip")}</a>
+    <${Header} standing=${of.standing} lateness=${of.lateness} delay=${of.delay} problems=${of.frames.problems} switches=${switches(of, act, say)} say=${say}
       open=${of.operators} onOperators=${act.toggleOperators} />
     ${of.problem && html`<p id="problem" class="problem" role="alert">${of.problem}</p>`}
     ${of.operators && html`<${Operators} ...${of} context=${context} onClose=${act.toggleOperators} />`}
@@ -25,7 +25,7 @@ export function Page({ of, act, context }) {
       </div>
       <${Tools} of=${of} act=${act} say=${say} toggle=${toggle} covered=${covered} />
       <div class="columns">
-        <${List} rows=${of.shown} waiting=${waiting(of, say)} active=${of.active} view=${view} context=${context} covered=${covered}
+        <${List} rows=${of.shown} waiting=${waiting(of, say)} active=${of.active} view=${view} context=${context} covered=${covered} opened=${!!view.incident}
           onHeld=${act.hold} onMove=${act.move} onOpen=${act.open} onSort=${act.sort} onWaiting=${act.catchUp} emptyText=${empty(of, say)} />
         ${view.incident
           ? html`<${Detail} ...${of.detail} context=${context} onClose=${act.close} onAcknowledge=${act.acknowledge} />`
@@ -38,7 +38,7 @@ export function Page({ of, act, context }) {
 function Tools({ of, act, say, toggle, covered }) {
   const { view, counts } = of;
   return html`<div class="tools" inert=${covered}>
-    <input id="search" type="search" value=${view.search} placeholder=${say("searchHint")} aria-label=${say("search")} autocomplete="off"
+    <input id="search" type="search" value=${view.search} placeholder=${say(of.touch ? "search" : "searchHint")} aria-label=${say("search")} autocomplete="off"
       spellcheck=${false} onInput=${({ target }) => act.look({ search: target.value })} />
     <${Statuses} counts=${counts.status} chosen=${view.status} say=${say} onToggle=${toggle("status")} />
     <button type="button" id="unacknowledged" class="chip" aria-pressed=${String(view.unacknowledged)}
@@ -54,7 +54,11 @@ function Tools({ of, act, say, toggle, covered }) {
 const NO_FILTER = { severity: [], status: [], search: "", unacknowledged: false };
 const filtered = (view) => toQuery({ ...EVERYTHING, ...Object.fromEntries(Object.keys(NO_FILTER).map((name) => [name, view[name]])) }) !== "";
 
-const empty = ({ counts, view, answered }, say) => say(counts.all && filtered(view) ? "nothingFits" : answered ? "empty" : "loading");
+function empty({ counts, view, answered, why }, say) {
+  if (counts.all && filtered(view)) return say("nothingFits");
+  if (answered) return say("empty");
+  return why ? say("loadingWhy", { reason: why }) : say("loading");
+}
 
 const switches = ({ paused }, act, say) => [
   { id: "pause", label: say(paused ? "play" : "pause"), pressed: paused, onClick: act.pause },
@@ -64,7 +68,7 @@ const switches = ({ paused }, act, say) => [
   { id: "theme", label: choice("theme", act, say), hint: say("theme"), onClick: () => act.next("theme") },
 ];
 
-const choice = (name, act, say) => html`<span class="wide">${say(name)}: </span>${say(`${name}.${act.setting(name)}`)}`;
+const choice = (name, act, say) => `${say(name)}: ${say(`${name}.${act.setting(name)}`)}`;
 
 /** What the button above the list says. */
 function waiting({ paused, changed, waiting: rows }, say) {

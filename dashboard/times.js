@@ -19,7 +19,7 @@ export function clock(language, utc) {
   const ago = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "narrow" });
   const zone = utc ? { timeZone: "UTC" } : {};
   const parts = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", ...zone };
-  const day = new Intl.DateTimeFormat(language, { month: "short", day: "numeric", ...zone });
+  const day = new Intl.DateTimeFormat(language, { year: "numeric", month: "short", day: "numeric", ...zone });
   const other = new Intl.DateTimeFormat(language, { month: "short", day: "numeric", ...parts, second: undefined });
   const hours = new Intl.DateTimeFormat(language, parts);
   const full = new Intl.DateTimeFormat(language, {
@@ -46,6 +46,14 @@ export function clock(language, utc) {
 }
 
 const NOISE = 2000, SAMPLES = 60, ENOUGH = 5;
+/** What is of a while ago says nothing of the delay now (ms). */
+const RECENT = 30_000;
+/** Heartbeats of some minutes each: what a clock was before somebody set it right is soon forgotten. */
+const BEATS = 5;
+/** One or two messages prove nothing. */
+const MOST = 3;
+/** No clock is a century wrong (ms); such a stamp is none, and no date could be made of what it corrects. */
+const CENTURY = 3.16e12;
 
 /**
  * How long changes take to arrive, with the difference of the clocks told apart as far as that can be known.
@@ -56,11 +64,17 @@ const NOISE = 2000, SAMPLES = 60, ENOUGH = 5;
 export class Lateness {
   #beats = [];
   #changes = [];
+  /** When each of the changes came. */
+  #came = [];
 
   /** @param stamp ms by the server's clock @param at ms by ours */
-  beat(stamp, at) { keep(this.#beats, at - stamp); }
+  beat(stamp, at) { if (believed(at - stamp)) keep(this.#beats, at - stamp, BEATS); }
 
-  change(stamp, at) { keep(this.#changes, at - stamp); }
+  change(stamp, at) {
+    if (!believed(at - stamp)) return;
+    keep(this.#changes, at - stamp, SAMPLES);
+    keep(this.#came, at, SAMPLES);
+  }
 
   /** By how many ms this computer's clock is ahead; 0 where that cannot be told from noise. */
   get skew() {
@@ -70,13 +84,15 @@ export class Lateness {
     }
     // One writer whose clock is ahead proves nothing: most of them must be.
     const sorted = ordered(this.#changes);
+    if (sorted.length < MOST) return 0;
     return sorted[sorted.length >> 1] < -NOISE ? sorted[Math.floor(sorted.length / 10)] : 0;
   }
 
-  /** The usual ms from a change to its arrival; undefined where none came yet. */
-  get delay() {
-    if (!this.#changes.length) return undefined;
-    return Math.max(0, ordered(this.#changes)[this.#changes.length >> 1] - this.skew);
+  /** The usual ms from a change to its arrival; undefined where none came of late. `now`: ms by our clock. */
+  delay(now) {
+    const recent = this.#changes.filter((_, each) => now - this.#came[each] < RECENT);
+    if (!recent.length) return undefined;
+    return Math.max(0, ordered(recent)[recent.length >> 1] - this.skew);
   }
 
   /** Whether what looks like a delay may be the clocks: everything is late by much, and no heartbeat says why. */
@@ -87,8 +103,9 @@ export class Lateness {
 
 const ordered = (samples) => samples.toSorted((a, b) => a - b);
 
-function keep(samples, value) {
-  if (!Number.isFinite(value)) return;
+const believed = (value) => Math.abs(value) < CENTURY;
+
+function keep(samples, value, most) {
   samples.push(value);
-  if (samples.length > SAMPLES) samples.shift();
+  if (samples.length > most) samples.shift();
 }

@@ -176,4 +176,4 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
 def is_from_here(headers: Message) -> bool:
     """Whether a request is for this machine by name, and from a page of ours or from no page."""
     host = headers.get("Host", "")
-    return urlsplit(f"//{host}").hostname in _NAMES and headers.get("Origin") in (None, f"http://{host}")
+    return host.partition(":")[0] in _NAMES and headers.get("Origin") in (None, f"http://{host}")

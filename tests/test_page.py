@@ -110,7 +110,8 @@ def test_a_button_is_pressed_by_a_post_and_the_state_shows_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "stranger", [{"Host": "evil.example"}, {"Host": ""}, {"Origin": "https://evil.example"}, {"Origin": "null"}]
+    "stranger",
+    [{"Host": "evil.example"}, {"Host": ""}, {"Host": "["}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
 )
 def test_a_page_from_elsewhere_gets_no_token_and_presses_no_button(stranger: dict[str, str]) -> None:
     """Nor does one whose name was made to lead here."""

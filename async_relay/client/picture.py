@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -85,9 +85,10 @@ class Picture:
         """Show no incident until a history names it."""
         self._shown.clear()
 
-    def read(self, found: Iterable[Message]) -> None:
+    def read(self, found: Sequence[Message]) -> None:
         """Take in a history: states as they were published, or as the table has them."""
-        for each in found:
+        # The newest come first, and are to be forgotten last.
+        for each in reversed(found):
             incident = _key(each.get("incident_id"))
             known = self._known.get(incident, _Known())
             if each.get("sequence"):

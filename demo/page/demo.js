@@ -3,6 +3,7 @@
 const SECONDS = 60, TALLEST = 24, SVG = "http://www.w3.org/2000/svg";
 const element = (id) => document.getElementById(id);
 const samples = [];
+const clock = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 let before;
 
 /** The answer, or undefined where there is none, which is said. */
@@ -19,17 +20,19 @@ async function look() {
   setTimeout(look, 1000);
 }
 
+const line = ([at, words]) => `${clock.format(new Date(at))}  ${words}`;
+
 function show(state) {
   for (const name of ["dashboards", "delivered", "parked", "retries", "gone", "repeated"]) {
     element(name).textContent = state[name].toLocaleString("en");
   }
-  element("waiting").textContent = state.waiting ? `${state.waiting}, ${state.oldest.toFixed(1)} s` : "0";
-  for (const name of ["p50", "p99"]) element(name).textContent = state[name] === null ? "–" : `${state[name]} ms`;
+  element("waiting").textContent = state.waiting ? `${state.waiting.toLocaleString("en")}, ${state.oldest.toFixed(1)} s` : "0";
+  for (const name of ["p50", "p99"]) element(name).textContent = state[name] === null ? "–" : `${state[name].toLocaleString("en")} ms`;
   element("join").textContent = state.join;
-  element("told").replaceChildren(...state.told.toReversed().map(([at, words]) => {
-    const line = document.createElement("li");
-    line.textContent = `${new Date(at).toLocaleTimeString()}  ${words}`;
-    return line;
+  element("told").replaceChildren(...state.told.toReversed().map((each) => {
+    const item = document.createElement("li");
+    item.textContent = line(each);
+    return item;
   }));
   if (before) samples.push([state.delivered - before.delivered, state.retries - before.retries]);
   before = state;
@@ -54,9 +57,14 @@ function bar(name, x, y, height) {
 
 for (const button of document.querySelectorAll("[data-press]")) {
   button.addEventListener("click", async () => {
-    button.disabled = true;
-    await ask(`/press/${button.dataset.press}`, { method: "POST" });
-    button.disabled = false;
+    // Not disabled, which would take the focus away.
+    if (button.ariaDisabled === "true") return;
+    button.ariaDisabled = "true";
+    element("last").textContent = `${button.textContent} …`;
+    const done = await ask(`/press/${button.dataset.press}`, { method: "POST" }), answer = done && (await ask("/state"));
+    const told = answer ? (await answer.json()).told.at(-1) : undefined;
+    element("last").textContent = told ? line(told) : `${button.textContent}: no answer`;
+    button.ariaDisabled = "false";
   });
 }
 look();

@@ -83,6 +83,15 @@ for (const [name, minutes, said] of [["ahead", 60, "60 min ahead"], ["behind", -
   });
 }
 
+onStage("stamps that no date can be made of stop nothing", {}, async (stage, _, relay) => {
+  await stage.live();
+  for (const timestamp of [1e300, -1e300, 8.64e15, { toString: 1, valueOf: 1 }]) relay.send({ type: "ping", timestamp, position: relay.position });
+  for (const each of [8.64e15, 1e300, { toString: 1, valueOf: 1 }]) relay.publish({ ...incident("odd"), updated_at: each, created_at: each }, incident(`beside-${each.toString}`.slice(0, 8)));
+  relay.publish(incident("after"));
+  await eventually(async () => (await stage.rows()).sort(), ["after LOW OPEN", "beside-1 LOW OPEN", "beside-f LOW OPEN", "odd LOW OPEN"]);
+  await eventually(() => stage.row("after").locator(".relative").innerText(), "5m ago");
+});
+
 onStage("a server that never answers: the page says so, and shows what comes", { relay: Object.assign(relayWith([]), { silent: true }), clock: true }, async (stage, page, relay) => {
   await stage.state("catching up");
   await stage.says("#state", "Loading what you missed");

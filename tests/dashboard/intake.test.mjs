@@ -10,10 +10,10 @@ import { Lateness } from "../../dashboard/times.js";
 
 function begin(state = "live") {
   const lateness = new Lateness(), frames = new Frames(lateness), announcer = new Announcer((name, { n } = {}) => `${name}${n ?? ""}`);
-  const seen = { alarms: [], changes: 0, lateness, frames, announcer };
+  const seen = { alarms: [], states: [], changes: 0, lateness, frames, announcer };
   const say = (name, { n } = {}) => `${name}${n ?? ""}`;
   const intake = new Intake(RESOLVED, {
-    lateness, frames, announcer, say, changed: () => { seen.changes += 1; }, alarm: (row) => seen.alarms.push(row.id),
+    lateness, frames, announcer, say, changed: () => { seen.changes += 1; }, saw: (row) => seen.states.push(`${row.id} ${row.status}`), alarm: (row) => seen.alarms.push(row.id),
   });
   intake.relay = { state, incidents: new Map() };
   return { intake, seen, ...intake.callbacks };
@@ -33,7 +33,7 @@ test("what happens now disturbs once, and is measured", () => {
   const { onMessage, seen } = begin();
   for (const status of ["OPEN", "INVESTIGATING"]) onMessage(item("a", { status }));
   assert.deepEqual(seen.alarms, ["a"]);
-  assert.ok(seen.lateness.delay >= 100);
+  assert.ok(seen.lateness.delay(Date.now()) >= 100);
   assert.match(seen.announcer.take(0), /say.opened1/);
 });
 
@@ -42,7 +42,20 @@ test("what is caught up with is shown, disturbs nobody and is no delay", () => {
   onMessage(item("a"));
   onHistory([item("b", { kind: undefined })], { gap: false });
   assert.deepEqual(shown(intake), ["a OPEN", "b OPEN"]);
-  assert.deepEqual([seen.alarms, seen.lateness.delay, seen.announcer.take(0)], [[], undefined, "say.loaded1"]);
+  assert.deepEqual([seen.alarms, seen.lateness.delay(Date.now()), seen.announcer.take(0)], [[], undefined, "say.loaded1"]);
+});
+
+test("what a replay beside a live connection tells disturbs, but is neither fresh nor late nor a delay", () => {
+  const { intake, onMessage, onStale, seen } = begin();
+  seen.frames.heard('{"kind":"replay"}', 0);
+  onMessage(item("a"));
+  onStale(item("a", { status: "NEW" }));
+  assert.deepEqual([seen.alarms, intake.picture.rows.get("a").fresh, seen.lateness.delay(Date.now()), intake.picture.states("a")[0].late], [["a"], 0, undefined, false]);
+  seen.frames.heard("{}", 0);
+  onMessage(item("a", { status: "INVESTIGATING" }));
+  onStale(item("a", { status: "NEW" }));
+  assert.ok(intake.picture.rows.get("a").fresh);
+  assert.equal(intake.picture.states("a").at(-2).late, true);
 });
 
 test("a history after a gap takes the place of the picture, and one without is added", () => {
@@ -65,6 +78,34 @@ test("a long history is taken in portions, and what it has is no news meanwhile"
   assert.equal(intake.picture.rows.size, 1_200);
   onMessage(item("new"));
   assert.deepEqual(seen.alarms, ["new"]);
+});
+
+test("what is new while a long history is on its way disturbs all the same", () => {
+  const { onHistory, onMessage, seen } = begin();
+  onHistory([...Array.from({ length: 1_200 }, (_, n) => item(`i-${n}`)), item("was-high", { severity: "HIGH" })], { gap: false });
+  for (const id of ["new", "i-3", "was-high"]) onMessage(item(id));
+  assert.deepEqual(seen.alarms, ["new", "was-high"]);
+});
+
+test("a gap takes the place of a history that is still on its way", async () => {
+  const { intake, onHistory } = begin();
+  onHistory(Array.from({ length: 1_200 }, (_, n) => item(`i-${n}`)), { gap: false });
+  onHistory([item("after")], { gap: true });
+  while (!intake.loaded) await new Promise(setImmediate);
+  assert.deepEqual(shown(intake), ["after OPEN"]);
+});
+
+test("of a history the newest come first, and are the last to be forgotten", () => {
+  const { intake, onHistory } = begin();
+  onHistory([item("newest"), item("oldest")], { gap: false });
+  assert.deepEqual(shown(intake), ["oldest OPEN", "newest OPEN"]);
+});
+
+test("each state that is known is told to what was acknowledged", () => {
+  const { onMessage, onHistory, seen } = begin("catching up");
+  onMessage(item("a", { status: "RESOLVED" }));
+  onHistory([item("b")], { gap: false });
+  assert.deepEqual(seen.states, ["a RESOLVED", "b OPEN"]);
 });
 
 test("an incident without an id is counted, wherever it comes from, and others go on", () => {
@@ -96,6 +137,22 @@ test("a refusal says why in the reader's words", () => {
     return intake.connection.reason;
   });
   assert.deepEqual(reasons, ["reason.noToken", "reason.closed", "reason.url"]);
+});
+
+test("why there is no token is said until there is one, and then whether a connection opens", async () => {
+  const { intake, onState, seen } = begin(), answers = [new Error("no token: 404\u202e"), undefined, "token"];
+  const token = intake.asking(async () => { const answer = answers.shift(); if (answer !== "token") throw answer; return answer; });
+  await assert.rejects(token(), /404/);
+  assert.equal(intake.obstacle, "no token: 404\\u202e");
+  onState("offline", { retryIn: 2 });
+  assert.equal(intake.log.at(-1).words, "offlineWhy");
+  await assert.rejects(async () => token());
+  assert.equal(intake.obstacle, "?");
+  assert.equal(await token(), "token");
+  assert.equal(intake.obstacle, undefined);
+  seen.frames.unopened = true;
+  assert.equal(intake.obstacle, "reason.unopened");
+  assert.equal(intake.asking("text"), "text");
 });
 
 test("the server has answered once its history is there", () => {

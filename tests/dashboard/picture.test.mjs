@@ -59,7 +59,8 @@ test("a row is replaced and never changed, and tells what it was before", () => 
 test("only what is told now is fresh", () => {
   const picture = new Picture(RESOLVED);
   assert.equal(picture.change(item("a"), NOW).row.fresh, 0);
-  assert.equal(picture.change(item("a"), NOW, item("a")).row.fresh, NOW);
+  assert.equal(picture.change(item("a"), NOW, item("a")).row.fresh, 0);
+  assert.equal(picture.change(item("a"), NOW, item("a"), true).row.fresh, NOW);
 });
 
 test("states follow each other, and a repeat is none", () => {
@@ -69,7 +70,7 @@ test("states follow each other, and a repeat is none", () => {
 
 test("a late state takes its place among the states and leaves the row alone", () => {
   const picture = pictured(item("a", { sequence: "9" }), item("a", { status: "RESOLVED", sequence: "11" }));
-  picture.late(item("a", { status: "INVESTIGATING", sequence: "10" }), NOW);
+  picture.late(item("a", { status: "INVESTIGATING", sequence: "10" }), NOW, true);
   assert.deepEqual(statuses(picture, "a"), ["OPEN", "INVESTIGATING", "RESOLVED"]);
   assert.equal(picture.states("a")[1].late, true);
   assert.equal(picture.rows.get("a").status, "RESOLVED");
@@ -81,6 +82,26 @@ test("states are kept in bounds", () => {
   const picture = pictured(...Array.from({ length: 300 }, (_, n) => item("a", { status: `S${n}` })));
   assert.equal(picture.states("a").length, 100);
   assert.equal(picture.states("a").at(-1).status, "S299");
+  for (let n = 0; n < 50; n += 1) picture.late(item("a", { status: `L${n}`, updated_at: at(10) }), NOW);
+  assert.equal(picture.states("a").length, 100);
+});
+
+test("a huge severity or status is kept as its beginning, since all are compared with all", () => {
+  const [row] = pictured(item("a", { severity: "S".repeat(100_000), status: "T".repeat(100_000) })).rows.values();
+  assert.deepEqual([row.severity.length, row.status.length, row.item.severity.length], [500, 500, 100_000]);
+});
+
+test("what is still stays as it was, whatever comes", () => {
+  const picture = pictured(item("a")), still = picture.still();
+  picture.change(item("a", { status: "RESOLVED" }), NOW);
+  picture.late(item("a", { status: "INVESTIGATING" }), NOW);
+  picture.responded({ action: "stop", target: "arn:x" }, NOW);
+  assert.deepEqual([statuses(still, "a"), still.rows.get("a").status, still.responsesTo(still.rows.get("a"))], [["OPEN"], "OPEN", []]);
+});
+
+test("a sequence that is no text is none, whatever it is", () => {
+  const picture = pictured(item("a", { sequence: { toString: 1, valueOf: 1 } }));
+  assert.deepEqual([statuses(picture, "a"), picture.states("a")[0].sequence], [["OPEN"], undefined]);
 });
 
 test("the incident that changed longest ago is forgotten first", () => {
@@ -179,12 +200,46 @@ test("an acknowledgement ends where the incident is worse than it was", () => {
   assert.equal(other.acknowledged(row({ status: "OPEN" })), false);
 });
 
+test("an acknowledgement ends where the incident opens again, or is worse again, after it was better", () => {
+  for (const [better, worse] of [[{ status: "RESOLVED" }, {}], [{ severity: "LOW" }, {}], [{ severity: "CRITICAL" }, {}]]) {
+    const kept = new Kept(new Store()), row = (more) => all(pictured(item("a", more)))[0];
+    kept.toggle(row());
+    kept.saw(row(better));
+    assert.equal(kept.acknowledged(row(better)), better.severity !== "CRITICAL");
+    kept.saw(row(worse));
+    assert.equal(kept.acknowledged(row(worse)), false);
+  }
+});
+
+test("what was seen to get better is kept too, once for all of it", async () => {
+  const store = new Store(), kept = new Kept(store), row = (id, status) => all(pictured(item(id, { status })))[0];
+  for (const id of ["a", "b"]) kept.toggle(row(id, "OPEN"));
+  let writes = 0;
+  store.setItem = (name, value) => { writes += 1; store.set(name, value); };
+  for (const id of ["a", "b", "stranger"]) kept.saw(row(id, "RESOLVED"));
+  await undefined;
+  const later = new Kept(store);
+  assert.deepEqual([writes, ...["a", "b"].map((id) => later.acknowledged(row(id, "OPEN")))], [1, false, false]);
+});
+
+test("two tabs do not forget what the other one kept", () => {
+  const store = new Store(), [a, b] = all(pictured(item("a"), item("b"))), [one, other] = [new Kept(store), new Kept(store)];
+  one.toggle(a);
+  other.toggle(b);
+  one.set("theme", "dark");
+  other.set("zone", "utc");
+  const later = new Kept(store);
+  assert.deepEqual([later.acknowledged(a), later.acknowledged(b), later.setting("theme"), later.setting("zone")], [true, true, "dark", "utc"]);
+});
+
 test("what is kept may be broken, full or forbidden", () => {
   const [row] = all(pictured(item("a")));
   for (const broken of ["{", "7", '{"a":1}', "[1,[2,null],null]"]) assert.equal(new Kept(new Store([["async-relay.acknowledged", broken]])).acknowledged(row), false);
   const kept = new Kept(undefined);
+  const [other] = all(pictured(item("b")));
   kept.toggle(row);
-  assert.equal(kept.acknowledged(row), true);
+  kept.toggle(other);
+  assert.deepEqual([row, other].map((each) => kept.acknowledged(each)), [true, true]);
 });
 
 // ── what a screen reader is told ──

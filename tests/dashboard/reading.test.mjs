@@ -102,6 +102,8 @@ test("absolute times say their zone, and the day where it is another", () => {
   assert.equal(short(NOW, NOW), "12:00:00");
   assert.match(short(NOW - 86_400_000, NOW), /Dec 31/);
   assert.equal(zone(NOW), "UTC");
+  // The same day of another year is another day.
+  assert.notEqual(short(NOW - 365 * 86_400_000, NOW), short(NOW, NOW));
   assert.equal(full(NaN), "");
 });
 
@@ -109,12 +111,19 @@ function lateness(beats, changes) {
   const found = new Lateness();
   for (const each of beats) found.beat(NOW, NOW + each);
   for (const each of changes) found.change(NOW, NOW + each);
-  return [found.skew, found.delay, found.unclear];
+  return [found.skew, found.delay(-Infinity), found.unclear];
 }
 
 test("a delay is the usual one, and none is told before something came", () => {
   assert.deepEqual(lateness([], []), [0, undefined, false]);
   assert.deepEqual(lateness([], [100, 900, 200]), [0, 200, false]);
+});
+
+test("a delay is of the last half minute, and none where nothing came in it", () => {
+  const found = new Lateness();
+  for (let n = 0; n < 70; n += 1) found.change(NOW, NOW + 5_000);
+  found.change(NOW + 40_000, NOW + 40_100);
+  assert.deepEqual([found.delay(NOW + 6_000), found.delay(NOW + 40_100), found.delay(NOW + 90_000)], [5_000, 100, undefined]);
 });
 
 test("a heartbeat tells a clock that is ahead from changes that are late", () => {
@@ -128,6 +137,18 @@ test("what comes before it was written proves a clock that is behind", () => {
 
 test("one writer whose clock is ahead moves nobody else's times", () => {
   assert.deepEqual(lateness([], [300, -3_600_000, 200, 400]), [0, 300, false]);
+});
+
+test("one message or two prove nothing about this clock", () => {
+  assert.deepEqual(lateness([], [-3_600_000, -3_600_000]), [0, 0, false]);
+});
+
+test("a stamp of another century is none, so that every time can be written", () => {
+  assert.deepEqual(lateness([1e300, -1e300, 8.64e15], [8.6e15, -8.6e15, 100]), [0, 100, false]);
+});
+
+test("a clock that was set right is believed after a few heartbeats", () => {
+  assert.equal(lateness([-600_000, -600_000, 20, 30, 20, 30, 20], [])[0], 0);
 });
 
 test("without a heartbeat, everything late may be the clocks", () => {
@@ -207,6 +228,8 @@ test("each state is a sentence with a tone", () => {
   assert.deepEqual(stands("catching up", 1), { tone: "busy", name: "catchingUp" });
   assert.deepEqual(stands("offline", 1, { retryAt: NOW + 2_100 }), { tone: "bad", name: "offline", seconds: 3 });
   assert.deepEqual(stands("offline", 9, { retryAt: NOW - 2_100 }), { tone: "bad", name: "offline", seconds: 0 });
+  assert.deepEqual(stands("offline", 1, { retryAt: NOW, reason: "no token: 404" }), { tone: "bad", name: "offlineWhy", seconds: 0, reason: "no token: 404" });
+  assert.deepEqual(stands("not set up", 1), { tone: "bad", name: "notSetUp" });
   assert.deepEqual(stands("refused", 1, { reason: "why" }), { tone: "bad", name: "refused", reason: "why" });
   assert.deepEqual(stands("closed", 1), { tone: "bad", name: "closed" });
 });
@@ -218,8 +241,8 @@ test("a server that does not answer is said to be one", () => {
 });
 
 test("every sentence there is has its words", () => {
-  for (const state of ["live", "connecting", "catching up", "offline", "refused", "closed"]) {
-    for (const seconds of [0, 60]) for (const answered of [true, false]) assert.ok(en[stands(state, seconds, { answered }).name]);
+  for (const state of ["live", "connecting", "catching up", "offline", "refused", "not set up", "closed"]) {
+    for (const seconds of [0, 60]) for (const answered of [true, false]) assert.ok(en[stands(state, seconds, { answered, reason: seconds }).name]);
   }
 });
 
@@ -288,4 +311,13 @@ test("a socket's frames are counted before the client reads them", () => {
   socket.onmessage = () => {};
   socket.dispatchEvent(Object.assign(new Event("message"), { data: "{}" }));
   assert.deepEqual([socket.where, frames.frames], [["wss://x", ["p"]], 1]);
+});
+
+test("a socket that is closed before it is open is told from one that was open", () => {
+  const frames = new Frames(new Lateness()), make = () => new (counted(EventTarget, frames))();
+  make().dispatchEvent(new Event("close"));
+  assert.equal(frames.unopened, true);
+  const socket = make();
+  for (const each of ["open", "close"]) socket.dispatchEvent(new Event(each));
+  assert.equal(frames.unopened, false);
 });
