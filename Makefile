@@ -55,7 +55,10 @@ $(VENV)/tools/%/.installed: packaging/tools/%.txt
 	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --requirement $< || { $(FAILED_INSTALL); exit 1; }
 	@touch $@
 
-test: lint types unit ## Lint, types and every test
+# What is downloaded for the tests comes in while the code is read.
+test: ## Lint, types and every test
+	@$(MAKE) --no-print-directory -j 2 lint types $(VENV)/.installed-node $(VENV)/.installed-browser
+	@$(MAKE) --no-print-directory unit
 
 test-fast: $(VENV)/.installed ## The pure parts and the core alone, in about a minute
 	@$(BIN)/python -m pytest -n 2 tests/wire tests/delivery tests/clients tests/planning --ignore tests/delivery/test_fanout.py --ignore tests/delivery/test_rate_scenarios.py
@@ -69,7 +72,7 @@ types: $(VENV)/.installed ## mypy, strict
 	@$(BIN)/mypy
 
 unit: $(VENV)/.installed $(VENV)/.installed-node $(VENV)/.installed-browser ## The tests
-	@$(BIN)/python -m pytest -n 2 -rs
+	@$(BIN)/python -m pytest -n 3 -rs
 
 coverage: $(VENV)/.installed $(VENV)/.installed-node $(VENV)/.installed-browser ## The tests again, and which lines and branches they take; two and a half times as slow
 	@$(BIN)/python -m pytest -n 2 -rs --cov --cov-report=term

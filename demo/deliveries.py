@@ -12,8 +12,8 @@ from typing import Any
 from .ledger import Ledger, percentile
 
 _DELAYS_SECONDS = 10.0
-# Longer than anything is parked in a demo.
-_WAITING_SECONDS = 300.0
+# Longer than anything is parked in a demo: a job whose worker was killed is hidden for six minutes.
+_WAITING_SECONDS = 900.0
 
 
 def figures(ledger: Ledger, now: float) -> dict[str, Any]:
