@@ -69,8 +69,8 @@ def _agreement(deployment: Deployment) -> Iterator[Finding]:
 
 
 def functions(deployment: Deployment) -> Iterator[Finding]:
-    """Each function is there and ready."""
-    faults = []
+    """Each function is there, ready, and may run."""
+    faults, reasons = [], {}
     for each in deployment.functions:
         if each.name == ENVIRONMENT:
             raise NotCheckedError("settings alone do not say: give --stack")
@@ -85,6 +85,17 @@ def functions(deployment: Deployment) -> Iterator[Finding]:
                 )
             )
             continue
+        if isinstance(each.reserved, Unknown):
+            reasons[each.name] = f"whether it may run: {each.reserved.reason}"
+        if each.reserved == 0:
+            faults.append(
+                wrong(
+                    FUNCTIONS,
+                    f"The reserved concurrency of {each.name} is 0.",
+                    "Lambda runs it never, and what is there for it waits until the stream or queue forgets it.",
+                    "Take the reservation away: aws lambda delete-function-concurrency.",
+                )
+            )
         for name in ("State", "LastUpdateStatus"):
             if configuration.get(name) == "Failed":
                 why = configuration.get(
@@ -98,7 +109,10 @@ def functions(deployment: Deployment) -> Iterator[Finding]:
                         "Mend what the reason says, and deploy the stack again.",
                     )
                 )
-    yield from faults or [ok(FUNCTIONS, f"{len(deployment.functions)} are there and ready.")]
+    yield from unchecked_of(FUNCTIONS, reasons)
+    yield from faults
+    if not faults and not reasons:
+        yield ok(FUNCTIONS, f"{len(deployment.functions)} are there and ready.")
 
 
 def architecture(deployment: Deployment) -> Iterator[Finding]:

@@ -151,6 +151,15 @@ def _of_the_stream(about: str, deployment: Deployment, mapping: Mapping[str, Any
 
 
 def _of_a_queue(about: str, function: Function, mapping: Mapping[str, Any]) -> Iterator[Finding]:
+    url = function.has("fanout_queue_url") if function.serves_shards else function.has("retry_queue_url")
+    read, told = mapping["EventSourceArn"].rpartition(":")[2], (url or "").rpartition("/")[2]
+    if told and read != told:
+        yield wrong(
+            about,
+            f"It reads {read}, and the functions send to {told}.",
+            "What is sent there is never fetched, so clients that lack a message do not get it.",
+            _AGAIN,
+        )
     if not mapping.get("ScalingConfig", {}).get("MaximumConcurrency"):
         yield wrong(
             about,
