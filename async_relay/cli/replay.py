@@ -254,7 +254,8 @@ class Replay:
         if self.first is None:
             return told
         since = screen.clock(self.first)
-        return f"{told} What was given up before {since} is done: go on with --since {since}"
+        others = " and the other filters" if self.choice.narrow or self.choice.until is not None else ""
+        return f"{told} What was given up before {since} is done: go on with --since {since}{others}"
 
     def check(self) -> None:
         """Raise what the exit code says, unless all that is meant was done."""

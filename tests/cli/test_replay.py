@@ -246,6 +246,15 @@ def test_it_goes_on_where_it_ended(place: Place) -> None:
     assert place.sent() == [["1"], ["2"], ["3"]]
 
 
+def test_it_goes_on_with_the_filters_it_had(place: Place) -> None:
+    """The time alone would choose the other incidents' records as well."""
+    place.keep(given_up(incident("a", sequence="1"), incident("b", sequence="2")))
+    place.answer = lambda _event: {"batchItemFailures": [{"itemIdentifier": "1"}]}
+    for more in (["--incident", "a"], ["--event-id", "event-1"], ["--until", "2026-02-01"]):
+        result = place.run(*more, "--yes")
+        assert result.output.rstrip().endswith("go on with --since 2026-01-31T12:00:00Z and the other filters"), more
+
+
 def test_failures_and_nothing_else_stop_it(place: Place) -> None:
     """One cause fails them all."""
     for at in range(6):
@@ -272,6 +281,8 @@ def test_failures_and_nothing_else_stop_it(place: Place) -> None:
         (given_up(payload="{"), "its payload cannot be read: the event has no Records list"),
         (given_up(payload=7), "its payload cannot be read"),
         (given_up(), "its payload has no records"),
+        (given_up(incident("\ud800", sequence="1")), "its payload cannot be sent"),
+        (given_up(incident("a", sequence="1") | {"n": float("nan")}), "its payload cannot be sent"),
     ],
 )
 def test_a_bad_object_is_named_and_passed_over(place: Place, content: Any, problem: str) -> None:
