@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..settings import Settings
 from .deployment import ENVIRONMENT, Deployment, Function, NotCheckedError, Unknown, known
@@ -87,32 +88,30 @@ def functions(deployment: Deployment) -> Iterator[Finding]:
             continue
         if isinstance(each.reserved, Unknown):
             reasons[each.name] = f"whether it may run: {each.reserved.reason}"
-        if each.reserved == 0:
-            faults.append(
-                wrong(
-                    FUNCTIONS,
-                    f"The reserved concurrency of {each.name} is 0.",
-                    "Lambda runs it never, and what is there for it waits until the stream or queue forgets it.",
-                    "Take the reservation away: aws lambda delete-function-concurrency.",
-                )
-            )
-        for name in ("State", "LastUpdateStatus"):
-            if configuration.get(name) == "Failed":
-                why = configuration.get(
-                    "StateReason" if name == "State" else "LastUpdateStatusReason", "no reason is told"
-                )
-                faults.append(
-                    wrong(
-                        FUNCTIONS,
-                        f"{name} of {each.name} is Failed: {why}.",
-                        "It does not run, or runs what was deployed before.",
-                        "Mend what the reason says, and deploy the stack again.",
-                    )
-                )
+        faults += _may_not_run(each, configuration)
     yield from unchecked_of(FUNCTIONS, reasons)
     yield from faults
     if not faults and not reasons:
         yield ok(FUNCTIONS, f"{len(deployment.functions)} are there and ready.")
+
+
+def _may_not_run(function: Function, configuration: Mapping[str, Any]) -> Iterator[Finding]:
+    if function.reserved == 0:
+        yield wrong(
+            FUNCTIONS,
+            f"The reserved concurrency of {function.name} is 0.",
+            "Lambda never runs it, and what is there for it waits until the stream or queue forgets it.",
+            "Take the reservation away: aws lambda delete-function-concurrency.",
+        )
+    for name in ("State", "LastUpdateStatus"):
+        if configuration.get(name) == "Failed":
+            why = configuration.get("StateReason" if name == "State" else "LastUpdateStatusReason", "no reason is told")
+            yield wrong(
+                FUNCTIONS,
+                f"{name} of {function.name} is Failed: {why}.",
+                "It does not run, or runs what was deployed before.",
+                "Mend what the reason says, and deploy the stack again.",
+            )
 
 
 def architecture(deployment: Deployment) -> Iterator[Finding]:

@@ -649,7 +649,7 @@ def test_what_a_socket_meets(
         (
             replace(REACHED, connection=429),
             State.UNCHECKED,
-            "answers 429, as API Gateway does while the account's limit",
+            "answers 429, as API Gateway does while",
         ),
         (replace(REACHED, connection=Unknown("no credentials")), State.UNCHECKED, "stage is there: no credentials"),
         (replace(REACHED, ahead_seconds=Unknown("no Date")), State.UNCHECKED, "no Date"),
