@@ -684,6 +684,30 @@ NOTES: dict[str, tuple[str, str, Callable[[Any], Any], str]] = {
         mapping("MaximumRetryAttempts", 3),
         "gives a batch up after 3 tries",
     ),
+    "a filter": (
+        "list_event_source_mappings",
+        '"RelayFunction"',
+        mapping("FilterCriteria", {"Filters": [{"Pattern": '{"eventName": ["INSERT"]}'}]}),
+        'What its filter leaves out is never sent: {"eventName": ["INSERT"]}.',
+    ),
+    "a filter by content": (
+        "list_event_source_mappings",
+        '"RelayFunction"',
+        mapping("FilterCriteria", {"Filters": [{"Pattern": '{"dynamodb": {"NewImage": {"a": {"S": ["b"]}}}}'}]}),
+        "What its filter leaves out is never sent: ",
+    ),
+    "a filter by beginnings": (
+        "list_event_source_mappings",
+        '"RelayFunction"',
+        mapping("FilterCriteria", {"Filters": [{"Pattern": '{"eventName": [{"prefix": "IN"}]}'}]}),
+        "What its filter leaves out is never sent: ",
+    ),
+    "a filter of jobs": (
+        "list_event_source_mappings",
+        '"DeliverFunction"',
+        mapping("FilterCriteria", {"Filters": [{"Pattern": '{"body": {"attempt": [1]}}'}]}),
+        "What its filter leaves out is never sent: ",
+    ),
     "on its way": (
         "describe_stacks",
         "relay",
@@ -715,6 +739,16 @@ def test_what_is_worth_knowing_is_no_fault(
     report = examined(aws)
     assert [each for each in report.of(State.NOTE) if seen in each.seen]
     assert report.exit_code == 0
+
+
+def test_the_templates_filter_leaves_out_nothing(stack: Callable[..., DescribedStack]) -> None:
+    """Nor does one of several that lets everything through."""
+    for patterns in ([], ['{"eventName": ["REMOVE"]}', "{}"]):
+        aws = stack(AuthMode="none")
+        if patterns:
+            told = {"Filters": [{"Pattern": each} for each in patterns]}
+            aws.change("list_event_source_mappings", '"RelayFunction"', mapping("FilterCriteria", told))
+        assert [each for each in examined(aws).findings if "filter" in each.seen] == []
 
 
 def operations(aws: DescribedStack) -> list[str]:
