@@ -166,7 +166,9 @@ class Sandbox:
         """Ping everybody; see ``delivery.heartbeat``."""
         end = _end(context)
         heartbeat = await _opened(self._open_heartbeat(), end, "nobody can be pinged")
-        if heartbeat is not None:
+        if heartbeat is None:
+            self._emit_metrics(_NOBODY_SERVED)
+        else:
             await heartbeat.beat(end - asyncio.get_running_loop().time())
         return {"statusCode": 200}
 

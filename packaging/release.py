@@ -34,6 +34,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SUMS = "SHA256SUMS"
+_PACKED = ("async_relay", "handler.py")
 _GLOBAL_CODE = re.compile(r"^ {4}CodeUri: \.\n", re.MULTILINE)
 _BUILT_BY_MAKE = re.compile(r"^ {4}Metadata: \{ BuildMethod: makefile \}\n {4}Properties:\n", re.MULTILINE)
 _FUNCTION = re.compile(r"^ {4}Type: AWS::Serverless::Function$", re.MULTILINE)
@@ -65,6 +66,10 @@ def epoch() -> str:
     git = ("git", "-C", str(ROOT))
     if _checked("The checkout's state is not known", *git, "status", "--porcelain", "--untracked-files=no"):
         raise ReleaseError("There are changes that are not committed; a release is of a commit.")
+    # The zip and the wheel take whatever lies in the package.
+    others = _checked("The checkout's state is not known", *git, "ls-files", "--others", "--exclude-standard", *_PACKED)
+    if others:
+        raise ReleaseError(f"{others.splitlines()[0]} is not committed, and would be in it; a release is of a commit.")
     return _checked("The commit's time is not known", *git, "log", "-1", "--format=%ct").strip()
 
 

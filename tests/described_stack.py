@@ -143,9 +143,7 @@ class DescribedStack(Aws):
         for name, mapping in self.stack.mappings().items():
             function, _, _event = name.partition(".")
             if function == FunctionName and mapping["Type"] != "Schedule":
-                told = self._named(
-                    {key: value for key, value in mapping.items() if key not in ("Type", "FilterCriteria")}
-                )
+                told = self._named({key: value for key, value in mapping.items() if key != "Type"})
                 told["EventSourceArn"] = told.pop("Stream", None) or told.pop("Queue")
                 told["BatchSize"] = int(told["BatchSize"])
                 for key in ("MaximumRecordAgeInSeconds", "MaximumRetryAttempts", "ParallelizationFactor"):

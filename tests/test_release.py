@@ -151,6 +151,14 @@ def test_a_release_has_the_time_of_its_commit(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv("GIT_COMMITTER_DATE", "@1700000000 +0000")
         subprocess.run([*git, *words], check=True)  # noqa: S603 our own words, no shell
     assert release.epoch() == "1700000000"
+    forgotten = tmp_path / "async_relay" / "forgotten.py"
+    forgotten.parent.mkdir()
+    forgotten.touch()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(release.ReleaseError, match=r"^async_relay/forgotten\.py is not committed, and would be in it"):
+        release.epoch()
+    forgotten.unlink()
+    assert release.epoch() == "1700000000"
     (tmp_path / "handler.py").write_text("changed")
     with pytest.raises(release.ReleaseError, match=r"^There are changes that are not committed"):
         release.epoch()

@@ -79,8 +79,8 @@ ALARMS: dict[str, tuple[str, str, int, int, int, int]] = {
     # Seconds.
     "LateAlarm": ("Age", "p99", 60, 3, 3, 60),
     "UnprovenAlarm": ("Unproven", "Maximum", 300, 1, 1, 0),
-    # Records come back within seconds, so one may be a deployment and two are not.
-    "SystemicAlarm": ("Systemic", "Maximum", 60, 3, 2, 0),
+    # One may be a deployment and two are not; jobs that were handed back come again after six minutes.
+    "SystemicAlarm": ("Systemic", "Maximum", 60, 10, 2, 0),
     # A burst passes; ten minutes at the limit are no burst.
     "AccountThrottledAlarm": ("AccountThrottled", "Sum", 60, 10, 10, 0),
     "IntegrationErrorAlarm": ("IntegrationError", "Sum", 60, 3, 3, 0),
@@ -91,6 +91,9 @@ FUNCTIONS = ["Relay", "Deliver", "Fanout", "Heartbeat", "Connect", "Disconnect",
 ALARMS |= {
     f"{name}{metric}Alarm": (metric, "Sum", 60, 3, 3, 0) for name in FUNCTIONS for metric in ("Errors", "Throttles")
 }
+# Nor does one for three times; but a queue's job is tried every six minutes, and a heartbeat comes that seldom too.
+ALARMS |= {f"{name}ErrorsAlarm": ("Errors", "Sum", 60, 20, 3, 0) for name in ("Deliver", "Fanout", "Heartbeat")}
+ALARMS["HeartbeatThrottlesAlarm"] = ("Throttles", "Sum", 60, 20, 3, 0)
 
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 import pytest
-from cloudformation import ROOT, Stack
+from cloudformation import ROOT, Stack, template
 from documented_commands import WRITTEN
 
 from async_relay.delivery.report import Outcome, Report
@@ -146,6 +146,22 @@ def test_who_waits_on_purpose_is_not_late() -> None:
     found = alarms(**MOST, StreamBatchingWindowSeconds="300", LateSeconds="400")
     late = {name: int(found[name]["Threshold"]) for name in ("LateAlarm", "FanoutAgeAlarm", "IteratorAgeAlarm")}
     assert late == {"LateAlarm": 400, "FanoutAgeAlarm": 400, "IteratorAgeAlarm": 400_000}
+
+
+@pytest.mark.parametrize("minutes", template()["Parameters"]["HeartbeatMinutes"]["AllowedValues"][1:])
+def test_what_runs_seldom_is_heard_when_it_fails_each_time(minutes: str) -> None:
+    """A heartbeat at each of its minutes, and a job, or all of the fan-out, each time it is visible again."""
+    stack = Stack(**MOST | {"HeartbeatMinutes": minutes})
+    read = [each for each in stack.of("SQS::Queue").values() if "RedrivePolicy" in each]
+    hidden = max(int(each["VisibilityTimeout"]) // 60 for each in read)
+    apart = {"HeartbeatErrorsAlarm": int(minutes), "HeartbeatThrottlesAlarm": int(minutes)}
+    apart |= dict.fromkeys(("DeliverErrorsAlarm", "FanoutErrorsAlarm", "SystemicAlarm"), hidden)
+    for name, between in apart.items():
+        alarm = stack.of("CloudWatch::Alarm")[name]
+        looked_at, wanted = alarm["EvaluationPeriods"], alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"])
+        assert alarm["Period"] == 60
+        # A minute more: a queue's job comes a little after it is visible.
+        assert len(range(0, looked_at - 1, between + (name[0] != "H"))) >= wanted, name
 
 
 def test_alarms_and_the_dashboard_can_be_left_out() -> None:

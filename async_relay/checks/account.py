@@ -12,7 +12,7 @@ ENDPOINT, PROTOCOL, QUOTA = "endpoint", "protocol", "quota"
 #: AWS refuses a signature that is five minutes off; Date has whole seconds, and answers take a while.
 _REFUSED_SECONDS, _SUSPICIOUS_SECONDS = 300, 60
 _HTTP_2 = "h2"
-_FORBIDDEN, _GONE, _BAD_REQUEST, _OK = 403, 410, 400, 200
+_FORBIDDEN, _GONE, _BAD_REQUEST, _OK, _THROTTLED = 403, 410, 400, 200, 429
 
 
 def stack(deployment: Deployment) -> Iterator[Finding]:
@@ -83,6 +83,11 @@ def endpoint(deployment: Deployment) -> Iterator[Finding]:
             ENDPOINT,
             f"whether the stage is there: {url} answers 403, which it also does to credentials that may not "
             "execute-api:ManageConnections on GET/@connections/*",
+        )
+    elif met.connection == _THROTTLED:
+        yield unchecked(
+            ENDPOINT,
+            f"whether the stage is there: {url} answers 429, as API Gateway does while the account's limit is used up",
         )
     else:
         yield wrong(

@@ -63,7 +63,8 @@ class Function:
     """A function, by its logical name: what Lambda says of it, and what its environment means.
 
     ``settings`` is a sentence where they end its cold start. ``shared_objects`` are names of files in its zip;
-    ``mappings`` its event source mappings; ``decisions`` what IAM lets its role do of what it has to.
+    ``mappings`` its event source mappings; ``decisions`` what IAM lets its role do of what it has to; ``reserved`` is
+    its reserved concurrency, None where it has none.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Function:
     mappings: tuple[Mapping[str, Any], ...] | Unknown
     shared_objects: tuple[str, ...] | Unknown
     decisions: tuple[Decision, ...] | Unknown = Unknown("IAM was not asked")
+    reserved: int | Unknown | None = None
 
     @property
     def handler(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..settings import Settings
 from .deployment import ENVIRONMENT, Deployment, Function, NotCheckedError, Unknown, known
@@ -69,8 +70,8 @@ def _agreement(deployment: Deployment) -> Iterator[Finding]:
 
 
 def functions(deployment: Deployment) -> Iterator[Finding]:
-    """Each function is there and ready."""
-    faults = []
+    """Each function is there, ready, and may run."""
+    faults, reasons = [], {}
     for each in deployment.functions:
         if each.name == ENVIRONMENT:
             raise NotCheckedError("settings alone do not say: give --stack")
@@ -85,20 +86,32 @@ def functions(deployment: Deployment) -> Iterator[Finding]:
                 )
             )
             continue
-        for name in ("State", "LastUpdateStatus"):
-            if configuration.get(name) == "Failed":
-                why = configuration.get(
-                    "StateReason" if name == "State" else "LastUpdateStatusReason", "no reason is told"
-                )
-                faults.append(
-                    wrong(
-                        FUNCTIONS,
-                        f"{name} of {each.name} is Failed: {why}.",
-                        "It does not run, or runs what was deployed before.",
-                        "Mend what the reason says, and deploy the stack again.",
-                    )
-                )
-    yield from faults or [ok(FUNCTIONS, f"{len(deployment.functions)} are there and ready.")]
+        if isinstance(each.reserved, Unknown):
+            reasons[each.name] = f"whether it may run: {each.reserved.reason}"
+        faults += _may_not_run(each, configuration)
+    yield from unchecked_of(FUNCTIONS, reasons)
+    yield from faults
+    if not faults and not reasons:
+        yield ok(FUNCTIONS, f"{len(deployment.functions)} are there and ready.")
+
+
+def _may_not_run(function: Function, configuration: Mapping[str, Any]) -> Iterator[Finding]:
+    if function.reserved == 0:
+        yield wrong(
+            FUNCTIONS,
+            f"The reserved concurrency of {function.name} is 0.",
+            "Lambda never runs it, and what is there for it waits until the stream or queue forgets it.",
+            "Take the reservation away: aws lambda delete-function-concurrency.",
+        )
+    for name in ("State", "LastUpdateStatus"):
+        if configuration.get(name) == "Failed":
+            why = configuration.get("StateReason" if name == "State" else "LastUpdateStatusReason", "no reason is told")
+            yield wrong(
+                FUNCTIONS,
+                f"{name} of {function.name} is Failed: {why}.",
+                "It does not run, or runs what was deployed before.",
+                "Mend what the reason says, and deploy the stack again.",
+            )
 
 
 def architecture(deployment: Deployment) -> Iterator[Finding]:

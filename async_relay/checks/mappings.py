@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from .deployment import DELIVER, RELAY, Deployment, Function, NotCheckedError, U
 from .findings import Finding, note, ok, wrong
 
 STREAM, MAPPING = "stream", "mapping"
+_SENT = ("INSERT", "MODIFY")
 _VIEWS = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")
 _ON_THE_WAY = ("Creating", "Enabling", "Updating")
 #: More than this one function could not write down in time who still lacks what (the template's own rule).
@@ -151,6 +153,15 @@ def _of_the_stream(about: str, deployment: Deployment, mapping: Mapping[str, Any
 
 
 def _of_a_queue(about: str, function: Function, mapping: Mapping[str, Any]) -> Iterator[Finding]:
+    url = function.has("fanout_queue_url") if function.serves_shards else function.has("retry_queue_url")
+    read, told = mapping["EventSourceArn"].rpartition(":")[2], (url or "").rpartition("/")[2]
+    if told and read != told:
+        yield wrong(
+            about,
+            f"It reads {read}, and the functions send to {told}.",
+            "What is sent there is never fetched, so clients that lack a message do not get it.",
+            _AGAIN,
+        )
     if not mapping.get("ScalingConfig", {}).get("MaximumConcurrency"):
         yield wrong(
             about,
@@ -167,7 +178,17 @@ def _notes(about: str, function: Function, mapping: Mapping[str, Any]) -> Iterat
             f"It gives a batch up after {mapping['MaximumRetryAttempts']} tries, however soon those are over: set "
             "StreamRetryAttempts back to -1 once what is stuck is gone (docs/operations.md#an-outage).",
         )
+    filters = [each["Pattern"] for each in mapping.get("FilterCriteria", {}).get("Filters", ())]
+    if filters and not any(_lets_all_through(each, function) for each in filters):
+        yield note(about, f"What its filter leaves out is never sent: {', '.join(filters)}.")
     if function.serves_shards and mapping["BatchSize"] != 1:
         yield note(
             about, f"A worker takes {mapping['BatchSize']} jobs at once, of several shards, with one worker's share."
         )
+
+
+def _lets_all_through(pattern: str, function: Function) -> bool:
+    """Whether Lambda leaves out nothing that the function would send."""
+    wanted = json.loads(pattern)
+    names = wanted.pop("eventName", _SENT) if function.handler == RELAY else _SENT
+    return not wanted and all(each in names for each in _SENT)

@@ -8,6 +8,7 @@ Rules
 
 from __future__ import annotations
 
+import http.client
 import io
 import os
 import zipfile
@@ -165,9 +166,17 @@ def _function(aws: Aws, name: str, physical: str, zips: dict[str, tuple[str, ...
     listed = aws.ask("lambda", "list_event_source_mappings", FunctionName=physical)
     mappings = _answered(listed, "EventSourceMappings")
     sha = configuration.get("CodeSha256", physical)
+    answer = aws.ask("lambda", "get_function", FunctionName=physical)
     if sha not in zips:
-        zips[sha] = _shared_objects(aws.ask("lambda", "get_function", FunctionName=physical))
-    return Function(name, configuration, settings, mappings, zips[sha])
+        zips[sha] = _shared_objects(answer)
+    return Function(name, configuration, settings, mappings, zips[sha], reserved=_reserved(answer))
+
+
+def _reserved(answer: Answer) -> int | Unknown | None:
+    if not isinstance(answer, Mapping):
+        return answer if isinstance(answer, Unknown) else None
+    reserved: int | None = answer.get("Concurrency", {}).get("ReservedConcurrentExecutions")
+    return reserved
 
 
 def _answered(answer: Answer, name: str) -> tuple[Mapping[str, Any], ...] | Unknown:
@@ -205,7 +214,7 @@ def _shared_objects(answer: Answer) -> tuple[str, ...] | Unknown:
         context = verifying(url) if url.startswith("https:") else None
         with urlopen(url, timeout=_ZIP_SECONDS, context=context) as response:  # noqa: S310 - http only on this machine
             names = zipfile.ZipFile(io.BytesIO(response.read())).namelist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, http.client.HTTPException, zipfile.BadZipFile) as error:
         return Unknown(f"its zip cannot be fetched: {error}")
     return tuple(name for name in names if name.endswith(".so"))
 

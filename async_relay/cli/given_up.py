@@ -107,6 +107,10 @@ def read_batch(body: bytes) -> list[Record]:
         raise NoBatch(f"its payload cannot be read: {error}") from None
     if not records:
         raise NoBatch("its payload has no records")
+    try:
+        event_of(records)
+    except (ValueError, RecursionError):
+        raise NoBatch("its payload cannot be sent: it has what JSON in UTF-8 has not") from None
     return records
 
 

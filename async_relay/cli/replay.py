@@ -185,9 +185,14 @@ class Replay:
 
     def _treat(self, stored: Stored, records: Sequence[Record]) -> None:
         """Send one object's records, as far as they are meant and their items are not waiting."""
-        self.left -= 1
         meant = self.choice.records(records)
         ready = [each for each in meant if item_of(each) not in self._waiting]
+        if ready and not self.dry_run:
+            self.pacer.wait(len(ready), lambda: self.stopped)
+        if self.stopped:
+            self._note_undone(stored)
+            return
+        self.left -= 1
         if self.dry_run:
             self._would_send(stored, meant)
             return
@@ -216,7 +221,6 @@ class Replay:
 
     def _send(self, records: Sequence[Record]) -> str:
         """Send them, and note what did not get through; what is wrong, empty where all were taken."""
-        self.pacer.wait(len(records))
         try:
             back = self.function.send(records)
         except CommandError as error:
@@ -254,7 +258,8 @@ class Replay:
         if self.first is None:
             return told
         since = screen.clock(self.first)
-        return f"{told} What was given up before {since} is done: go on with --since {since}"
+        others = " and the other filters" if self.choice.narrow or self.choice.until is not None else ""
+        return f"{told} What was given up before {since} is done: go on with --since {since}{others}"
 
     def check(self) -> None:
         """Raise what the exit code says, unless all that is meant was done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import re
@@ -184,6 +185,27 @@ MINE = '{"deadLetterTargetArn": "arn:aws:sqs:eu-west-1:1:mine", "maxReceiveCount
 OTHERS = '{"redrivePermission": "byQueue", "sourceQueueArns": ["arn:aws:sqs:eu-west-1:1:other"]}'
 #: What is wrong: the operation and what its request names, the change to its answer, and what is found about what.
 FAULTS: dict[str, tuple[str, str, Callable[[Any], Any], str, str]] = {
+    "another queue": (
+        "list_event_source_mappings",
+        '"DeliverFunction"',
+        set_in("EventSourceMappings", 0, "EventSourceArn", to=f"arn:aws:sqs:{REGION}:{ACCOUNT}:another"),
+        "mapping of DeliverFunction",
+        "It reads another, and the functions send to relay-retry-",
+    ),
+    "another fan-out queue": (
+        "list_event_source_mappings",
+        '"FanoutFunction"',
+        set_in("EventSourceMappings", 0, "EventSourceArn", to=f"arn:aws:sqs:{REGION}:{ACCOUNT}:another.fifo"),
+        "mapping of FanoutFunction",
+        "It reads another.fifo, and the functions send to relay-fanout-",
+    ),
+    "throttled by hand": (
+        "get_function",
+        '"RelayFunction"',
+        set_in("Concurrency", to={"ReservedConcurrentExecutions": 0}),
+        "functions",
+        "The reserved concurrency of RelayFunction is 0.",
+    ),
     "stack failed": (
         "describe_stacks",
         "relay",
@@ -546,6 +568,21 @@ def test_a_zip_for_the_other_processor(stack: Callable[..., DescribedStack], buc
     assert unknown.seen.endswith("Function: no file in its zip says what it was made for")
 
 
+def test_a_download_that_breaks_off_costs_its_check_alone(
+    stack: Callable[..., DescribedStack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zip of many megabytes may end half way; all else is still checked."""
+    aws = stack(AuthMode="none")
+
+    def broken_off(*_: Any, **__: Any) -> Any:
+        raise http.client.IncompleteRead(b"half of it")
+
+    monkeypatch.setattr(describing, "urlopen", broken_off)
+    report = examined(aws)
+    assert [each.about for each in report.of(State.UNCHECKED)] == ["architecture"]
+    assert report.of(State.WRONG) == []
+
+
 def test_posts_that_go_to_another_api(stack: Callable[..., DescribedStack]) -> None:
     """Every client counts as gone there: nothing else looks wrong."""
     aws = stack(AuthMode="none")
@@ -609,6 +646,11 @@ def test_what_a_socket_meets(
         (replace(REACHED, protocol=Unknown("plain HTTP")), State.UNCHECKED, "plain HTTP"),
         (replace(REACHED, ahead_seconds=75.0), State.NOTE, "75 s ahead of the endpoint's; from 300 s on"),
         (replace(REACHED, connection=403), State.UNCHECKED, "which it also does to credentials that may not"),
+        (
+            replace(REACHED, connection=429),
+            State.UNCHECKED,
+            "answers 429, as API Gateway does while",
+        ),
         (replace(REACHED, connection=Unknown("no credentials")), State.UNCHECKED, "stage is there: no credentials"),
         (replace(REACHED, ahead_seconds=Unknown("no Date")), State.UNCHECKED, "no Date"),
         (Unknown("a proxy is set"), State.UNCHECKED, "a proxy is set"),
@@ -642,6 +684,30 @@ NOTES: dict[str, tuple[str, str, Callable[[Any], Any], str]] = {
         mapping("MaximumRetryAttempts", 3),
         "gives a batch up after 3 tries",
     ),
+    "a filter": (
+        "list_event_source_mappings",
+        '"RelayFunction"',
+        mapping("FilterCriteria", {"Filters": [{"Pattern": '{"eventName": ["INSERT"]}'}]}),
+        'What its filter leaves out is never sent: {"eventName": ["INSERT"]}.',
+    ),
+    "a filter by content": (
+        "list_event_source_mappings",
+        '"RelayFunction"',
+        mapping("FilterCriteria", {"Filters": [{"Pattern": '{"dynamodb": {"NewImage": {"a": {"S": ["b"]}}}}'}]}),
+        "What its filter leaves out is never sent: ",
+    ),
+    "a filter by beginnings": (
+        "list_event_source_mappings",
+        '"RelayFunction"',
+        mapping("FilterCriteria", {"Filters": [{"Pattern": '{"eventName": [{"prefix": "IN"}]}'}]}),
+        "What its filter leaves out is never sent: ",
+    ),
+    "a filter of jobs": (
+        "list_event_source_mappings",
+        '"DeliverFunction"',
+        mapping("FilterCriteria", {"Filters": [{"Pattern": '{"body": {"attempt": [1]}}'}]}),
+        "What its filter leaves out is never sent: ",
+    ),
     "on its way": (
         "describe_stacks",
         "relay",
@@ -673,6 +739,16 @@ def test_what_is_worth_knowing_is_no_fault(
     report = examined(aws)
     assert [each for each in report.of(State.NOTE) if seen in each.seen]
     assert report.exit_code == 0
+
+
+def test_the_templates_filter_leaves_out_nothing(stack: Callable[..., DescribedStack]) -> None:
+    """Nor does one of several that lets everything through."""
+    for patterns in ([], ['{"eventName": ["REMOVE"]}', "{}"]):
+        aws = stack(AuthMode="none")
+        if patterns:
+            told = {"Filters": [{"Pattern": each} for each in patterns]}
+            aws.change("list_event_source_mappings", '"RelayFunction"', mapping("FilterCriteria", told))
+        assert [each for each in examined(aws).findings if "filter" in each.seen] == []
 
 
 def operations(aws: DescribedStack) -> list[str]:

@@ -246,6 +246,15 @@ def test_it_goes_on_where_it_ended(place: Place) -> None:
     assert place.sent() == [["1"], ["2"], ["3"]]
 
 
+def test_it_goes_on_with_the_filters_it_had(place: Place) -> None:
+    """The time alone would choose the other incidents' records as well."""
+    place.keep(given_up(incident("a", sequence="1"), incident("b", sequence="2")))
+    place.answer = lambda _event: {"batchItemFailures": [{"itemIdentifier": "1"}]}
+    for more in (["--incident", "a"], ["--event-id", "event-1"], ["--until", "2026-02-01"]):
+        result = place.run(*more, "--yes")
+        assert result.output.rstrip().endswith("go on with --since 2026-01-31T12:00:00Z and the other filters"), more
+
+
 def test_failures_and_nothing_else_stop_it(place: Place) -> None:
     """One cause fails them all."""
     for at in range(6):
@@ -272,6 +281,8 @@ def test_failures_and_nothing_else_stop_it(place: Place) -> None:
         (given_up(payload="{"), "its payload cannot be read: the event has no Records list"),
         (given_up(payload=7), "its payload cannot be read"),
         (given_up(), "its payload has no records"),
+        (given_up(incident("\ud800", sequence="1")), "its payload cannot be sent"),
+        (given_up(incident("a", sequence="1") | {"n": float("nan")}), "its payload cannot be sent"),
     ],
 )
 def test_a_bad_object_is_named_and_passed_over(place: Place, content: Any, problem: str) -> None:
@@ -368,11 +379,46 @@ def test_ctrl_c_ends_it_after_what_is_under_way(place: Place, monkeypatch: pytes
     assert "go on with --since 2026-01-31T12:00:01Z" in result.output
 
 
+def test_ctrl_c_sends_nothing_that_waits_for_its_turn(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a low rate that is minutes; nobody waits for them, and the object counts as not tried."""
+    for at in range(3):
+        place.keep(given_up(incident("a", sequence=str(at))), f"2026-01-31T12.00.0{at}")
+    endings: list[Callable[[], None]] = []
+
+    def ending(react: Callable[[], None]) -> nullcontext[None]:
+        endings.append(react)
+        return nullcontext()
+
+    def wait(_pacer: Pacer, _turns: int, ended: Callable[[], bool]) -> None:
+        if place.events:
+            endings[0]()
+            assert ended()
+
+    monkeypatch.setattr(replay, "on_ending", ending)
+    monkeypatch.setattr(Pacer, "wait", wait)
+    result = place.run("--all", "--yes")
+    assert result.exit_code == 130
+    assert place.sent() == [["0"]]
+    assert "Sent 1 record of 1 object; 0 failed, 0 unreadable, 2 not tried." in result.output
+    assert "go on with --since 2026-01-31T12:00:01Z" in result.output
+
+
+def test_who_has_ended_waits_for_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second's nap at the most, and not the whole wait."""
+    naps: list[float] = []
+    monkeypatch.setattr("async_relay.cli.pacing.time.sleep", naps.append)
+    pacer = Pacer(0.001)
+    pacer.wait()
+    pacer.wait(1, lambda: bool(naps))
+    assert naps
+    assert max(naps) < 1
+
+
 def test_the_rate_bounds_the_records(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch counts as many as it has."""
     place.keep(given_up(*(incident(f"i{at}", sequence=str(at)) for at in range(4))))
     turns: list[tuple[float, int]] = []
-    monkeypatch.setattr(Pacer, "wait", lambda pacer, turn: turns.append((pacer.rate, turn)))
+    monkeypatch.setattr(Pacer, "wait", lambda pacer, turn, _ended: turns.append((pacer.rate, turn)))
     place.run("--all", "--yes", "--rate", "50")
     assert turns == [(50, 4)]
 

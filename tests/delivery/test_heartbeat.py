@@ -247,12 +247,17 @@ async def test_nothing_of_it_is_in_a_queue_or_the_feed() -> None:
 
 
 async def test_a_heartbeat_that_cannot_begin_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
-    """The next one is on its way."""
+    """The next one is on its way. It is in the log, and in the metric of whom nobody could serve."""
+    figures: list[Any] = []
 
     class Hanging(MemoryServices):
         async def store(self) -> Any:
             await asyncio.sleep(NEVER)
 
     context: Any = SimpleNamespace(get_remaining_time_in_millis=lambda: 2_000)
-    assert await sandbox(Hanging()).on_heartbeat({}, context) == {"statusCode": 200}
+    beating = Sandbox(
+        Settings.from_env(ENVIRON | QUEUES), Hanging(), wall_clock=wall_clock, emit_metrics=figures.append
+    )
+    assert await beating.on_heartbeat({}, context) == {"statusCode": 200}
+    assert figures == [{"systemic": 1}]
     assert "nobody can be pinged: nothing was open in time" in caplog.text
