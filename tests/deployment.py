@@ -149,13 +149,16 @@ def new_table(url: str, *, index: bool = False) -> str:
         options["GlobalSecondaryIndexes"] = [
             {"IndexName": "by-shard", "KeySchema": keys, "Projection": {"ProjectionType": "ALL"}}
         ]
-    boto3.client("dynamodb", endpoint_url=url).create_table(
+    dynamodb = boto3.client("dynamodb", endpoint_url=url)
+    dynamodb.create_table(
         TableName=name,
         AttributeDefinitions=attributes,
         KeySchema=[{"AttributeName": "connectionId", "KeyType": "HASH"}],
         BillingMode="PAY_PER_REQUEST",
         **options,
     )
+    # dynalite answers a moment before the table is there.
+    dynamodb.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
     return name
 
 

@@ -33,7 +33,8 @@ PAGE = 3
 
 def new_table(url: str) -> str:
     name = f"feed-{uuid4()}"
-    boto3.client("dynamodb", endpoint_url=url).create_table(
+    dynamodb = boto3.client("dynamodb", endpoint_url=url)
+    dynamodb.create_table(
         TableName=name,
         AttributeDefinitions=[{"AttributeName": each, "AttributeType": "S"} for each in ("bucket", "position")],
         KeySchema=[
@@ -42,6 +43,8 @@ def new_table(url: str) -> str:
         ],
         BillingMode="PAY_PER_REQUEST",
     )
+    # dynalite answers a moment before the table is there.
+    dynamodb.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
     return name
 
 
