@@ -20,11 +20,32 @@ class Failed(Exception):
         self.answer = {"errorType": kind, "errorMessage": message}
 
 
+class QuietHandler(BaseHTTPRequestHandler):
+    """One that writes no log."""
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Nothing: the tests' output is theirs."""
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server on this machine, which answers as the handler does."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @contextmanager
 def lambda_server(**functions: Function) -> Iterator[str]:
     """The URL of a server that has these functions."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             function = functions.get(self.path.split("/")[3])
@@ -44,15 +65,5 @@ def lambda_server(**functions: Function) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_arguments: Any) -> None:
-            """Nothing: the tests' output is theirs."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as url:
+        yield url

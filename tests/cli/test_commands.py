@@ -7,16 +7,15 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import botocore.session
 import pytest
 import typer
 from botocore.config import Config
+from lambda_server import QuietHandler, serving
 from typer.testing import CliRunner
 
 from async_relay.cli import account, queues, screen
@@ -128,28 +127,18 @@ def test_the_options_count_before_the_environment(
 def answering(status: int, body: bytes) -> Iterator[str]:
     """Something that is not AWS; its URL."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+    class Handler(QuietHandler):
+        def _answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST  # noqa: N815 - the base class's names
+        do_GET = do_POST = _answer  # noqa: N815 - the base class's names
 
-        def log_message(self, *_arguments: Any) -> None:
-            """Nothing: the tests' output is theirs."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
