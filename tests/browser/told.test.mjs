@@ -69,7 +69,7 @@ onStage("a late, older state does not replace a newer one, and has its place amo
   await eventually(() => page.locator("#operators dt", { hasText: "Overtaken" }).locator("+ dd").innerText(), "1");
   assert.deepEqual((await stage.rows()).sort(), ["i LOW RESOLVED", "other LOW OPEN"]);
   await stage.row("i").click();
-  await eventually(async () => (await stage.texts("#states li")).map((each) => each.replace(/ \d\d:.*/, "")), ["OPEN LOW", "INVESTIGATING LOW · arrived late", "RESOLVED LOW"]);
+  await eventually(async () => (await stage.texts("#states li")).map((each) => each.replace(/( \w+ \d+,)? \d\d:.*/, "")), ["OPEN LOW", "INVESTIGATING LOW · arrived late", "RESOLVED LOW"]);
 });
 
 const numbered = (from, to) => Array.from({ length: to - from }, (_, at) => incident(`i-${from + at}`, { minutes: 60 + at / 100 }));
