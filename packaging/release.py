@@ -38,7 +38,7 @@ _PACKED = ("async_relay", "handler.py")
 _GLOBAL_CODE = re.compile(r"^ {4}CodeUri: \.\n", re.MULTILINE)
 _BUILT_BY_MAKE = re.compile(r"^ {4}Metadata: \{ BuildMethod: makefile \}\n {4}Properties:\n", re.MULTILINE)
 _FUNCTION = re.compile(r"^ {4}Type: AWS::Serverless::Function$", re.MULTILINE)
-_TRANSFORM = re.compile(r"^Transform: .*\n", re.MULTILINE)
+_METADATA = re.compile(r"^Metadata:\n", re.MULTILINE)
 
 
 class ReleaseError(Exception):
@@ -111,8 +111,8 @@ def packaged(template: str, zip_name: str, project: Mapping[str, str]) -> str:
     functions = len(_FUNCTION.findall(template))
     text, in_globals = _GLOBAL_CODE.subn("", template)
     text, in_functions = _BUILT_BY_MAKE.subn(f"    Properties:\n      CodeUri: {zip_name}\n", text)
-    text, transforms = _TRANSFORM.subn(lambda found: found[0] + _application(project), text)
-    if (in_globals, in_functions, transforms) != (1, functions, 1):
+    text, metadata = _METADATA.subn(lambda found: found[0] + _application(project), text)
+    if (in_globals, in_functions, metadata) != (1, functions, 1):
         raise ReleaseError("The template does not say as it did where the code is; packaging/release.py must follow.")
     return text
 
@@ -126,7 +126,7 @@ def _application(project: Mapping[str, str]) -> str:
         "SemanticVersion": project["version"],
     }
     lines = [f"    {name}: {json.dumps(text)}\n" for name, text in facts.items()]
-    return "".join(["Metadata:\n", "  AWS::ServerlessRepo::Application:\n", *lines])
+    return "".join(["  AWS::ServerlessRepo::Application:\n", *lines])
 
 
 def list_contents(zip_file: Path, bill: Path, scratch: Path, times: Mapping[str, str]) -> None:

@@ -107,12 +107,8 @@ class Stack:
         return merged
 
     def mappings(self) -> dict[str, Any]:
-        """Function and event to the event's properties."""
-        return {
-            f"{name}.{event}": {"Type": each["Type"]} | each["Properties"]
-            for name, function in self.functions().items()
-            for event, each in function.get("Events", {}).items()
-        }
+        """Each event source mapping by its name."""
+        return self.of("Lambda::EventSourceMapping")
 
     def statements(self, role: str) -> dict[tuple[str, ...], list[str]]:
         """What a role may do, to what."""
@@ -160,21 +156,11 @@ class Stack:
             return ABSENT
         if name in self._values:
             return self._values[name]
-        if name in self._mapping_names():
-            return name
         resource = self._template["Resources"][name]
         if resource["Type"] == "AWS::SQS::Queue":
             suffix = ".fifo" if resource["Properties"].get("FifoQueue") else ""
             return f"https://sqs.eu-west-1.amazonaws.com/123456789012/{name}{suffix}"
         return name
-
-    def _mapping_names(self) -> set[str]:
-        """What SAM calls the mappings it makes of the functions' events."""
-        return {
-            name + event
-            for name, each in self._template["Resources"].items()
-            for event in each.get("Properties", {}).get("Events", {})
-        }
 
     def _condition(self, name: str) -> bool:
         return self.holds(name)

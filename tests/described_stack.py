@@ -140,11 +140,9 @@ class DescribedStack(Aws):
 
     def _list_event_source_mappings(self, FunctionName: str) -> Any:  # noqa: N803 - AWS's name
         found = []
-        for name, mapping in self.stack.mappings().items():
-            function, _, _event = name.partition(".")
-            if function == FunctionName and mapping["Type"] != "Schedule":
-                told = self._named({key: value for key, value in mapping.items() if key != "Type"})
-                told["EventSourceArn"] = told.pop("Stream", None) or told.pop("Queue")
+        for mapping in self.stack.mappings().values():
+            if mapping["FunctionName"] == FunctionName:
+                told = self._named(mapping)
                 told["BatchSize"] = int(told["BatchSize"])
                 for key in ("MaximumRecordAgeInSeconds", "MaximumRetryAttempts", "ParallelizationFactor"):
                     if key in told:

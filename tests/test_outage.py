@@ -41,7 +41,7 @@ def unreachable_while_down(_connection_id: str, _message: Message) -> Reply:
 
 def deployed(script: Script = lambda _id, _message: OK, *, fanout: int = 0) -> Deployed:
     """The relay under a mapping and queues with the template's figures."""
-    read = STACK.mappings()["RelayFunction.Stream"]
+    read = STACK.mappings()["RelayFunctionStream"]
     world = Deployed(
         script,
         clients=CLIENTS,

@@ -34,6 +34,7 @@ STACKS = [
         "queue": FANOUT | {"StreamFailureDestination": "queue"},
         "existing": EXISTING | FANOUT | {"HeartbeatMinutes": "8"},
         "local": JWT | {"LocalEndpoint": "http://127.0.0.1:4566"},
+        "canary": FANOUT | JWT | {"Revision": "v1.2.0", "Rollout": "Canary10Percent5Minutes"},
     }.items()
 ]
 each_stack = pytest.mark.parametrize("parameters", STACKS)
@@ -119,8 +120,8 @@ def sources(stack: Stack) -> Iterator[tuple[str, dict[str, Any], str, dict[str, 
     """Each queue that a function reads, and the queue of its dead letters."""
     queues = stack.of("SQS::Queue")
     for mapping in stack.mappings().values():
-        if mapping["Type"] == "SQS":
-            name = mapping["Queue"].removesuffix(".Arn")
+        name = mapping["EventSourceArn"].removesuffix(".Arn")
+        if name in queues:
             letters = queues[name]["RedrivePolicy"]["deadLetterTargetArn"].removesuffix(".Arn")
             yield name, queues[name], letters, queues[letters]
 
@@ -147,7 +148,7 @@ def test_nobody_is_let_in_by_a_star(parameters: dict[str, str]) -> None:
         assert "*" not in principals
         assert not [action for action in as_list(statement["Action"]) if "*" in action]
         if "*" in as_list(statement.get("Resource", [])):
-            assert statement["Action"] == ["dynamodb:ListStreams"]
+            assert statement["Action"] in (["dynamodb:ListStreams"], ["cloudwatch:DescribeAlarms"])  # both list
 
 
 def walk_strings(value: Any) -> list[str]:
@@ -266,10 +267,9 @@ def test_a_message_is_hidden_tried_and_kept_long_enough(parameters: dict[str, st
     """No job is served twice at once, given up before the stream would be, or forgotten before it is given up."""
     stack = Stack(**parameters)
     outage = int(stack.parameter("StreamRecordAgeSeconds"))
-    read = {name: each["Queue"] for name, each in stack.mappings().items() if "Queue" in each}
-    readers = {queue: name.partition(".")[0] for name, queue in read.items()}
+    readers = {each["EventSourceArn"]: each["FunctionName"] for each in stack.mappings().values()}
     for name, queue, _, letters in sources(stack):
-        timeout = seconds_of(stack.functions()[readers[f"{name}.Arn"]])
+        timeout = seconds_of(stack.functions()[readers[f"{name}.Arn"].replace("Alias", "Function")])
         assert queue["VisibilityTimeout"] >= 6 * timeout  # as AWS advises
         tries = queue["RedrivePolicy"]["maxReceiveCount"] * queue["VisibilityTimeout"]
         assert outage <= tries < 2 * outage  # nor so long that nobody hears of it the same day
@@ -287,30 +287,29 @@ def test_how_the_sources_are_read(parameters: dict[str, str]) -> None:
     """Sizes and limits of every mapping, each with its reason."""
     stack = Stack(**parameters)
     for name, mapping in stack.mappings().items():
-        if mapping["Type"] == "Schedule":
-            continue
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"], name
         assert not {"TumblingWindowInSeconds", "Enabled"} & mapping.keys(), name
         # A change is sent at once where nobody chose to wait, and a queue's jobs always are.
         assert int(mapping.get("MaximumBatchingWindowInSeconds", 0)) == 0, name
-    stream = stack.mappings()["RelayFunction.Stream"]
+    stream = stack.mappings()["RelayFunctionStream"]
     assert int(stream["BatchSize"]) == 100
     assert stream["ParallelizationFactor"] == 1  # StreamShards counts the relay functions
     assert stream["BisectBatchOnFunctionError"] is True  # a record that kills the function ends alone
     assert int(stream["MaximumRetryAttempts"]) == -1  # nobody knows how long a number of tries takes
     assert 3 * 3600 <= int(stream["MaximumRecordAgeInSeconds"]) <= DAY // 2  # the stream itself forgets after a day
     assert stream["StartingPosition"] == "TRIM_HORIZON"  # LATEST may miss what is written meanwhile
-    assert stack.mappings()["DeliverFunction.Retry"]["BatchSize"] == 10  # more needs a batching window
-    if "FanoutFunction.Shard" in stack.mappings():
-        assert stack.mappings()["FanoutFunction.Shard"]["BatchSize"] == 1  # one worker's share for one shard
+    assert stack.mappings()["DeliverFunctionRetry"]["BatchSize"] == 10  # more needs a batching window
+    if "FanoutFunctionShard" in stack.mappings():
+        assert stack.mappings()["FanoutFunctionShard"]["BatchSize"] == 1  # one worker's share for one shard
 
 
 @each_stack
 def test_how_long_a_function_may_take(parameters: dict[str, str]) -> None:
     """API Gateway waits 29 seconds for a route; a broadcast has a minute, which the queues' times go by."""
     for name, function in Stack(**parameters).functions().items():
-        assert seconds_of(function) == (60 if function.get("Events") else 10), name
-        whole = function.get("Events") or name == "AuthorizeFunction"
+        posts = name.removesuffix("Function") in {"Relay", "Deliver", "Fanout", "Heartbeat"}
+        assert seconds_of(function) == (60 if posts else 10), name
+        whole = posts or name == "AuthorizeFunction"
         assert function["MemorySize"] == (1_769 if whole else 512), name
         assert "ReservedConcurrentExecutions" not in function, name
 
@@ -330,6 +329,7 @@ def test_every_alarm_is_as_the_table_says(parameters: dict[str, str]) -> None:
     """Metric, statistic, time, threshold and direction; no alarm rings for want of data."""
     stack = Stack(**parameters)
     alarms = stack.of("CloudWatch::Alarm")
+    alarms.pop("RolloutAlarm", None)  # which adds up several metrics
     assert alarms.keys() <= ALARMS.keys()
     assert bool(alarms) == ("LocalEndpoint" not in parameters)
     for name, alarm in alarms.items():
@@ -380,7 +380,32 @@ def test_an_alarm_watches_what_its_name_says(parameters: dict[str, str]) -> None
     }
     watched |= {f"{name}{metric}Alarm": f"{name}Function" for name in FUNCTIONS for metric in ("Errors", "Throttles")}
     for name, alarm in Stack(**parameters).of("CloudWatch::Alarm").items():
-        assert alarm["Dimensions"][0]["Value"] == watched[name]
+        if name != "RolloutAlarm":
+            assert alarm["Dimensions"][0]["Value"] == watched[name]
+
+
+def test_one_error_of_a_new_version_takes_its_rollout_back() -> None:
+    """Of any function that has one, and of no version before it: the alarm adds up each one's own errors."""
+    stack = Stack(**FANOUT, **JWT, Revision="v1.2.0", Rollout="Canary10Percent5Minutes")
+    alarm = stack.of("CloudWatch::Alarm")["RolloutAlarm"]
+    total, *added = alarm["Metrics"]
+    assert total["Expression"] == "SUM(METRICS())"
+    assert (alarm["EvaluationPeriods"], alarm["Threshold"]) == (1, 0)
+    assert (alarm["ComparisonOperator"], alarm["TreatMissingData"]) == ("GreaterThanThreshold", "notBreaching")
+    watched = {}
+    for each in added:
+        assert each["ReturnData"] is False
+        stat, metric = each["MetricStat"], each["MetricStat"]["Metric"]
+        assert (stat["Period"], stat["Stat"], metric["Namespace"], metric["MetricName"]) == (
+            60,
+            "Sum",
+            "AWS/Lambda",
+            "Errors",
+        )
+        dimensions = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
+        watched[dimensions["FunctionName"]] = (dimensions["Resource"], dimensions["ExecutedVersion"])
+    names = [name.removesuffix("Version") for name in stack.of("Lambda::Version")]
+    assert watched == {f"{name}Function": (f"{name}Function:live", f"{name}Version.Version") for name in names}
 
 
 def test_the_incident_tables_stream_has_new_images() -> None:
