@@ -45,10 +45,11 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class Artefacts:
-    """What is deployed."""
+    """What is deployed; with a revision, its functions have versions."""
 
     template: Path
     zip_file: Path
+    revision: str = ""
 
 
 def is_built(zip_file: Path) -> bool:
@@ -92,7 +93,7 @@ def released(folder: Path) -> Artefacts:
         if not path.is_file() or sha256(path.read_bytes()).hexdigest() != digest:
             raise DemoError(f"{path} is not as {sums} says")
         files[path.suffix] = path
-    return Artefacts(files[".yaml"], files[".zip"])
+    return Artefacts(files[".yaml"], files[".zip"], revision=files[".zip"].stem)
 
 
 async def deploy(aws: LocalAws, artefacts: Artefacts, parameters: Mapping[str, str]) -> Stack:
@@ -109,7 +110,7 @@ async def deploy(aws: LocalAws, artefacts: Artefacts, parameters: Mapping[str, s
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
             Parameters=[
                 {"ParameterKey": name, "ParameterValue": value}
-                for name, value in {"LocalEndpoint": aws.endpoint, **parameters}.items()
+                for name, value in {"LocalEndpoint": aws.endpoint, "Revision": artefacts.revision, **parameters}.items()
             ],
         )
         outputs = await _until_created(cloudformation)

@@ -434,7 +434,7 @@ def is_new(name: str, each: Any, parameters: Parameters, seen: set[str]) -> bool
     return not known
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_cfn_lint_has_nothing_to_say_of_any_pair() -> None:
     """Of the stacks in which every pair of values occurs, warnings included.
 
