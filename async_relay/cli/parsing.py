@@ -235,10 +235,9 @@ def _created(record: Any) -> int | None:
     """The time at which the table changed, from a record's seconds."""
     change = record.get("dynamodb") if isinstance(record, dict) else None
     seconds = change.get("ApproximateCreationDateTime") if isinstance(change, dict) else None
-    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if number and 0 < seconds < _END_OF_TIME / 1_000:
-        return _time(int(seconds * 1_000))
-    return None
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < _END_OF_TIME / 1_000:
+        return None
+    return _time(int(seconds * 1_000))
 
 
 def _time(value: Any) -> int | None:
