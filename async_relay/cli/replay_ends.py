@@ -49,6 +49,9 @@ class Bucket:
         while True:
             with self._errors("ListBucket"):
                 page = self._s3.list_objects_v2(Bucket=self.name, Prefix=prefix, **after)
+            if "Name" not in page:
+                sentence = f"the answer for the bucket {self.name} is not S3's: check AWS_ENDPOINT_URL and the proxy"
+                raise CommandError(sentence)
             for each in page.get("Contents", []):
                 yield Stored(each["Key"], time_of(each["Key"], each["LastModified"]), each["Size"])
             if not page.get("IsTruncated"):
