@@ -111,13 +111,15 @@ class Stack:
         return self.of("Lambda::EventSourceMapping")
 
     def statements(self, role: str) -> dict[tuple[str, ...], list[str]]:
-        """What a role may do, to what."""
+        """What a role may do, to what: of statements with the same actions, the resources of all."""
         allowed: dict[tuple[str, ...], list[str]] = {}
         for policy in self.properties(role)["Policies"]:
             for statement in policy["PolicyDocument"]["Statement"]:
                 assert statement["Effect"] == "Allow"
                 resources = statement["Resource"]
-                allowed[tuple(statement["Action"])] = resources if isinstance(resources, list) else [resources]
+                allowed.setdefault(tuple(statement["Action"]), []).extend(
+                    resources if isinstance(resources, list) else [resources]
+                )
         return allowed
 
     def parameter(self, name: str) -> str:

@@ -15,10 +15,11 @@ import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from cloudformation import PSEUDO, Stack
 
-from async_relay.checks.deployment import Answer, Endpoint, Unknown
+from async_relay.checks.deployment import Absent, Answer, Endpoint, Unknown
 from async_relay.cli.asking import Aws
 
 ACCOUNT, REGION, API_ID = PSEUDO["AWS::AccountId"], PSEUDO["AWS::Region"], "a1b2c3d4"
@@ -210,7 +211,9 @@ class DescribedStack(Aws):
 
     def _get_queue_attributes(self, QueueUrl: str, AttributeNames: list[str]) -> Any:  # noqa: ARG002, N803 - AWS's names
         physical = QueueUrl.rpartition("/")[2]
-        [name] = [each for each in self.stack.of("SQS::Queue") if self._queue(each) == physical]
+        name = next((each for each in self.stack.of("SQS::Queue") if self._queue(each) == physical), None)
+        if name is None:
+            return Absent()
         told = self._named(self.stack.properties(name))
         attributes = {
             key: json.dumps(value) if isinstance(value, dict) else str(value).lower()
@@ -233,6 +236,14 @@ class DescribedStack(Aws):
 
     def _get_stage(self, ApiId: str, StageName: str) -> Any:  # noqa: ARG002, N803 - AWS's names
         return {"StageName": StageName}
+
+    def _get_api_mappings(self, DomainName: str, MaxResults: str) -> Any:  # noqa: ARG002, N803 - AWS's names
+        endpoint = urlsplit(self.stack.parameter("WebSocketEndpoint"))
+        if endpoint.hostname != DomainName:
+            return Absent()
+        led = {"ApiId": API_ID, "ApiMappingId": "m1", "Stage": self.stack.parameter("StageName")}
+        key = endpoint.path.strip("/")
+        return {"Items": [led | ({"ApiMappingKey": key} if key else {})]}
 
     def _get_routes(self, ApiId: str, MaxResults: str) -> Any:  # noqa: ARG002, N803 - AWS's names
         foreign = [{"RouteKey": "$connect", "AuthorizationType": "NONE"}]

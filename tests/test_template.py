@@ -110,6 +110,12 @@ def test_who_may_read_the_incident_table(parameters: dict[str, str], table: str)
         assert not [name for name in others if "INCIDENT_TABLE" in stack.functions()[name]["Environment"]]
 
 
+def test_two_indexes_of_two_tables_are_both_described() -> None:
+    """The function that answers clients checks that of the connections and that of the incidents."""
+    allowed = Stack(ConnectionsIndex="by-shard", IncidentIndex="by-time").statements("DefaultRole")
+    assert sorted(allowed[("dynamodb:DescribeTable",)]) == sorted([TABLE_OF_STACK, "IncidentTable.Arn"])
+
+
 def test_history_of_the_feed_alone() -> None:
     """Then nobody may read the Incident table, and the function knows of none."""
     stack = Stack(History="feed")

@@ -77,8 +77,8 @@ ALARMS: dict[str, tuple[str, str, int, int, int, int]] = {
     # Seconds: the longest delay is 900, and twice that is still a job in its turn.
     "RetryAgeAlarm": (AGE, "Maximum", 60, 1, 1, 1_800),
     "FanoutAgeAlarm": (AGE, "Maximum", 60, 3, 3, 60),
-    # Seconds.
-    "LateAlarm": ("Age", "p99", 60, 3, 3, 60),
+    # Seconds. A slow minute passes; three are none, however few changes there are between them.
+    "LateAlarm": ("Age", "p99", 60, 20, 3, 60),
     "UnprovenAlarm": ("Unproven", "Maximum", 300, 1, 1, 0),
     # One may be a deployment and two are not; jobs that were handed back come again after six minutes.
     "SystemicAlarm": ("Systemic", "Maximum", 60, 10, 2, 0),

@@ -164,6 +164,44 @@ def test_what_runs_seldom_is_heard_when_it_fails_each_time(minutes: str) -> None
         assert len(range(0, looked_at - 1, between + (name[0] != "H"))) >= wanted, name
 
 
+def hears(alarm: Any, minutes: set[int]) -> bool:
+    """Whether it rings, where these minutes are above the threshold and the others are not, or have no data."""
+    assert (alarm["Period"], alarm["TreatMissingData"]) == (60, "notBreaching")
+    looked_at = alarm["EvaluationPeriods"]
+    wanted = alarm.get("DatapointsToAlarm", looked_at)
+    return any(len(minutes & set(range(last - looked_at + 1, last + 1))) >= wanted for last in minutes)
+
+
+@pytest.mark.parametrize("between", range(1, 10))
+def test_changes_that_are_late_are_heard_of_however_few_there_are(between: int) -> None:
+    """Every few minutes one: the minutes without a change have no Age, and are not in time for it."""
+    alarm = alarms()["LateAlarm"]
+    assert hears(alarm, {0, between, 2 * between})
+    assert not hears(alarm, {0})
+    assert not hears(alarm, {0, between})
+
+
+def test_a_job_that_comes_back_shows_in_other_alarms_than_that_on_age() -> None:
+    """SQS leaves what was received three times out of its oldest age, which is before half an hour is over.
+
+    Source: SQS Developer Guide, "Available CloudWatch metrics for Amazon SQS".
+    """
+    stack = Stack()
+    queue, found = stack.properties("RetryQueue"), stack.of("CloudWatch::Alarm")
+    counted = 900 + 2 * int(queue["VisibilityTimeout"])  # the longest delay, and until it is received a third time
+    assert counted < int(found["RetryAgeAlarm"]["Threshold"])
+    apart = int(queue["VisibilityTimeout"]) // 60 + 1
+    for name in ("SystemicAlarm", "DeliverErrorsAlarm"):
+        assert hears(found[name], {0, apart, 2 * apart}), name
+    assert queue["RedrivePolicy"]["deadLetterTargetArn"] == "DeadLetterQueue.Arn"
+    assert dimensions_of(found["DeadLetterAlarm"]) == {"QueueName": "DeadLetterQueue.QueueName"}
+    text = " ".join(WATCHING.read_text().split("`RetryAgeAlarm` sees")[1].split("\n\n")[0].split())
+    named = {"SystemicAlarm", "DeliverErrorsAlarm", "DeliverThrottlesAlarm", "DeadLetterAlarm"}
+    assert set(re.findall(r"`(\w+Alarm)`", text)) == named
+    hours = round(queue["RedrivePolicy"]["maxReceiveCount"] * int(queue["VisibilityTimeout"]) / 3600)
+    assert (queue["RedrivePolicy"]["maxReceiveCount"], hours) == (60, 6)
+
+
 def test_alarms_and_the_dashboard_can_be_left_out() -> None:
     """Each by its parameter; and a local AWS, which has not the metrics, gets neither."""
     assert not alarms(Alarms="false")

@@ -9,8 +9,9 @@
     incidents        the table whose changes are broadcast, read for history
     sqs              the queues
     management_api   the transport that posts through the SDK
+    foreign          tells the SDK's answers of AWS from a proxy's pages
 
-``sdk`` and ``management_api`` import the SDK; no other module of the package does when it is imported.
+``sdk``, ``management_api`` and ``foreign`` import the SDK; no other module of the package does when it is imported.
 
 Rules
 - A call on our own sockets is tried once. If it fails, the SDK makes the call again, with its retries and its

@@ -275,6 +275,6 @@ def _last_key(answer: Any) -> Cursor | None:
 
 def _counted(answer: Any) -> int:
     count = answer["Count"]
-    if not isinstance(count, int) or count < 0:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         raise TypeError("Count is not a number of rows")
     return count

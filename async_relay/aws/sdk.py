@@ -30,6 +30,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ..errors import ConditionFailed, Unavailable
 from ..http.sigv4 import Credentials
 from .calls import CONDITION_FAILED
+from .foreign import refuse_foreign_answers
 
 _log = logging.getLogger("async_relay")
 
@@ -84,6 +85,7 @@ class Sdk:
         """
         with _only_unavailable("the AWS SDK cannot start: "):
             self._session = aioboto3.Session(region_name=region)
+            refuse_foreign_answers(self._session.events)
         self._stack = AsyncExitStack()
         self._closes: weakref.finalize[..., Sdk] | None = None
         self._clients: dict[str, Any] = {}

@@ -117,7 +117,10 @@ _ALONE = Unknown("settings alone do not say: give --stack")
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Everything an examination looks at; tables are as DescribeTable and DescribeTimeToLive show them."""
+    """Everything an examination looks at; tables are as DescribeTable and DescribeTimeToLive show them.
+
+    ``api_mappings`` are those of the domain that the functions post to, where it is one of the owner's own.
+    """
 
     functions: tuple[Function, ...]
     identity: Answer
@@ -135,10 +138,12 @@ class Deployment:
     retry: Queue | Unknown | None = None
     dead_letters: Queue | Unknown | None = None
     fanout: Queue | Unknown | None = None
+    fanout_letters: Queue | Unknown | None = None
     api_id: str = ""
     api: Answer = _ALONE
     stage: Answer = _ALONE
     connect_route: Answer = _ALONE
+    api_mappings: Answer = _ALONE
     quota: Answer = _ALONE
 
     def setting(self, name: str) -> Any:

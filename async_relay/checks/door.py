@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from ..http.urls import endpoint_region
 from .deployment import Deployment, NotCheckedError, known
-from .findings import Finding, note, ok, unchecked, wrong
+from .findings import Finding, note, ok, wrong
 
 API, DOOR = "API and stage", "door"
 
@@ -42,7 +42,7 @@ def _posts_elsewhere(deployment: Deployment, stage: str, *, closed: bool) -> Ite
         return
     if endpoint_region(endpoint) is None:
         if not deployment.parameters.get("LocalEndpoint"):
-            yield unchecked(API, f"{endpoint} is a domain: whether it leads to this API was not asked")
+            yield from _leads_elsewhere(deployment, endpoint, stage)
         return
     url = urlsplit(endpoint)
     if closed:
@@ -58,6 +58,38 @@ def _posts_elsewhere(deployment: Deployment, stage: str, *, closed: bool) -> Ite
             f"The functions post to {endpoint}, and clients connect to {deployment.api_id}/{stage}.",
             "Every client counts as gone or forbidden, so nobody gets anything.",
             "Deploy the stack again, which sets WS_ENDPOINT, or correct WebSocketApiId and StageName.",
+        )
+
+
+def _leads_elsewhere(deployment: Deployment, endpoint: str, stage: str) -> Iterator[Finding]:
+    """Where the API mapping of a domain of the owner's own leads, which has to be that of the whole path."""
+    described, url = known(deployment.api_mappings), urlsplit(endpoint)
+    if described is None:
+        yield wrong(
+            API,
+            f"API Gateway has no domain {url.hostname} in this account and Region, and the functions post to it.",
+            "Posts go to nobody who knows the clients, so nobody gets anything.",
+            "Make the domain with a mapping to the stage, or correct WebSocketEndpoint "
+            "(docs/deploy.md#a-domain-of-your-own).",
+        )
+        return
+    leads = {each.get("ApiMappingKey", ""): (each["ApiId"], each["Stage"]) for each in described["Items"]}
+    key = url.path.strip("/")
+    if key not in leads:
+        there = ", ".join(f"/{each}" for each in sorted(leads)) or "none"
+        yield wrong(
+            API,
+            f"The functions post to {endpoint}, and the domain has no API mapping /{key} (it has: {there}).",
+            "Every post is answered 403, so nobody gets anything and every batch goes back to the stream.",
+            "Map that path to the stage, or correct WebSocketEndpoint (docs/deploy.md#a-domain-of-your-own).",
+        )
+    elif leads[key] != (deployment.api_id, stage):
+        yield wrong(
+            API,
+            f"{endpoint} leads to {'/'.join(leads[key])}, and the stack's functions serve the clients of "
+            f"{deployment.api_id}/{stage}.",
+            "Every client of the stack counts as gone or forbidden, so nobody gets anything.",
+            "Let the API mapping lead to that API and stage (docs/deploy.md#a-domain-of-your-own).",
         )
 
 

@@ -38,6 +38,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     (queues.RETRY, queues.retry),
     (queues.DEAD_LETTERS, queues.dead_letters),
     (queues.FANOUT, queues.fanout),
+    (queues.FANOUT_LETTERS, queues.fanout_dead_letters),
 )
 
 

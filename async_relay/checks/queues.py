@@ -10,8 +10,12 @@ from .deployment import DELIVER, Deployment, Function, NotCheckedError, Queue, U
 from .findings import Finding, note, ok, wrong
 
 RETRY, DEAD_LETTERS, FANOUT = "retry queue", "dead-letter queue", "fan-out queue"
+FANOUT_LETTERS = "dead-letter queue of the fan-out"
 #: A queue hides a job for six times as long as its function may take (Lambda Developer Guide, "Using Lambda with SQS").
 _TIMES_THE_TIMEOUT = 6
+_NEVER_GIVEN_UP = (
+    "A job that its worker fails at stays first in its shard, whose clients get nothing until the queue forgets it."
+)
 
 
 def retry(deployment: Deployment) -> Iterator[Finding]:
@@ -82,6 +86,38 @@ def fanout(deployment: Deployment) -> Iterator[Finding]:
         *_visibility(FANOUT, attributes, [each for each in _workers(deployment) if each.serves_shards]),
     ]
     yield from faults or [ok(FANOUT, "It is a FIFO queue, and gives up into a queue of its own.")]
+
+
+def fanout_dead_letters(deployment: Deployment) -> Iterator[Finding]:
+    """It is there, is FIFO, and takes what the fan-out queue gives up; whether that names it is the other's to say."""
+    queue = deployment.fanout_letters
+    if isinstance(queue, Unknown):
+        raise NotCheckedError(queue.reason)
+    if queue is None:
+        return
+    attributes = _attributes(queue)
+    if attributes is None:
+        yield _absent(FANOUT_LETTERS, queue, _NEVER_GIVEN_UP)
+        return
+    faults: list[Finding] = []
+    if attributes.get("FifoQueue") != "true":
+        faults.append(
+            wrong(
+                FANOUT_LETTERS,
+                "It is a standard queue, which takes nothing of a FIFO queue.",
+                _NEVER_GIVEN_UP,
+                "Deploy the stack again, or name a FIFO queue in the fan-out queue's redrive policy.",
+            )
+        )
+    if isinstance(deployment.fanout, Queue) and (source := _attributes(deployment.fanout)) is not None:
+        faults += _lets_in(FANOUT_LETTERS, attributes, source["QueueArn"], FANOUT, _NEVER_GIVEN_UP)
+    yield from faults or [ok(FANOUT_LETTERS, "It is a FIFO queue, and takes what the fan-out queue gives up.")]
+    waiting = int(attributes["ApproximateNumberOfMessages"])
+    if waiting:
+        yield note(
+            FANOUT_LETTERS,
+            f"About {waiting:,} jobs wait: async-relay dead-letters list --queue-url {queue.url} shows them.",
+        )
 
 
 def _attributes(queue: Queue) -> Mapping[str, Any] | None:
@@ -189,12 +225,18 @@ def _keeps(deployment: Deployment, attributes: Mapping[str, Any]) -> Iterator[Fi
             "A dead letter keeps its first day, so it may be forgotten before anybody has looked at it.",
             "Set its MessageRetentionPeriod to 14 days (1209600 s); deploying the stack again does.",
         )
+    effect = "Jobs that the retry queue gives up stay there until it forgets them."
+    yield from _lets_in(DEAD_LETTERS, attributes, source["QueueArn"], RETRY, effect)
+
+
+def _lets_in(about: str, attributes: Mapping[str, Any], arn: str, source: str, effect: str) -> Iterator[Finding]:
+    """Whether a dead-letter queue takes what the queue with this ARN gives up."""
     allow = json.loads(attributes.get("RedriveAllowPolicy", "{}"))
     permission = allow.get("redrivePermission", "allowAll")
-    if permission == "denyAll" or (permission == "byQueue" and source["QueueArn"] not in allow["sourceQueueArns"]):
+    if permission == "denyAll" or (permission == "byQueue" and arn not in allow["sourceQueueArns"]):
         yield wrong(
-            DEAD_LETTERS,
-            "Its redrive allow policy does not let the retry queue put anything here.",
-            "Jobs that the retry queue gives up stay there until it forgets them.",
-            "Deploy the stack again, or name the retry queue in the policy's sourceQueueArns.",
+            about,
+            f"Its redrive allow policy does not let the {source} put anything here.",
+            effect,
+            f"Deploy the stack again, or name the {source} in the policy's sourceQueueArns.",
         )

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import botocore.session
 import typer
 
+from async_relay.aws.foreign import refuse_foreign_answers
+
 from .failure import USAGE, CommandError
 
 if TYPE_CHECKING:
@@ -69,7 +71,9 @@ def with_account(command: Callable[..., None]) -> Callable[..., None]:
 
 def session() -> Any:
     """A session of botocore with the profile that is chosen. Call this, and the next ones, within ``aws_errors``."""
-    return botocore.session.Session(profile=_account.get().profile)
+    made = botocore.session.Session(profile=_account.get().profile)
+    refuse_foreign_answers(made)
+    return made
 
 
 def region(of: Any, named: str | None = None) -> str | None:

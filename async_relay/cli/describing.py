@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
 import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from async_relay.aws.environment import proxied
@@ -33,6 +35,7 @@ from async_relay.checks.deployment import (
 )
 from async_relay.checks.permissions import needs
 from async_relay.errors import SettingsError
+from async_relay.http.urls import endpoint_region
 from async_relay.settings import Settings
 
 from .asking import Aws
@@ -82,6 +85,7 @@ def _described_stack(aws: Aws, stack: str) -> Deployment:
         api=aws.ask("apigatewayv2", "get_api", ApiId=api_id),
         stage=aws.ask("apigatewayv2", "get_stage", ApiId=api_id, StageName=parameters.get("StageName", "")),
         connect_route=_connect_route(aws, api_id),
+        api_mappings=_api_mappings(aws, _setting(deployment, "ws_endpoint")),
         quota=_quota(aws),
     )
     return replace(deployment, functions=tuple(_with_decisions(aws, deployment, each) for each in functions))
@@ -122,6 +126,7 @@ def _described(aws: Aws, functions: tuple[Function, ...]) -> Deployment:
         functions, aws.ask("sts", "get_caller_identity"), Unknown("WS_ENDPOINT is not known"), aws.region
     )
     names = {name: _setting(plain, f"{name}_table") for name in ("connections", "feed", "incident")}
+    fanout = _queue(aws, _setting(plain, "fanout_queue_url"))
     return replace(
         plain,
         endpoint=_endpoint(aws, _setting(plain, "ws_endpoint")),
@@ -132,7 +137,8 @@ def _described(aws: Aws, functions: tuple[Function, ...]) -> Deployment:
         incidents=_table(aws, names["incident"]),
         retry=_queue(aws, _setting(plain, "retry_queue_url")),
         dead_letters=_queue(aws, _setting(plain, "dead_letter_queue_url")),
-        fanout=_queue(aws, _setting(plain, "fanout_queue_url")),
+        fanout=fanout,
+        fanout_letters=_letters(aws, fanout),
     )
 
 
@@ -238,6 +244,21 @@ def _queue(aws: Aws, url: str | Unknown | None) -> Queue | Unknown | None:
     return Queue(url, _part(answer, "Attributes"))
 
 
+def _letters(aws: Aws, source: Queue | Unknown | None) -> Queue | Unknown | None:
+    """Where a queue gives up to, which is in its own account and Region; None: nowhere."""
+    if not isinstance(source, Queue):
+        return source
+    if not isinstance(source.attributes, Mapping):
+        return source.attributes if isinstance(source.attributes, Unknown) else None
+    if "RedrivePolicy" not in source.attributes:
+        return None
+    try:
+        name = json.loads(source.attributes["RedrivePolicy"])["deadLetterTargetArn"].rpartition(":")[2]
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return Unknown("the redrive policy of its source cannot be read")
+    return _queue(aws, f"{source.url.rpartition('/')[0]}/{name}")
+
+
 def _stream(aws: Aws, functions: tuple[Function, ...]) -> Answer:
     for function in functions:
         for mapping in function.mappings if isinstance(function.mappings, tuple) else ():
@@ -253,6 +274,20 @@ def _connect_route(aws: Aws, api_id: str) -> Answer:
     if not isinstance(answer, Mapping):
         return answer
     return next((each for each in answer.get("Items", ()) if each.get("RouteKey") == "$connect"), Absent())
+
+
+def _api_mappings(aws: Aws, endpoint: str | Unknown | None) -> Answer:
+    """Those of the endpoint's domain, or of the wildcard domain that it belongs to."""
+    if not isinstance(endpoint, str):
+        return endpoint or Unknown("WS_ENDPOINT is not known")
+    if endpoint_region(endpoint) is not None:
+        return Unknown("WS_ENDPOINT is no domain of the owner's own")
+    host = urlsplit(endpoint).hostname or ""
+    answer = aws.ask("apigatewayv2", "get_api_mappings", DomainName=host, MaxResults="500")
+    if isinstance(answer, Absent):
+        wildcard = f"*.{host.partition('.')[2]}"
+        answer = aws.ask("apigatewayv2", "get_api_mappings", DomainName=wildcard, MaxResults="500")
+    return answer
 
 
 def _quota(aws: Aws) -> Answer:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from async_relay.wire.jobs import is_job
+
 #: The last millisecond a calendar can show; anything later is no time.
 _END_OF_TIME = 253_402_300_799_999
 
@@ -93,7 +95,7 @@ def parse_dead_letter(message_id: str, body: str, sent_at: int | None = None) ->
         )
     if isinstance(fields.get("deadLetter"), dict):
         return _ours(message_id, body, sent_at, fields)
-    if fields.get("job") == 1:
+    if is_job(fields):
         return _moved(message_id, body, sent_at, fields)
     if isinstance(fields.get("DDBStreamBatchInfo"), dict):
         return _lambda(message_id, body, sent_at, fields)
@@ -128,7 +130,7 @@ def _ours(message_id: str, body: str, sent_at: int | None, fields: dict[str, Any
 def _form(fields: dict[str, Any]) -> Form:
     if fields.get("truncated") is True:
         return Form.TRUNCATED
-    if fields.get("job") == 1:
+    if is_job(fields):
         return Form.JOB
     if "record" in fields:
         return Form.RECORD
@@ -233,9 +235,9 @@ def _created(record: Any) -> int | None:
     """The time at which the table changed, from a record's seconds."""
     change = record.get("dynamodb") if isinstance(record, dict) else None
     seconds = change.get("ApproximateCreationDateTime") if isinstance(change, dict) else None
-    if isinstance(seconds, (int, float)) and 0 < seconds < _END_OF_TIME / 1_000:
-        return _time(int(seconds * 1_000))
-    return None
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < _END_OF_TIME / 1_000:
+        return None
+    return _time(int(seconds * 1_000))
 
 
 def _time(value: Any) -> int | None:

@@ -10,7 +10,8 @@ Rules
 - An object that is no batch of Lambda's is named and passed over. A bucket that does not answer ends it: nobody knows
   which items an object has that was not read.
 - Nothing is deleted but with ``--delete``, and then an object whose every record was taken.
-- Where failures come and nothing else, it stops: one cause fails them all.
+- An object that the function fails on is named and set aside. Where failures follow one another, it stops:
+  ``streak`` says when.
 """
 
 from __future__ import annotations
@@ -32,11 +33,10 @@ from .given_up import Choice, NoBatch, Stored, check_size, item_of, order, read_
 from .pacing import Pacer
 from .parsing import record_event
 from .queues import on_ending
-from .replay_ends import Bucket, RelayFunction
+from .replay_ends import Bucket, Refused, RelayFunction
 from .selection import parse_time
+from .streak import Streak
 
-#: Each may take as long as the function's timeout, so there are fewer than elsewhere.
-_FAILURES_BEFORE_STOP = 3
 _PREFIX = "aws/lambda/"
 _SHOWN = 3
 
@@ -142,20 +142,22 @@ class Replay:
     failed: int = 0
     unreadable: int = 0
     deleted: int = 0
-    #: The time of the first object that is not done.
+    #: The times of the first object that is not done, and of the first that was not tried.
     first: int | None = None
+    untried: int | None = None
+    streak: Streak = field(default_factory=Streak)
     stopped: bool = False
     interrupted: bool = False
     _waiting: set[bytes] = field(default_factory=set)
 
     def send_all(self, found: Sequence[Stored]) -> None:
-        """Send the objects in this order; Ctrl-C, or failures and nothing else, leave the rest alone."""
+        """Send the objects in this order; Ctrl-C, or failures one after the other, leave the rest alone."""
         title = "Reading" if self.dry_run else "Sending"
         with screen.progress(title, len(found)) as advance, on_ending(self._interrupt):
             for _, second in groupby(found, key=lambda each: each.at):
                 for stored, records in self._in_order(second):
                     if self.stopped:
-                        self._note_undone(stored)
+                        self._note_untried(stored)
                         return
                     self._treat(stored, records)
                     advance()
@@ -170,7 +172,7 @@ class Replay:
     def _read(self, second: Iterable[Stored]) -> Iterator[tuple[Stored, list[Record]]]:
         for stored in second:
             if self.stopped:
-                self._note_undone(stored)
+                self._note_untried(stored)
                 return
             try:
                 check_size(stored)
@@ -180,7 +182,7 @@ class Replay:
                 self.unreadable += 1
                 screen.say(f"{stored.key}  passed over: {problem}")
             except CommandError:
-                self._note_undone(stored)
+                self._note_untried(stored)
                 raise
 
     def _treat(self, stored: Stored, records: Sequence[Record]) -> None:
@@ -190,7 +192,7 @@ class Replay:
         if ready and not self.dry_run:
             self.pacer.wait(len(ready), lambda: self.stopped)
         if self.stopped:
-            self._note_undone(stored)
+            self._note_untried(stored)
             return
         self.left -= 1
         if self.dry_run:
@@ -203,7 +205,7 @@ class Replay:
             self.failed += 1
             self._note_undone(stored)
             screen.say(f"{stored.key}  failed: {problem}")
-            self.stopped = self.stopped or (self.failed >= _FAILURES_BEFORE_STOP and not self.sent)
+            self.stopped = self.stopped or bool(self.streak.ending)
             return
         if ready:
             self.done += 1
@@ -225,9 +227,14 @@ class Replay:
             back = self.function.send(records)
         except CommandError as error:
             self._waiting.update(map(item_of, records))
+            self.streak.failed(object_to_blame=isinstance(error, Refused))
             return str(error)
         self._waiting.update(map(item_of, back))
         self.sent += len(records) - len(back)
+        if len(back) < len(records):
+            self.streak.sent()
+        else:
+            self.streak.failed(object_to_blame=True)
         return f"{len(back)} of {_count(len(records), 'record')} came back; the function's log says why" if back else ""
 
     def _delete(self, stored: Stored, records: Sequence[Record], sent: Sequence[Record]) -> str:
@@ -248,8 +255,13 @@ class Replay:
         if self.first is None:
             self.first = stored.at
 
+    def _note_untried(self, stored: Stored) -> None:
+        self._note_undone(stored)
+        if self.untried is None:
+            self.untried = stored.at
+
     def summary(self) -> str:
-        """How far it came, and how to go on."""
+        """How far it came, why it stopped, and how to go on."""
         told = (
             f"{'Would send' if self.dry_run else 'Sent'} {_count(self.sent, 'record')} of {_count(self.done, 'object')}"
             f"; {self.failed:,} failed, {self.unreadable:,} unreadable, {self.left:,} not tried"
@@ -257,9 +269,17 @@ class Replay:
         )
         if self.first is None:
             return told
+        told += f" Stopped: {self.streak.ending}" if self.streak.ending else ""
         since = screen.clock(self.first)
         others = " and the other filters" if self.choice.narrow or self.choice.until is not None else ""
-        return f"{told} What was given up before {since} is done: go on with --since {since}{others}"
+        return f"{told}{self._past()} What was given up before {since} is done: go on with --since {since}{others}"
+
+    def _past(self) -> str:
+        """How to leave alone for now what failed before the first that was not tried, if that is what stopped it."""
+        if not self.streak.is_of_objects or self.untried is None or self.untried == self.first:
+            return ""
+        later = "later changes of their items then go out before them"
+        return f" --since {screen.clock(self.untried)} leaves out those that failed, and {later}."
 
     def check(self) -> None:
         """Raise what the exit code says, unless all that is meant was done."""

@@ -11,7 +11,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
+from async_relay.errors import SettingsError
 from async_relay.wire.streams import Record
 
 from . import account
@@ -29,9 +31,20 @@ _LAMBDA_CODES = {
     "ResourceNotFoundException": "there is no function {name}: check the name, the account and the region",
     "AccessDeniedException": "the credentials may not use {name}: allow lambda:InvokeFunction on it",
     "TooManyRequestsException": "{name} is too busy: run the command again with a lower --rate",
+}
+#: Lambda's codes for an event that no function would get.
+_OF_EVENT = {
+    "InvalidRequestContentException": "Lambda cannot read its records as an event: {message}",
     "RequestTooLargeException": "{name} takes no event as large: send its records in parts, by --event-id",
     "RequestEntityTooLargeException": "{name} takes no event as large: send its records in parts, by --event-id",
 }
+#: How the type of an error begins where the function did not start; one that was killed is among its records' errors.
+_NOT_STARTED = ("Extension.", "Runtime.", SettingsError.__name__)
+_KILLED = "Runtime.ExitError"
+
+
+class Refused(CommandError):
+    """The function, which could be called, failed on these records: others may fare better."""
 
 
 class Bucket:
@@ -49,6 +62,9 @@ class Bucket:
         while True:
             with self._errors("ListBucket"):
                 page = self._s3.list_objects_v2(Bucket=self.name, Prefix=prefix, **after)
+            if "Name" not in page:
+                sentence = f"the answer for the bucket {self.name} is not S3's: check AWS_ENDPOINT_URL and the proxy"
+                raise CommandError(sentence)
             for each in page.get("Contents", []):
                 yield Stored(each["Key"], time_of(each["Key"], each["LastModified"]), each["Size"])
             if not page.get("IsTruncated"):
@@ -56,12 +72,14 @@ class Bucket:
             after = {"ContinuationToken": page["NextContinuationToken"]}
 
     def read(self, key: str) -> bytes:
-        """What the object holds; raises ``NoBatch`` where it is no longer there, and ``CommandError``."""
+        """What the object holds; raises ``NoBatch`` where it cannot be had alone, and ``CommandError``."""
         with self._errors("GetObject"):
             try:
                 body: bytes = self._s3.get_object(Bucket=self.name, Key=key)["Body"].read()
             except self._s3.exceptions.NoSuchKey:
                 raise NoBatch("it is no longer there") from None
+            except self._s3.exceptions.InvalidObjectState:
+                raise NoBatch("it is archived: restore it, and run the command again") from None
         return body
 
     def delete(self, key: str) -> None:
@@ -88,13 +106,23 @@ class RelayFunction:
             self._lambda = account.client("lambda", config)
 
     def send(self, records: Sequence[Record]) -> list[Record]:
-        """Hand it the records as the stream does; those that it hands back. Raises ``CommandError``."""
+        """Hand it the records as the stream does; those that it hands back.
+
+        Raises ``Refused`` where it failed on them, and ``CommandError`` where it cannot be used for any.
+        """
         with answers(f"the function {self.name}", _LAMBDA_CODES, self.name):
-            answer = self._lambda.invoke(FunctionName=self.name, Payload=event_of(records))
+            try:
+                answer = self._lambda.invoke(FunctionName=self.name, Payload=event_of(records))
+            except ClientError as error:
+                said = error.response.get("Error", {})
+                if sentence := _OF_EVENT.get(said.get("Code", "")):
+                    raise Refused(sentence.format(name=self.name, message=said.get("Message", ""))) from None
+                raise
             body = answer["Payload"].read()
         result = parse_json(body)
         if answer.get("FunctionError"):
-            raise CommandError(f"{self.name} failed: {_cause(result)} (its log says more)")
+            failure = CommandError if _never_started(result) else Refused
+            raise failure(f"{self.name} failed: {_cause(result)} (its log says more)")
         try:
             failures = {each["itemIdentifier"] for each in result["batchItemFailures"]}
         except (KeyError, TypeError):
@@ -104,6 +132,11 @@ class RelayFunction:
         # Lambda takes an unknown identifier as one for the whole batch, and so does this.
         known = failures <= {each.sequence for each in records}
         return [each for each in records if not known or each.sequence in failures]
+
+
+def _never_started(result: Any) -> bool:
+    kind = str(result.get("errorType")) if isinstance(result, dict) else ""
+    return kind.startswith(_NOT_STARTED) and kind != _KILLED
 
 
 def _cause(result: Any) -> str:

@@ -103,6 +103,11 @@ class Client(NamedTuple):
     frames: bool = False
 
 
+def is_job(fields: Any) -> bool:
+    """Whether a parsed body says that it is a job: the number 1, which ``true`` equals in Python and is not."""
+    return isinstance(fields, dict) and fields.get("job") == 1 and fields["job"] is not True
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """Messages and who still lacks them: ``clients``, or everybody in ``shard`` after ``cursor``.
@@ -156,7 +161,7 @@ class Job:
     @classmethod
     def from_fields(cls, fields: Any) -> Job:
         """The job of a parsed body; raises ``UnreadableJob``."""
-        if not isinstance(fields, dict) or fields.get("job") != 1:
+        if not is_job(fields):
             raise UnreadableJob('the body is not a job: it has no "job": 1')
         shard = _read_shard(fields["shard"]) if fields.get("shard") is not None else None
         clients = () if shard else tuple(map(_read_client, _list(fields, "clients")))

@@ -215,6 +215,24 @@ async def test_what_the_sdk_cannot_read_is_an_unavailable_table(
             await aws.close()
 
 
+@pytest.mark.parametrize("own_sockets", [True, False])
+@pytest.mark.parametrize("body", [b"<p>Sign in</p>", b""])
+async def test_a_page_of_something_in_between_is_an_unavailable_table(
+    body: bytes, own_sockets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy's page with status 200 says neither that a row is written, nor that one is deleted, nor what there is."""
+    async with aws_server(Answer(body=body)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        aws = Aws(own_sockets=own_sockets)
+        store = DynamoStore(aws.service("dynamodb"), "connections")
+        try:
+            for call in (store.put(Row("a=", "b", 1, 2)), store.delete(["a="]), store.read(Shard(), None)):
+                with pytest.raises(StoreUnavailable, match="is none of DynamoDB's, but a page of something in between"):
+                    await call
+        finally:
+            await aws.close()
+
+
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files"), ImportError("no aiobotocore"), SyntaxError()])
 async def test_an_sdk_that_cannot_be_loaded_is_an_unavailable_table(
     error: Exception, monkeypatch: pytest.MonkeyPatch

@@ -112,6 +112,13 @@ async def test_a_count_goes_on_page_by_page() -> None:
     assert await store(Table(more, {"Count": 1})).count(8) == 4
 
 
+@pytest.mark.parametrize("count", [True, "1", -1, 1.5, None])
+async def test_a_count_is_a_number_of_rows(count: Any) -> None:
+    """Anything else is a table that does not answer, since fan-out is decided by it."""
+    with pytest.raises(StoreUnavailable, match="Count is not a number of rows"):
+        await store(Table({"Count": count})).count(8)
+
+
 # ── writing ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -130,6 +137,17 @@ async def test_a_row_has_its_shard_where_there_is_an_index(options: dict[str, An
         "ttl": {"N": "1700086400"},
         **shard,
     }
+
+
+async def test_tenants_are_written_one_by_one() -> None:
+    """A set of text, at connect and at refresh: as one text they would be one tenant that nobody has."""
+    both, typed = frozenset({"globex", "acme"}), {"SS": ["acme", "globex"]}
+    table = Table({}, {})
+    await store(table).put(Row("a=", "someone", 5, 6, "sub", 100, both))
+    await store(table).refresh("a=", "sub", 200, both)
+    put, refresh = (request for _, request in table.asked)
+    assert put["Item"]["tenants"] == typed
+    assert refresh["ExpressionAttributeValues"][":tenants"] == typed
 
 
 def rows(request: Any) -> list[str]:

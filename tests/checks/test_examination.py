@@ -34,6 +34,7 @@ GIVEN = {
     "WebSocketApiId": API_ID,
 }
 EVERYTHING = JWT | FANOUT | {"HeartbeatMinutes": "5", "IncidentIndex": "by-time"}
+OWN_DOMAIN = EVERYTHING | {"WebSocketEndpoint": "https://ws.example.com/live", "ExecuteApiEndpoint": "off"}
 BOTH = [f"uvloop/loop.cpython-313-{machine}-linux-gnu.so" for machine in ("aarch64", "x86_64")]
 
 
@@ -112,8 +113,8 @@ def examined(aws: DescribedStack) -> Report:
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"AuthMode": "none"}, {"AuthMode": "iam"}, JWT, JWT | FANOUT, EVERYTHING, GIVEN, {"Feed": "off"}],
-    ids=["open", "iam", "jwt", "fanout", "everything", "given", "without a feed"],
+    [{"AuthMode": "none"}, {"AuthMode": "iam"}, JWT, JWT | FANOUT, EVERYTHING, GIVEN, {"Feed": "off"}, OWN_DOMAIN],
+    ids=["open", "iam", "jwt", "fanout", "everything", "given", "without a feed", "a domain of its own"],
 )
 def test_what_the_template_makes_is_in_order(parameters: dict[str, str], stack: Callable[..., DescribedStack]) -> None:
     """Whatever its parameters, nothing is wrong with it, and there is nothing that was not checked."""
@@ -469,7 +470,7 @@ FAULTS: dict[str, tuple[str, str, Callable[[Any], Any], str, str]] = {
         "retry queue",
         "hides a job for 60 s, and DeliverFunction may take 60 s",
     ),
-    "letters gone": ("get_queue_attributes", "DeadLetterQueue", gone, "dead-letter queue", "no queue https://"),
+    "letters gone": ("get_queue_attributes", "/DeadLetterQueue", gone, "dead-letter queue", "no queue https://"),
     "letters fifo": (
         "get_queue_attributes",
         "/DeadLetterQueue",
@@ -520,6 +521,77 @@ FAULTS: dict[str, tuple[str, str, Callable[[Any], Any], str, str]] = {
         "fan-out queue",
         "hides a job for 359 s, and FanoutFunction may take 60 s",
     ),
+    "fanout letters gone": (
+        "get_queue_attributes",
+        "/FanoutDeadLetterQueue",
+        gone,
+        "dead-letter queue of the fan-out",
+        "There is no queue https://sqs.eu-west-1.amazonaws.com/123456789012/FanoutDeadLetterQueue.fifo.",
+    ),
+    "fanout letters standard": (
+        "get_queue_attributes",
+        "/FanoutDeadLetterQueue",
+        without("Attributes", "FifoQueue"),
+        "dead-letter queue of the fan-out",
+        "is a standard queue, which takes nothing of a FIFO queue",
+    ),
+    "fanout letters refuse": (
+        "get_queue_attributes",
+        "/FanoutDeadLetterQueue",
+        set_in("Attributes", "RedriveAllowPolicy", to='{"redrivePermission": "denyAll"}'),
+        "dead-letter queue of the fan-out",
+        "does not let the fan-out queue put",
+    ),
+    "fanout letters of others": (
+        "get_queue_attributes",
+        "/FanoutDeadLetterQueue",
+        set_in("Attributes", "RedriveAllowPolicy", to=OTHERS),
+        "dead-letter queue of the fan-out",
+        "does not let the fan-out queue put",
+    ),
+    "fanout letters elsewhere": (
+        "get_queue_attributes",
+        "-fanout-",
+        set_in("Attributes", "RedrivePolicy", to=MINE),
+        "dead-letter queue of the fan-out",
+        "There is no queue https://sqs.eu-west-1.amazonaws.com/123456789012/mine.",
+    ),
+    "no such domain": ("get_api_mappings", "", gone, "API and stage", "API Gateway has no domain ws.example.com in"),
+    "no mapping of the domain": (
+        "get_api_mappings",
+        "",
+        set_in("Items", to=[]),
+        "API and stage",
+        "ws.example.com/live, and the domain has no API mapping /live (it has: none)",
+    ),
+    "another path": (
+        "get_api_mappings",
+        "",
+        set_in("Items", 0, "ApiMappingKey", to="liv"),
+        "API and stage",
+        "the domain has no API mapping /live (it has: /liv)",
+    ),
+    "no path": (
+        "get_api_mappings",
+        "",
+        without("Items", 0, "ApiMappingKey"),
+        "API and stage",
+        "the domain has no API mapping /live (it has: /)",
+    ),
+    "mapping of another API": (
+        "get_api_mappings",
+        "",
+        set_in("Items", 0, "ApiId", to="other"),
+        "API and stage",
+        "leads to other/prod, and the stack's functions serve the clients of a1b2c3d4/prod",
+    ),
+    "mapping of another stage": (
+        "get_api_mappings",
+        "",
+        set_in("Items", 0, "Stage", to="test"),
+        "API and stage",
+        "leads to a1b2c3d4/test, and",
+    ),
 }
 
 
@@ -533,7 +605,7 @@ def test_a_fault_is_found_and_said_in_three_sentences(
     stack: Callable[..., DescribedStack],
 ) -> None:
     """It is what is said to be wrong, alone, and the exit code is 1."""
-    aws = stack(**EVERYTHING)
+    aws = stack(**(OWN_DOMAIN if operation == "get_api_mappings" else EVERYTHING))
     aws.change(operation, request_of, change)
     report = examined(aws)
     found = [each for each in report.of(State.WRONG) if seen in each.seen]
@@ -591,6 +663,30 @@ def test_posts_that_go_to_another_api(stack: Callable[..., DescribedStack]) -> N
     [found] = examined(aws).of(State.WRONG)
     assert found.about == "API and stage"
     assert_sentences(found)
+
+
+def test_a_domain_may_be_one_of_a_wildcards(stack: Callable[..., DescribedStack]) -> None:
+    """API Gateway has ``*.example.com`` then, with the mappings of all its names."""
+    led = {"Items": [{"ApiId": API_ID, "ApiMappingKey": "live", "Stage": "prod"}]}
+    aws = stack(**OWN_DOMAIN)
+    aws.change("get_api_mappings", '"ws.example.com"', gone)
+    aws.change("get_api_mappings", '"*.example.com"', lambda _: led)
+    assert examined(aws).of(State.WRONG) == []
+
+
+def test_jobs_that_the_fanout_gave_up_are_worth_knowing(stack: Callable[..., DescribedStack]) -> None:
+    """With the command that shows them; a policy that nobody can read is not checked."""
+    aws = stack(**EVERYTHING)
+    waiting = set_in("Attributes", "ApproximateNumberOfMessages", to="3")
+    aws.change("get_queue_attributes", "/FanoutDeadLetterQueue", waiting)
+    [told] = [each.seen for each in examined(aws).of(State.NOTE) if each.about.endswith("fan-out")]
+    url = "https://sqs.eu-west-1.amazonaws.com/123456789012/FanoutDeadLetterQueue.fifo"
+    assert told == f"About 3 jobs wait: async-relay dead-letters list --queue-url {url} shows them."
+    for unreadable in ("no JSON", "[]", "{}", '{"deadLetterTargetArn": 7}'):
+        aws = stack(**EVERYTHING)
+        aws.change("get_queue_attributes", "-fanout-", set_in("Attributes", "RedrivePolicy", to=unreadable))
+        reasons = {each.about: each.seen for each in examined(aws).of(State.UNCHECKED)}
+        assert reasons["dead-letter queue of the fan-out"] == "the redrive policy of its source cannot be read"
 
 
 def test_a_batch_that_one_function_cannot_post(stack: Callable[..., DescribedStack]) -> None:
@@ -758,9 +854,9 @@ def operations(aws: DescribedStack) -> list[str]:
 
 def test_what_may_not_be_asked_is_not_checked(stack: Callable[..., DescribedStack]) -> None:
     """Each operation denied by itself: something is not checked for it, with the reason, and less is ok than before."""
-    healthy = examined(stack(**EVERYTHING))
-    for operation in operations(stack(**EVERYTHING)):
-        aws = stack(**EVERYTHING)
+    healthy = examined(stack(**OWN_DOMAIN))
+    for operation in operations(stack(**OWN_DOMAIN)):
+        aws = stack(**OWN_DOMAIN)
         aws.change(operation, "", lambda _: Unknown("the credentials may not"))
         if operation in ("describe_stacks", "list_stack_resources"):
             with pytest.raises(CommandError, match="the credentials may not"):
@@ -781,13 +877,13 @@ def paths(value: Any) -> Iterator[tuple[Any, ...]]:
 
 def test_an_answer_that_lacks_something_is_never_a_traceback(stack: Callable[..., DescribedStack]) -> None:
     """Every key of every kind of answer taken out: a report, or one sentence."""
-    aws = stack(**EVERYTHING)
+    aws = stack(**OWN_DOMAIN)
     described(aws)
     tried = 0
     for service, operation, request in {each[1]: each for each in aws.asked}.values():
         answer = aws.ask(service, operation, **request)
         for path in [path for path in paths(answer) if "Variables" not in path[:-1] and "Parameters" not in path[:-1]]:
-            one = stack(**EVERYTHING)
+            one = stack(**OWN_DOMAIN)
             one.change(operation, json.dumps(request)[1:-1], without(*path))
             with suppress(CommandError):
                 assert all(each.seen for each in examined(one).findings)
@@ -798,8 +894,8 @@ def test_an_answer_that_lacks_something_is_never_a_traceback(stack: Callable[...
 @pytest.mark.parametrize("nothing", [{}, {"unheard": "of"}], ids=["empty", "foreign"])
 def test_an_empty_answer_is_not_ok(nothing: Any, stack: Callable[..., DescribedStack]) -> None:
     """Of no operation; where the stack itself is not told, that is one sentence."""
-    for operation in operations(stack(**EVERYTHING)):
-        aws = stack(**EVERYTHING)
+    for operation in operations(stack(**OWN_DOMAIN)):
+        aws = stack(**OWN_DOMAIN)
         aws.change(operation, "", lambda _: dict(nothing))
         try:
             report = examined(aws)

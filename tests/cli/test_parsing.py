@@ -45,3 +45,19 @@ def test_a_record_is_about_what_it_became(change: dict[str, Any], incident: str)
     """The new image before the keys, and the old one last."""
     found = parse_dead_letter("m", letter(record={"eventName": "MODIFY", "dynamodb": change}))
     assert (found.form, found.events[0].incident) == (Form.RECORD, incident)
+
+
+@pytest.mark.parametrize("number", [True, 2, "1"])
+@pytest.mark.parametrize("envelope", [{}, {"deadLetter": {"reason": "gone"}}])
+def test_a_job_is_known_by_its_number(number: Any, envelope: dict[str, Any]) -> None:
+    """The 1 of our own jobs: a body of somebody else's that says true is none, by itself or in a dead letter."""
+    body = {"job": number, "messages": [{}], "clients": [{"connectionId": "x"}]}
+    assert parse_dead_letter("m", json.dumps(envelope | body)).form is Form.OTHER
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1_700_000_000, 1_700_000_000_000), (True, None), ("1", None)])
+def test_a_record_is_as_old_as_its_number_says(seconds: Any, expected: int | None) -> None:
+    """True is no second of 1970."""
+    change = {"NewImage": image("new"), "ApproximateCreationDateTime": seconds}
+    found = parse_dead_letter("m", letter(record={"eventName": "MODIFY", "dynamodb": change}))
+    assert found.first_at == expected

@@ -255,19 +255,137 @@ def test_it_goes_on_with_the_filters_it_had(place: Place) -> None:
         assert result.output.rstrip().endswith("go on with --since 2026-01-31T12:00:00Z and the other filters"), more
 
 
-def test_failures_and_nothing_else_stop_it(place: Place) -> None:
-    """One cause fails them all."""
-    for at in range(6):
-        place.keep(given_up(incident(f"i{at}", sequence=str(at))))
+def fails_on(*bad: int, kind: str = "Sandbox.Timedout") -> Callable[[Any], Any]:
+    """A function that fails on events whose first record has one of these SequenceNumbers."""
 
-    def fail(_event: Any) -> Any:
-        raise Failed("Runtime.ImportModuleError", "x")
+    def function(got: Any) -> Any:
+        if int(got["Records"][0]["dynamodb"]["SequenceNumber"]) in bad:
+            raise Failed(kind, "x")
+        return {"batchItemFailures": []}
 
-    place.answer = fail
+    return function
+
+
+def hands_back(*bad: int) -> Callable[[Any], Any]:
+    """A function that hands back the records with these SequenceNumbers."""
+
+    def function(got: Any) -> Any:
+        numbers = [each["dynamodb"]["SequenceNumber"] for each in got["Records"]]
+        return {"batchItemFailures": [{"itemIdentifier": each} for each in numbers if int(each) in bad]}
+
+    return function
+
+
+def keep_one_a_second(place: Place, count: int) -> None:
+    """Objects of an item each, the SequenceNumber of which is the second."""
+    for at in range(count):
+        place.keep(given_up(incident(f"i{at}", sequence=str(at))), f"2026-01-31T12.00.{at:02}")
+
+
+@pytest.mark.parametrize(
+    "kind", ["Runtime.ImportModuleError", "Runtime.HandlerNotFound", "Extension.Crash", "SettingsError"]
+)
+def test_a_function_that_does_not_start_stops_it_wherever_it_is(place: Place, kind: str) -> None:
+    """Three times in a row, after any number that were sent: no object can be blamed for it."""
+    keep_one_a_second(place, 9)
+    place.answer = fails_on(*range(2, 9), kind=kind)
     result = place.run("--all", "--yes")
     assert result.exit_code == 1
-    assert len(place.events) == 3
-    assert "3 failed, 0 unreadable, 3 not tried." in result.output
+    assert place.sent() == [["0"], ["1"], ["2"], ["3"], ["4"]]
+    assert "3 failed, 0 unreadable, 4 not tried." in result.output
+    assert "Stopped: 3 times in a row the function could not be used: mend that first." in result.output
+    assert "leaves out" not in result.output
+    assert result.output.rstrip().endswith("go on with --since 2026-01-31T12:00:02Z")
+
+
+@pytest.mark.parametrize("code", ["TooManyRequestsException", "AccessDeniedException", "ResourceNotFoundException"])
+def test_a_function_that_may_not_be_called_stops_it_wherever_it_is(
+    place: Place, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Throttled, denied or gone."""
+    keep_one_a_second(place, 6)
+    calls = refuse_from(1, code, monkeypatch)
+    result = place.run("--all", "--yes")
+    assert (result.exit_code, len(calls)) == (1, 4)
+    assert "3 failed, 0 unreadable, 2 not tried." in result.output
+
+
+def refuse_from(first: int, code: str, monkeypatch: pytest.MonkeyPatch, last: int = 99) -> list[Any]:
+    """Lambda refuses the calls from one to another; the list that they are noted in."""
+    real = replay_ends.RelayFunction("relay")._lambda
+    invoke, calls = real.invoke, list[Any]()
+
+    def refusing(**options: Any) -> Any:
+        calls.append(options)
+        if first < len(calls) <= last:
+            raise ClientError({"Error": {"Code": code, "Message": "no"}}, "Invoke")
+        return invoke(**options)
+
+    monkeypatch.setattr(real, "invoke", refusing)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "answer", [fails_on(*range(9)), fails_on(*range(9), kind="Runtime.ExitError"), hands_back(*range(9))]
+)
+def test_bad_objects_are_set_aside_and_the_others_go_on(place: Place, answer: Callable[[Any], Any]) -> None:
+    """Nine that the function fails on, or hands back, at the start: each is named, and the rest is sent."""
+    keep_one_a_second(place, 11)
+    place.answer = answer
+    result = place.run("--all", "--yes")
+    assert result.exit_code == 1
+    assert len(place.sent()) == 11
+    assert result.output.count("  failed: ") == 9
+    assert "Sent 2 records of 2 objects; 9 failed, 0 unreadable, 0 not tried." in result.output
+    assert "Stopped" not in result.output
+    assert result.output.rstrip().endswith("go on with --since 2026-01-31T12:00:00Z")
+
+
+@pytest.mark.parametrize("code", ["RequestTooLargeException", "InvalidRequestContentException"])
+def test_an_event_that_lambda_refuses_is_the_objects_fault(
+    place: Place, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the others go on, however many there are of it."""
+    keep_one_a_second(place, 6)
+    refuse_from(0, code, monkeypatch, last=4)
+    result = place.run("--all", "--yes")
+    assert place.sent() == [["4"], ["5"]]
+    assert "Sent 2 records of 2 objects; 4 failed, 0 unreadable, 0 not tried." in result.output
+
+
+def test_ten_failures_in_a_row_stop_it_wherever_they_are(place: Place) -> None:
+    """They may all have one cause, which only the operator can tell: both ways to go on are named."""
+    keep_one_a_second(place, 13)
+    place.answer = fails_on(*range(1, 12))
+    result = place.run("--all", "--yes")
+    assert result.exit_code == 1
+    assert len(place.sent()) == 11
+    assert "Stopped: 10 objects in a row failed, which may have one cause: the function's log" in result.output
+    assert "--since 2026-01-31T12:00:11Z leaves out those that failed, and later changes of their" in result.output
+    assert result.output.rstrip().endswith("go on with --since 2026-01-31T12:00:01Z")
+    place.events.clear()
+    assert place.run("--since", "2026-01-31T12:00:11Z", "--yes").exit_code == 1
+    assert place.sent() == [["11"], ["12"]]
+
+
+def test_whatever_is_sent_between_failures_begins_the_count_anew(place: Place) -> None:
+    """Thirty seconds of which every third is served; a batch of which a part is served counts, too."""
+    keep_one_a_second(place, 30)
+    place.answer = fails_on(*(at for at in range(30) if at % 3))
+    assert "Sent 10 records of 10 objects; 20 failed, 0 unreadable, 0 not tried." in place.run("--all", "--yes").output
+    place.answer = fails_on(*(at for at in range(30) if at % 3), kind="SettingsError")
+    assert "Sent 10 records of 10 objects; 20 failed, 0 unreadable, 0 not tried." in place.run("--all", "--yes").output
+
+
+def test_records_that_wait_are_no_failures_of_their_own(place: Place) -> None:
+    """One item fails once, and twelve later changes of it are not tried."""
+    for at in range(13):
+        place.keep(given_up(incident("a", sequence=str(at))), f"2026-01-31T12.00.{at:02}")
+    place.keep(given_up(incident("b", sequence="13")), "2026-01-31T12.00.13")
+    place.answer = fails_on(0, kind="Runtime.ImportModuleError")
+    result = place.run("--all", "--yes")
+    assert place.sent() == [["0"], ["13"]]
+    assert "13 failed, 0 unreadable, 0 not tried." in result.output
 
 
 @pytest.mark.parametrize(
@@ -440,6 +558,24 @@ def test_an_object_that_is_gone_is_passed_over(place: Place, monkeypatch: pytest
     place.s3.delete_object(Bucket=place.bucket, Key=gone)
     monkeypatch.setattr(replay_ends.Bucket, "list", lambda _bucket, _prefix: iter(found))
     assert f"{gone}  passed over: it is no longer there" in place.run("--all", "--yes").output
+
+
+def test_an_object_that_is_archived_is_passed_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule of the bucket may have moved it; the others are sent."""
+    place.keep(given_up(incident("a", sequence="1")), NOON)
+    place.keep(given_up(incident("b", sequence="2")), "2026-01-31T12.00.01")
+    get = place.s3.get_object
+
+    def get_object(**options: Any) -> Any:
+        if NOON in options["Key"]:
+            raise place.s3.exceptions.InvalidObjectState({"Error": {"Code": "InvalidObjectState"}}, "GetObject")
+        return get(**options)
+
+    monkeypatch.setattr(place.s3, "get_object", get_object)
+    result = place.run("--all", "--yes")
+    assert result.exit_code == 1
+    assert "passed over: it is archived: restore it, and run the command again" in result.output
+    assert place.sent() == [["2"]]
 
 
 def refuse(**_options: Any) -> Any:

@@ -185,6 +185,8 @@ NOBODY = "the job has no messages or nobody to send them to"
         ({}, NO_JOB),
         (WHOLE | {"job": 2}, NO_JOB),
         (WHOLE | {"job": "1"}, NO_JOB),
+        (WHOLE | {"job": True}, NO_JOB),
+        ({"job": True}, NO_JOB),
         ({"job": 1, "messages": [{}]}, "clients is not a list"),
         (WHOLE | {"clients": {}}, "clients is not a list"),
         ({"job": 1, "shard": {}}, "messages is not a list"),
