@@ -149,7 +149,7 @@ class DescribedStack(Aws):
                 for key in ("MaximumRecordAgeInSeconds", "MaximumRetryAttempts", "ParallelizationFactor"):
                     if key in told:
                         told[key] = int(told[key])
-                found.append(told | {"State": "Enabled", "LastProcessingResult": "OK"})
+                found.append(told | {"UUID": f"uuid-of-{name}", "State": "Enabled", "LastProcessingResult": "OK"})
         return {"EventSourceMappings": found}
 
     def _simulate_principal_policy(self, PolicySourceArn: str, ActionNames: list[str], ResourceArns: list[str]) -> Any:  # noqa: N803 - AWS's names

@@ -101,7 +101,8 @@ def _may_not_run(function: Function, configuration: Mapping[str, Any]) -> Iterat
             FUNCTIONS,
             f"The reserved concurrency of {function.name} is 0.",
             "Lambda never runs it, and what is there for it waits until the stream or queue forgets it.",
-            "Take the reservation away: aws lambda delete-function-concurrency.",
+            "Take the reservation away, with aws lambda delete-function-concurrency "
+            f"--function-name {configuration['FunctionName']} or by hand.",
         )
     for name in ("State", "LastUpdateStatus"):
         if configuration.get(name) == "Failed":
@@ -116,7 +117,8 @@ def _may_not_run(function: Function, configuration: Mapping[str, Any]) -> Iterat
 
 def architecture(deployment: Deployment) -> Iterator[Finding]:
     """The zip has shared objects for the processor and the Python that the function runs on."""
-    faults, fitting, reasons = [], [], {}
+    unfit: dict[str, list[str]] = {}
+    fitting, reasons = [], {}
     for each in deployment.functions:
         configuration = known(each.configuration)
         if configuration is None:
@@ -134,15 +136,14 @@ def architecture(deployment: Deployment) -> Iterator[Finding]:
             reasons[each.name] = "no file in its zip says what it was made for"
         else:
             held = ", ".join(sorted(f"{machine} with Python {version[0]}.{version[1:]}" for version, machine in found))
-            faults.append(
-                wrong(
-                    ARCHITECTURE,
-                    f"{each.name} runs on {processor} with {runtime}, and its zip is for {held}.",
-                    "The function cannot load its libraries and ends at its cold start.",
-                    "Build the zip again (docs/deploy.md#packaging), or set Architecture to what it is for.",
-                )
-            )
+            unfit.setdefault(f"on {processor} with {runtime}, and the zip is for {held}", []).append(each.name)
     yield from unchecked_of(ARCHITECTURE, reasons)
-    yield from faults
-    if fitting and not faults:
+    for how, names in unfit.items():
+        yield wrong(
+            ARCHITECTURE,
+            f"{', '.join(names)} {'runs' if len(names) == 1 else 'run'} {how}.",
+            "Such a function cannot load its libraries and ends at its cold start.",
+            "Build the zip again (docs/deploy.md#packaging), or set Architecture to what it is for.",
+        )
+    if fitting and not unfit:
         yield ok(ARCHITECTURE, f"The zip is for {fitting[0]}, as the functions are.")

@@ -90,7 +90,7 @@ def _state(about: str, mapping: Mapping[str, Any]) -> Iterator[Finding]:
             about,
             f"It is {state}.",
             "What comes in waits, and is lost once the stream or queue forgets it.",
-            "Enable it: aws lambda update-event-source-mapping --enabled.",
+            f"Enable it, with aws lambda update-event-source-mapping --uuid {mapping['UUID']} --enabled or by hand.",
         )
     if result.startswith("PROBLEM"):
         yield wrong(

@@ -46,7 +46,7 @@ TenantAttribute = Annotated[
         "--tenant-attribute", envvar="TENANT_ATTRIBUTE", metavar="NAME", help="The relay's own, if tenants are on."
     ),
 ]
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids, or how they begin.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Message ids, or how they begin.")]
 Reasons = Annotated[
     list[str] | None, typer.Option("--reason", metavar="REASON", help="Only this reason; may be repeated.")
 ]
@@ -99,7 +99,7 @@ def list_dead_letters(
 @screen.report_errors
 @with_account
 def show(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Message ids, or how they begin.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Message ids, or how they begin.")],
     *,
     queue_url: QueueUrl = None,
     formatter: FormatterName = None,
