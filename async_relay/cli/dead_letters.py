@@ -48,7 +48,8 @@ TenantAttribute = Annotated[
 ]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Message ids, or how they begin.")]
 Reasons = Annotated[
-    list[str] | None, typer.Option("--reason", metavar="REASON", help="Only this reason; may be repeated.")
+    list[str] | None,
+    typer.Option("--reason", metavar="REASON", help="Only this reason, like refused; may be repeated."),
 ]
 EventId = Annotated[str | None, typer.Option("--event-id", metavar="ID", help="Only dead letters with this event id.")]
 Client = Annotated[str | None, typer.Option("--client", metavar="ID", help="Only dead letters for this connection id.")]
