@@ -138,17 +138,20 @@ class DescribedStack(Aws):
             "CodeSha256": "the same for all",
         }
 
-    def _list_event_source_mappings(self, FunctionName: str) -> Any:  # noqa: N803 - AWS's name
+    def _list_event_source_mappings(self, FunctionName: str = "", EventSourceArn: str = "") -> Any:  # noqa: N803 - AWS's names
         found = []
         for name, mapping in self.stack.mappings().items():
             function, _, _event = name.partition(".")
-            if function == FunctionName and mapping["Type"] != "Schedule":
+            if function == (FunctionName or function) and mapping["Type"] != "Schedule":
                 told = self._named({key: value for key, value in mapping.items() if key != "Type"})
                 told["EventSourceArn"] = told.pop("Stream", None) or told.pop("Queue")
                 told["BatchSize"] = int(told["BatchSize"])
                 for key in ("MaximumRecordAgeInSeconds", "MaximumRetryAttempts", "ParallelizationFactor"):
                     if key in told:
                         told[key] = int(told[key])
+                if told["EventSourceArn"] != (EventSourceArn or told["EventSourceArn"]):
+                    continue
+                told["FunctionArn"] = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{function}"
                 found.append(told | {"UUID": f"uuid-of-{name}", "State": "Enabled", "LastProcessingResult": "OK"})
         return {"EventSourceMappings": found}
 

@@ -117,7 +117,10 @@ _ALONE = Unknown("settings alone do not say: give --stack")
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Everything an examination looks at; tables are as DescribeTable and DescribeTimeToLive show them."""
+    """Everything an examination looks at; tables are as DescribeTable and DescribeTimeToLive show them.
+
+    ``readers`` are all event source mappings of the stream, whosever they are.
+    """
 
     functions: tuple[Function, ...]
     identity: Answer
@@ -132,6 +135,7 @@ class Deployment:
     feed_ttl: Answer = _ALONE
     incidents: Answer = _ALONE
     stream: Answer = _ALONE
+    readers: tuple[Mapping[str, Any], ...] | Unknown = _ALONE
     retry: Queue | Unknown | None = None
     dead_letters: Queue | Unknown | None = None
     fanout: Queue | Unknown | None = None

@@ -78,6 +78,7 @@ def _described_stack(aws: Aws, stack: str) -> Deployment:
         status=described["StackStatus"],
         parameters=parameters,
         stream=_stream(aws, functions),
+        readers=_readers(aws, functions),
         api_id=api_id,
         api=aws.ask("apigatewayv2", "get_api", ApiId=api_id),
         stage=aws.ask("apigatewayv2", "get_stage", ApiId=api_id, StageName=parameters.get("StageName", "")),
@@ -239,12 +240,25 @@ def _queue(aws: Aws, url: str | Unknown | None) -> Queue | Unknown | None:
 
 
 def _stream(aws: Aws, functions: tuple[Function, ...]) -> Answer:
+    arn = _stream_arn(functions)
+    if isinstance(arn, Unknown):
+        return arn
+    return _part(aws.ask("dynamodbstreams", "describe_stream", StreamArn=arn, Limit=1), "StreamDescription")
+
+
+def _readers(aws: Aws, functions: tuple[Function, ...]) -> tuple[Mapping[str, Any], ...] | Unknown:
+    arn = _stream_arn(functions)
+    if isinstance(arn, Unknown):
+        return arn
+    return _answered(aws.ask("lambda", "list_event_source_mappings", EventSourceArn=arn), "EventSourceMappings")
+
+
+def _stream_arn(functions: tuple[Function, ...]) -> str | Unknown:
     for function in functions:
         for mapping in function.mappings if isinstance(function.mappings, tuple) else ():
-            arn = mapping.get("EventSourceArn", "")
+            arn = str(mapping.get("EventSourceArn", ""))
             if ":dynamodb:" in arn:
-                answer = aws.ask("dynamodbstreams", "describe_stream", StreamArn=arn, Limit=1)
-                return _part(answer, "StreamDescription")
+                return arn
     return Unknown("no mapping says which stream it is")
 
 

@@ -163,6 +163,12 @@ def mapping(name: str, to: Any) -> Callable[[Any], None]:
     return set_in("EventSourceMappings", 0, name, to=to)
 
 
+def read_too_by(function: str, state: str = "Enabled") -> Callable[[Any], None]:
+    """The stream has one reader more."""
+    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{function}"
+    return lambda answer: answer["EventSourceMappings"].append({"UUID": "theirs", "FunctionArn": arn, "State": state})
+
+
 def variable(name: str, to: str) -> Callable[[Any], None]:
     return set_in("Environment", "Variables", name, to=to)
 
@@ -701,6 +707,12 @@ NOTES: dict[str, tuple[str, str, Callable[[Any], Any], str]] = {
         mapping("MaximumRetryAttempts", 3),
         "gives a batch up after 3 tries",
     ),
+    "a predecessor": (
+        "list_event_source_mappings",
+        "EventSourceArn",
+        read_too_by("IncidentStreamProcessor"),
+        "IncidentStreamProcessor reads it too: where that posts as well, clients get every change twice",
+    ),
     "a filter": (
         "list_event_source_mappings",
         '"RelayFunction"',
@@ -766,6 +778,13 @@ def test_the_templates_filter_leaves_out_nothing(stack: Callable[..., DescribedS
             told = {"Filters": [{"Pattern": each} for each in patterns]}
             aws.change("list_event_source_mappings", '"RelayFunction"', mapping("FilterCriteria", told))
         assert [each for each in examined(aws).findings if "filter" in each.seen] == []
+
+
+def test_a_predecessor_that_is_off_is_nothing_to_say(stack: Callable[..., DescribedStack]) -> None:
+    """Nor is the relay itself, which reads the stream as well."""
+    aws = stack(AuthMode="none")
+    aws.change("list_event_source_mappings", "EventSourceArn", read_too_by("IncidentStreamProcessor", "Disabled"))
+    assert [each.seen for each in examined(aws).findings if each.about == "stream"] == ["It is on, with NEW_IMAGE."]
 
 
 def operations(aws: DescribedStack) -> list[str]:
