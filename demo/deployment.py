@@ -9,6 +9,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import platform
 import re
 import sys
 import time
@@ -27,10 +28,11 @@ from .processes import run
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "template.yaml"
-_STACK = "async-relay-demo"
+STACK = "async-relay-demo"
 _BUCKET = "async-relay-demo"
 _CODE = re.compile(r"^(\s*)CodeUri:\s*\S+[ \t]*$", re.MULTILINE)
 _DEPLOY_SECONDS = 60
+_PROCESSOR = "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +105,16 @@ async def deploy(aws: LocalAws, artefacts: Artefacts, parameters: Mapping[str, s
     if not functions:
         raise DemoError("The template has no CodeUri to put the zip in")
     await _upload(aws, artefacts.zip_file, body)
+    own = {"LocalEndpoint": aws.endpoint, "Architecture": _PROCESSOR, "Revision": artefacts.revision}
     async with aws.client("cloudformation") as cloudformation:
         await cloudformation.create_stack(
-            StackName=_STACK,
+            StackName=STACK,
             TemplateURL=f"{aws.endpoint}/{_BUCKET}/{TEMPLATE.name}",
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
-            Parameters=[
-                {"ParameterKey": name, "ParameterValue": value}
-                for name, value in {"LocalEndpoint": aws.endpoint, "Revision": artefacts.revision, **parameters}.items()
-            ],
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in (own | parameters).items()],
         )
         outputs = await _until_created(cloudformation)
+    await _turn_time_to_live_on(aws, outputs["ConnectionsTable"], outputs["FeedTable"])
     return _stack(aws, outputs)
 
 
@@ -137,14 +138,23 @@ async def _upload(aws: LocalAws, zip_file: Path, template: str) -> None:
         await s3.put_object(Bucket=_BUCKET, Key=TEMPLATE.name, Body=template.encode())
 
 
+async def _turn_time_to_live_on(aws: LocalAws, *names: str) -> None:
+    """The template asks for it, and the local AWS does it when it is asked by itself."""
+    async with aws.client("dynamodb") as dynamodb:
+        for name in names:
+            await dynamodb.update_time_to_live(
+                TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "ttl"}
+            )
+
+
 async def _until_created(cloudformation: Any) -> dict[str, str]:
     deadline = time.monotonic() + _DEPLOY_SECONDS
     while time.monotonic() < deadline:
-        [stack] = (await cloudformation.describe_stacks(StackName=_STACK))["Stacks"]
+        [stack] = (await cloudformation.describe_stacks(StackName=STACK))["Stacks"]
         if stack["StackStatus"] == "CREATE_COMPLETE":
             return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
         if stack["StackStatus"] != "CREATE_IN_PROGRESS":
-            events = (await cloudformation.describe_stack_events(StackName=_STACK))["StackEvents"]
+            events = (await cloudformation.describe_stack_events(StackName=STACK))["StackEvents"]
             raise DemoError(f"The template was not deployed: {_first_failure(events) or stack['StackStatus']}")
         await asyncio.sleep(0.2)
     raise DemoError(f"The template was not deployed within {_DEPLOY_SECONDS} seconds")
@@ -156,7 +166,7 @@ async def what_functions_said(aws: LocalAws) -> dict[str, list[str]]:
     async with aws.client("logs") as logs:
         for group in (await logs.describe_log_groups())["logGroups"]:
             events = logs.get_paginator("filter_log_events").paginate(logGroupName=group["logGroupName"])
-            function = group["logGroupName"].removeprefix(f"/aws/lambda/{_STACK}-")
+            function = group["logGroupName"].removeprefix(f"/aws/lambda/{STACK}-")
             said[function] = [event["message"].rstrip() async for page in events for event in page["events"]]
     return said
 

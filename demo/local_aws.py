@@ -50,6 +50,12 @@ class LocalAws:
         """What AWS_ENDPOINT_URL would be."""
         return f"http://{_HOST}:{self.port}"
 
+    @property
+    def environment(self) -> str:
+        """What a shell exports for the commands of an operator."""
+        keys = f"AWS_ACCESS_KEY_ID={_KEY} AWS_SECRET_ACCESS_KEY={_KEY}"
+        return f"AWS_ENDPOINT_URL={self.endpoint} AWS_DEFAULT_REGION={REGION} {keys}"
+
     def client(self, service: str) -> AbstractAsyncContextManager[Any]:
         """A client of ``service`` that heeds nothing of the outer environment."""
         session = aioboto3.Session(aws_access_key_id=_KEY, aws_secret_access_key=_KEY, region_name=REGION)

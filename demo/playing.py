@@ -120,6 +120,9 @@ async def _watched(scene: _Scene, options: argparse.Namespace, console: Console,
     found = f"The demo is at [bold]{url}{page.PANEL}[/], the dashboard alone at {url}"
     console.print(f"[green]✓[/] {found}", highlight=False, soft_wrap=True)
     console.print(f"  Join with a client of your own:\n  {panel.join}", highlight=False, soft_wrap=True)
+    doctor = f"{_python().with_name('async-relay')} doctor --stack {deployment.STACK}"
+    asked = f"  Be the operator, in another shell:\n  export {scene.aws.environment}\n  {doctor}"
+    console.print(asked, highlight=False, soft_wrap=True)
     playing = await stage.enter_async_context(story.going_on())
     panel.comparison = await _connected(scene, options, console, stage)
     view = View(scene.ledger, scene.aws.posts, scene.members.present, url + page.PANEL, panel.comparison)

@@ -24,6 +24,7 @@ from async_relay.cli.asking import Aws
 
 ACCOUNT, REGION, API_ID = PSEUDO["AWS::AccountId"], PSEUDO["AWS::Region"], "a1b2c3d4"
 STREAM = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/IncidentTable/stream/2026-01-01T00:00:00.000"
+_FUNCTIONS = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:"
 REACHED = Endpoint("", "TLSv1.3", "http/1.1", 0.4, 410)
 
 Change = Callable[[Any], Any]
@@ -61,7 +62,8 @@ class DescribedStack(Aws):
 
     def _pristine_answer(self, operation: str, request: dict[str, Any]) -> Any:
         if operation == "get_function":
-            return {"Code": {"RepositoryType": "S3", "Location": self.zip}}
+            configuration = self._get_function_configuration(**request)
+            return {"Configuration": configuration, "Code": {"RepositoryType": "S3", "Location": self.zip}}
         key = json.dumps([operation, request])
         if key not in self._answers:
             self._answers[key] = getattr(self, f"_{operation}")(**request)
@@ -110,6 +112,8 @@ class DescribedStack(Aws):
         def described(name: str, kind: str) -> dict[str, str]:
             physical = API_ID if name == "WebSocketApi" else name
             kind = kind.replace("Serverless", "Lambda")
+            if kind == "AWS::Lambda::Alias":
+                physical = self._alias(name)
             return {"LogicalResourceId": name, "PhysicalResourceId": physical, "ResourceType": kind}
 
         told = [described(name, each["Type"]) for name, each in self.stack.resources.items()]
@@ -124,13 +128,17 @@ class DescribedStack(Aws):
 
     # ---- Lambda and IAM
     def _get_function_configuration(self, FunctionName: str) -> Any:  # noqa: N803 - AWS's name
-        function = self.stack.functions()[FunctionName]
+        name, _, alias = FunctionName.rpartition("function:")[2].partition(":")
+        function = self.stack.functions()[name]
         environment = {name: str(value) for name, value in function["Environment"].items()}
         return {
-            "FunctionName": FunctionName,
+            "FunctionName": name,
+            "Description": self.stack.parameter("Revision") if alias else function["Description"],
+            "Version": "7" if alias else "$LATEST",
             "Handler": function["Handler"],
             "Runtime": function["Runtime"],
             "Timeout": function["Timeout"],
+            "MemorySize": function["MemorySize"],
             "Architectures": function["Architectures"],
             "Role": f"arn:aws:iam::{ACCOUNT}:role/{function['Role'].removesuffix('.Arn')}",
             "Environment": {"Variables": self._named(environment)},
@@ -139,17 +147,29 @@ class DescribedStack(Aws):
             "CodeSha256": "the same for all",
         }
 
-    def _list_event_source_mappings(self, FunctionName: str) -> Any:  # noqa: N803 - AWS's name
+    def _list_event_source_mappings(self, FunctionName: str = "", EventSourceArn: str = "") -> Any:  # noqa: N803 - AWS's names
         found = []
-        for mapping in self.stack.mappings().values():
-            if mapping["FunctionName"] == FunctionName:
+        for name, mapping in self.stack.mappings().items():
+            function = mapping["FunctionName"]
+            function = self._alias(function) if function.endswith("Alias") else function
+            if function == (FunctionName or function):
                 told = self._named(mapping)
                 told["BatchSize"] = int(told["BatchSize"])
                 for key in ("MaximumRecordAgeInSeconds", "MaximumRetryAttempts", "ParallelizationFactor"):
                     if key in told:
                         told[key] = int(told[key])
-                found.append(told | {"State": "Enabled", "LastProcessingResult": "OK"})
+                if told["EventSourceArn"] != (EventSourceArn or told["EventSourceArn"]):
+                    continue
+                told["FunctionArn"] = function if ":" in function else f"{_FUNCTIONS}{function}"
+                found.append(told | {"UUID": f"uuid-of-{name}", "State": "Enabled", "LastProcessingResult": "OK"})
         return {"EventSourceMappings": found}
+
+    def _get_alias(self, FunctionName: str, Name: str) -> Any:  # noqa: N803 - AWS's names
+        return {"AliasArn": f"{_FUNCTIONS}{FunctionName}:{Name}", "Name": Name, "FunctionVersion": "7"}
+
+    def _alias(self, name: str) -> str:
+        properties = self.stack.properties(name)
+        return f"{_FUNCTIONS}{properties['FunctionName']}:{properties['Name']}"
 
     def _simulate_principal_policy(self, PolicySourceArn: str, ActionNames: list[str], ResourceArns: list[str]) -> Any:  # noqa: N803 - AWS's names
         granted = self.grants(PolicySourceArn.rpartition("/")[2])

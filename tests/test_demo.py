@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -368,6 +369,7 @@ def test_it_leaves_nothing_running_however_it_ends(tmp_path: Path) -> None:
         said = until_it_says(show, "4 dashboards are connected")
         if number == signal.SIGINT:
             buttons_do_what_they_say(re.findall(r"The demo is at (http://localhost:\d+)/demo.html", said)[0])
+            the_doctor_finds_nothing(re.findall(r"^  export (.*)\n  (\S*async-relay doctor .*)", said, re.MULTILINE)[0])
         show.send_signal(number)
         output, _ = show.communicate(timeout=30)
         assert "Traceback" not in output
@@ -388,6 +390,23 @@ def until_it_says(show: subprocess.Popen[str], words: str) -> str:
         if words in line:
             return "".join(said)
     return pytest.fail("".join(said))
+
+
+def the_doctor_finds_nothing(told: tuple[str, str]) -> None:
+    """By the command that the demo tells; but that the zip is for the Python of these tests."""
+    environment, command = told
+    asked = subprocess.run(  # noqa: S603 - what the demo itself tells
+        shlex.split(command),
+        env={"PATH": os.environ["PATH"]} | dict(each.split("=", 1) for each in environment.split()),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wrong = set(re.findall(r"^Wrong: (.*)$", asked.stdout, re.MULTILINE))
+    assert wrong <= ({"architecture"} if sys.version_info[:2] != (3, 13) else set()), asked.stdout
+    assert asked.stderr == ""
+    assert "async-relay-demo is CREATE_COMPLETE" in " ".join(asked.stdout.replace("│", " ").split())
 
 
 def buttons_do_what_they_say(demo: str) -> None:

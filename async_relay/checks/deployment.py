@@ -59,12 +59,21 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """What an alias leads to, and what was deployed last, from which the next version will be published."""
+
+    alias: Answer
+    latest: Answer
+
+
+@dataclass(frozen=True, slots=True)
 class Function:
     """A function, by its logical name: what Lambda says of it, and what its environment means.
 
     ``settings`` is a sentence where they end its cold start. ``shared_objects`` are names of files in its zip;
     ``mappings`` its event source mappings; ``decisions`` what IAM lets its role do of what it has to; ``reserved`` is
-    its reserved concurrency, None where it has none.
+    its reserved concurrency, None where it has none. With an alias, all but ``published`` is of the version that
+    the alias leads to.
     """
 
     name: str
@@ -74,6 +83,7 @@ class Function:
     shared_objects: tuple[str, ...] | Unknown
     decisions: tuple[Decision, ...] | Unknown = Unknown("IAM was not asked")
     reserved: int | Unknown | None = None
+    published: Published | None = None
 
     @property
     def handler(self) -> str:
@@ -120,6 +130,7 @@ class Deployment:
     """Everything an examination looks at; tables are as DescribeTable and DescribeTimeToLive show them.
 
     ``api_mappings`` are those of the domain that the functions post to, where it is one of the owner's own.
+    ``readers`` are all event source mappings of the stream, whosever they are.
     """
 
     functions: tuple[Function, ...]
@@ -135,6 +146,7 @@ class Deployment:
     feed_ttl: Answer = _ALONE
     incidents: Answer = _ALONE
     stream: Answer = _ALONE
+    readers: tuple[Mapping[str, Any], ...] | Unknown = _ALONE
     retry: Queue | Unknown | None = None
     dead_letters: Queue | Unknown | None = None
     fanout: Queue | Unknown | None = None

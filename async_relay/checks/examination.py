@@ -22,6 +22,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     (account.CLOCK, account.clock),
     (functions.SETTINGS, functions.settings),
     (functions.FUNCTIONS, functions.functions),
+    (functions.REVISION, functions.revision),
     (functions.ARCHITECTURE, functions.architecture),
     (permissions.PERMISSIONS, permissions.permissions),
     (account.ENDPOINT, account.endpoint),

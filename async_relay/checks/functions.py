@@ -8,13 +8,15 @@ from typing import Any
 
 from ..settings import Settings
 from .deployment import ENVIRONMENT, Deployment, Function, NotCheckedError, Unknown, known
-from .findings import Finding, ok, unchecked_of, wrong
+from .findings import Finding, note, ok, unchecked_of, wrong
 
-SETTINGS, FUNCTIONS, ARCHITECTURE = "settings", "functions", "architecture"
+SETTINGS, FUNCTIONS, REVISION, ARCHITECTURE = "settings", "functions", "revision", "architecture"
 _MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
 _SHARED = re.compile(r"\.cpython-(\d+)-(\w+?)-linux")
 #: What all functions must mean alike: where they post, and whose rows they read.
 _ALIKE = ("ws_endpoint", "connections_table", "auth_mode", "tenant_attribute")
+#: What a version keeps of its function, as far as a template can change it.
+_KEPT = ("CodeSha256", "Environment", "Handler", "MemorySize", "Role", "Runtime", "Timeout")
 
 
 def settings(deployment: Deployment) -> Iterator[Finding]:
@@ -101,7 +103,8 @@ def _may_not_run(function: Function, configuration: Mapping[str, Any]) -> Iterat
             FUNCTIONS,
             f"The reserved concurrency of {function.name} is 0.",
             "Lambda never runs it, and what is there for it waits until the stream or queue forgets it.",
-            "Take the reservation away: aws lambda delete-function-concurrency.",
+            "Take the reservation away, with aws lambda delete-function-concurrency "
+            f"--function-name {configuration['FunctionName']} or by hand.",
         )
     for name in ("State", "LastUpdateStatus"):
         if configuration.get(name) == "Failed":
@@ -114,9 +117,42 @@ def _may_not_run(function: Function, configuration: Mapping[str, Any]) -> Iterat
             )
 
 
+def revision(deployment: Deployment) -> Iterator[Finding]:
+    """The versions that the aliases lead to are what was deployed last, and all invocations go there."""
+    findings, revisions = [], set()
+    for each in deployment.functions:
+        if each.published is None:
+            continue
+        configuration, latest, alias = (
+            known(each.configuration),
+            known(each.published.latest),
+            known(each.published.alias),
+        )
+        if configuration is None or latest is None or alias is None:
+            continue
+        revisions.add(configuration.get("Description", ""))
+        changed = [name for name in _KEPT if configuration.get(name) != latest.get(name)]
+        if changed:
+            findings.append(
+                wrong(
+                    REVISION,
+                    f"{each.name} was deployed again under the same Revision, with another {', '.join(changed)}.",
+                    "Clients are served by what was deployed before: the alias leads to the version published then.",
+                    "Deploy the stack again with another Revision (docs/release.md#a-revision-and-its-rollout).",
+                )
+            )
+        for version, share in alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {}).items():
+            findings.append(note(REVISION, f"{share:.0%} of {each.name}'s invocations go to version {version}."))
+    if revisions and not findings:
+        told = f"The functions are those of {' and '.join(sorted(revisions))}."
+        findings.append(ok(REVISION, told) if len(revisions) == 1 else note(REVISION, told))
+    yield from findings
+
+
 def architecture(deployment: Deployment) -> Iterator[Finding]:
     """The zip has shared objects for the processor and the Python that the function runs on."""
-    faults, fitting, reasons = [], [], {}
+    unfit: dict[str, list[str]] = {}
+    fitting, reasons = [], {}
     for each in deployment.functions:
         configuration = known(each.configuration)
         if configuration is None:
@@ -134,15 +170,14 @@ def architecture(deployment: Deployment) -> Iterator[Finding]:
             reasons[each.name] = "no file in its zip says what it was made for"
         else:
             held = ", ".join(sorted(f"{machine} with Python {version[0]}.{version[1:]}" for version, machine in found))
-            faults.append(
-                wrong(
-                    ARCHITECTURE,
-                    f"{each.name} runs on {processor} with {runtime}, and its zip is for {held}.",
-                    "The function cannot load its libraries and ends at its cold start.",
-                    "Build the zip again (docs/deploy.md#packaging), or set Architecture to what it is for.",
-                )
-            )
+            unfit.setdefault(f"on {processor} with {runtime}, and the zip is for {held}", []).append(each.name)
     yield from unchecked_of(ARCHITECTURE, reasons)
-    yield from faults
-    if fitting and not faults:
+    for how, names in unfit.items():
+        yield wrong(
+            ARCHITECTURE,
+            f"{', '.join(names)} {'runs' if len(names) == 1 else 'run'} {how}.",
+            "Such a function cannot load its libraries and ends at its cold start.",
+            "Build the zip again (docs/deploy.md#packaging), or set Architecture to what it is for.",
+        )
+    if fitting and not unfit:
         yield ok(ARCHITECTURE, f"The zip is for {fitting[0]}, as the functions are.")

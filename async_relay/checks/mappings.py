@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .deployment import DELIVER, RELAY, Deployment, Function, NotCheckedError, Unknown, known
-from .findings import Finding, note, ok, wrong
+from .findings import Finding, note, ok, unchecked, wrong
 
 STREAM, MAPPING = "stream", "mapping"
 _SENT = ("INSERT", "MODIFY")
@@ -48,6 +48,28 @@ def stream(deployment: Deployment) -> Iterator[Finding]:
         )
     if status in ("ENABLED", "ENABLING") and view in _VIEWS:
         yield ok(STREAM, f"It is on, with {view}.")
+    yield from _other_readers(deployment)
+
+
+def _other_readers(deployment: Deployment) -> Iterator[Finding]:
+    """A predecessor may run beside the relay for a while, and then has to be switched off."""
+    if isinstance(deployment.readers, Unknown):
+        yield unchecked(STREAM, f"who else reads it: {deployment.readers.reason}")
+        return
+    ours = {
+        mapping["UUID"]
+        for function in deployment.functions
+        if isinstance(function.mappings, tuple)
+        for mapping in function.mappings
+    }
+    others = [each for each in deployment.readers if each["UUID"] not in ours and each["State"] != "Disabled"]
+    if others:
+        names = ", ".join(each["FunctionArn"].partition(":function:")[2] for each in others)
+        yield note(
+            STREAM,
+            f"{names} {'reads' if len(others) == 1 else 'read'} it too: where that posts as well, clients get every "
+            "change twice (docs/operations.md#repeated).",
+        )
 
 
 def mappings(deployment: Deployment) -> Iterator[Finding]:
@@ -90,7 +112,7 @@ def _state(about: str, mapping: Mapping[str, Any]) -> Iterator[Finding]:
             about,
             f"It is {state}.",
             "What comes in waits, and is lost once the stream or queue forgets it.",
-            "Enable it: aws lambda update-event-source-mapping --enabled.",
+            f"Enable it, with aws lambda update-event-source-mapping --uuid {mapping['UUID']} --enabled or by hand.",
         )
     if result.startswith("PROBLEM"):
         yield wrong(

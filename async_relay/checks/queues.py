@@ -65,7 +65,8 @@ def dead_letters(deployment: Deployment) -> Iterator[Finding]:
     yield from faults or [ok(DEAD_LETTERS, "It is a standard queue, and keeps longer than the retry queue.")]
     waiting = int(attributes["ApproximateNumberOfMessages"])
     if waiting:
-        yield note(DEAD_LETTERS, f"About {waiting:,} dead letters wait: async-relay dead-letters list shows them.")
+        letters = "One dead letter waits" if waiting == 1 else f"About {waiting:,} dead letters wait"
+        yield note(DEAD_LETTERS, f"{letters}: async-relay dead-letters list shows why.")
 
 
 def fanout(deployment: Deployment) -> Iterator[Finding]:

@@ -157,8 +157,9 @@ def _ttl(answer: Answer, effect: str, name: str) -> Iterator[Finding]:
         about,
         f"Time to Live of {name} is on the attribute {attribute}, not {_TTL}." if is_on else f"It is off for {name}.",
         effect,
-        f"Turn it on for the attribute {_TTL}: aws dynamodb update-time-to-live, as in "
-        "docs/deploy.md#with-what-exists-already.",
+        f"Turn it {'off there, and an hour later ' if is_on else ''}on for {_TTL}, with aws dynamodb "
+        f"update-time-to-live --table-name {name} "
+        f"--time-to-live-specification Enabled=true,AttributeName={_TTL} or by hand.",
     )
 
 

@@ -19,6 +19,9 @@ from botocore.exceptions import (
 
 from .failure import FAILED, USAGE, CommandError
 
+#: What an option or a variable that the command was given makes impossible.
+_CALLED_WRONGLY = (NoRegionError, InvalidRegionError, ProfileNotFound)
+
 
 @contextmanager
 def answers(thing: str, sentences: Mapping[str, str], name: str) -> Iterator[None]:
@@ -49,7 +52,7 @@ def aws_errors(url: str, *, ignored: str = "") -> Iterator[None]:
             return
         raise CommandError(_refused(code, error, url)) from None
     except (BotoCoreError, OSError, ValueError) as error:
-        raise CommandError(_failed(error, url), USAGE if isinstance(error, NoRegionError) else FAILED) from None
+        raise CommandError(_failed(error, url), USAGE if isinstance(error, _CALLED_WRONGLY) else FAILED) from None
 
 
 #: Error codes of SQS and of its signatures, without the prefix AWS.SimpleQueueService.

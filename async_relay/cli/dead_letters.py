@@ -46,9 +46,10 @@ TenantAttribute = Annotated[
         "--tenant-attribute", envvar="TENANT_ATTRIBUTE", metavar="NAME", help="The relay's own, if tenants are on."
     ),
 ]
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids, or how they begin.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Message ids, or how they begin.")]
 Reasons = Annotated[
-    list[str] | None, typer.Option("--reason", metavar="REASON", help="Only this reason; may be repeated.")
+    list[str] | None,
+    typer.Option("--reason", metavar="REASON", help="Only this reason, like refused; may be repeated."),
 ]
 EventId = Annotated[str | None, typer.Option("--event-id", metavar="ID", help="Only dead letters with this event id.")]
 Client = Annotated[str | None, typer.Option("--client", metavar="ID", help="Only dead letters for this connection id.")]
@@ -99,7 +100,7 @@ def list_dead_letters(
 @screen.report_errors
 @with_account
 def show(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Message ids, or how they begin.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Message ids, or how they begin.")],
     *,
     queue_url: QueueUrl = None,
     formatter: FormatterName = None,

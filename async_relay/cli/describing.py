@@ -30,6 +30,7 @@ from async_relay.checks.deployment import (
     Endpoint,
     Function,
     NotCheckedError,
+    Published,
     Queue,
     Unknown,
 )
@@ -66,8 +67,9 @@ def _described_stack(aws: Aws, stack: str) -> Deployment:
         raise CommandError(f"the stack {stack} has no {_RELAY}, so it is none of async-relay's: name another", USAGE)
     parameters = {each["ParameterKey"]: each.get("ParameterValue", "") for each in described.get("Parameters", ())}
     zips: dict[str, tuple[str, ...] | Unknown] = {}
+    aliases = _aliases(found)
     described_functions = (
-        _function(aws, name, each.get("PhysicalResourceId", name), zips)
+        _function(aws, name, each.get("PhysicalResourceId", name), aliases, zips)
         for name, each in found.items()
         if each["ResourceType"] == "AWS::Lambda::Function"
     )
@@ -81,6 +83,7 @@ def _described_stack(aws: Aws, stack: str) -> Deployment:
         status=described["StackStatus"],
         parameters=parameters,
         stream=_stream(aws, functions),
+        readers=_readers(aws, functions),
         api_id=api_id,
         api=aws.ask("apigatewayv2", "get_api", ApiId=api_id),
         stage=aws.ask("apigatewayv2", "get_stage", ApiId=api_id, StageName=parameters.get("StageName", "")),
@@ -101,6 +104,13 @@ def _resources(aws: Aws, stack: str) -> dict[str, Mapping[str, Any]]:
         if "NextToken" not in page:
             return found
         after = {"NextToken": page["NextToken"]}
+
+
+def _aliases(found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Physical names of functions to the ARNs of their aliases, ``….:function:NAME:ALIAS``."""
+    aliases = (each for each in found.values() if each["ResourceType"] == "AWS::Lambda::Alias")
+    arns = [each["PhysicalResourceId"] for each in aliases if "PhysicalResourceId" in each]
+    return {arn.split(":")[-2]: arn for arn in arns}
 
 
 def describe_environment(aws: Aws, environ: Mapping[str, str]) -> Deployment:
@@ -158,8 +168,12 @@ def _endpoint(aws: Aws, url: str | Unknown | None) -> Endpoint | Unknown:
     return probe(url, lambda: aws.connection(url))
 
 
-def _function(aws: Aws, name: str, physical: str, zips: dict[str, tuple[str, ...] | Unknown]) -> Function:
-    configuration = aws.ask("lambda", "get_function_configuration", FunctionName=physical)
+def _function(
+    aws: Aws, name: str, physical: str, aliases: Mapping[str, str], zips: dict[str, tuple[str, ...] | Unknown]
+) -> Function:
+    """Of the version that its alias leads to, where it has one: that is what serves."""
+    qualified = aliases.get(physical, physical)
+    configuration = aws.ask("lambda", "get_function_configuration", FunctionName=qualified)
     if not isinstance(configuration, Mapping):
         reason = configuration if isinstance(configuration, Unknown) else Unknown("the function is gone")
         return Function(name, configuration, reason, reason, reason)
@@ -169,13 +183,18 @@ def _function(aws: Aws, name: str, physical: str, zips: dict[str, tuple[str, ...
         if "Error" in environment
         else _settings({**environment.get("Variables", {}), "MESSAGE_FORMATTER": ""})
     )
-    listed = aws.ask("lambda", "list_event_source_mappings", FunctionName=physical)
+    listed = aws.ask("lambda", "list_event_source_mappings", FunctionName=qualified)
     mappings = _answered(listed, "EventSourceMappings")
     sha = configuration.get("CodeSha256", physical)
-    answer = aws.ask("lambda", "get_function", FunctionName=physical)
+    answer = aws.ask("lambda", "get_function", FunctionName=qualified)
     if sha not in zips:
         zips[sha] = _shared_objects(answer)
-    return Function(name, configuration, settings, mappings, zips[sha], reserved=_reserved(answer))
+    published = None
+    if qualified != physical:
+        answer = aws.ask("lambda", "get_function", FunctionName=physical)  # a version says nothing of concurrency
+        alias = aws.ask("lambda", "get_alias", FunctionName=physical, Name=qualified.rpartition(":")[2])
+        published = Published(alias, _part(answer, "Configuration"))
+    return Function(name, configuration, settings, mappings, zips[sha], reserved=_reserved(answer), published=published)
 
 
 def _reserved(answer: Answer) -> int | Unknown | None:
@@ -260,12 +279,25 @@ def _letters(aws: Aws, source: Queue | Unknown | None) -> Queue | Unknown | None
 
 
 def _stream(aws: Aws, functions: tuple[Function, ...]) -> Answer:
+    arn = _stream_arn(functions)
+    if isinstance(arn, Unknown):
+        return arn
+    return _part(aws.ask("dynamodbstreams", "describe_stream", StreamArn=arn, Limit=1), "StreamDescription")
+
+
+def _readers(aws: Aws, functions: tuple[Function, ...]) -> tuple[Mapping[str, Any], ...] | Unknown:
+    arn = _stream_arn(functions)
+    if isinstance(arn, Unknown):
+        return arn
+    return _answered(aws.ask("lambda", "list_event_source_mappings", EventSourceArn=arn), "EventSourceMappings")
+
+
+def _stream_arn(functions: tuple[Function, ...]) -> str | Unknown:
     for function in functions:
         for mapping in function.mappings if isinstance(function.mappings, tuple) else ():
-            arn = mapping.get("EventSourceArn", "")
+            arn = str(mapping.get("EventSourceArn", ""))
             if ":dynamodb:" in arn:
-                answer = aws.ask("dynamodbstreams", "describe_stream", StreamArn=arn, Limit=1)
-                return _part(answer, "StreamDescription")
+                return arn
     return Unknown("no mapping says which stream it is")
 
 

@@ -204,7 +204,7 @@ def _found(item: dict[str, Any]) -> Found:
 def _say_what_it_means(whom: Whom, found: Sequence[Found]) -> None:
     """Who is found, and whether closing keeps them out."""
     if not found:
-        screen.say("Nobody who is meant is connected.")
+        screen.say("Nobody who is chosen is connected.")
         return
     if whom.anonymous:
         screen.say(

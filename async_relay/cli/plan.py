@@ -96,7 +96,7 @@ def show(
             "--frames",
             partial(quantities.share, like="0.5 or 50%"),
             "SHARE",
-            "The share of the clients that read arrays (async-relay.v2).",
+            "The share of the clients that read arrays (async-relay.v2): 0.5 or 50%.",
         ),
     ] = 0.0,
     latency: Annotated[
@@ -108,14 +108,25 @@ def show(
     quota: Annotated[
         int, _whole("--quota", 1, 10_000_000, "The account's API Gateway quota, requests per second.", "10,000 or 10k")
     ] = 10_000,
-    others: Annotated[int, _whole("--others", 0, 10_000_000, "The part of it that other APIs use.", "2,000 or 2k")] = 0,
+    others: Annotated[
+        int,
+        _whole(
+            "--others",
+            0,
+            10_000_000,
+            "The part of it that other APIs use; the template keeps 2000 for retries.",
+            "2,000 or 2k",
+        ),
+    ] = 0,
     shards: Annotated[int, _whole("--shards", 1, 1_000, "FanoutShards.")] = 8,
     workers: Annotated[int, _whole("--workers", 2, 1_000, "FanoutWorkers.")] = 8,
     concurrency: Annotated[
         int, _whole("--concurrency", 1, MOST_IN_FLIGHT, "MaxConcurrency: posts in flight in a function.")
     ] = POSTS_IN_FLIGHT,
     cpu: Annotated[float, _time("--cpu-per-post", 0.000001, 1, "CPU time of one post.", "25us", "25us")] = 0.000025,
-    stream_shards: Annotated[int, _whole("--stream-shards", 1, 10_000, "Shards of the Incident table's stream.")] = 1,
+    stream_shards: Annotated[
+        int, _whole("--stream-shards", 1, 10_000, "Shards of the Incident table's stream; the template counts 4.")
+    ] = 1,
     batch: Annotated[
         int,
         _option(

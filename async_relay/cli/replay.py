@@ -47,11 +47,13 @@ def replay(
     *,
     bucket: Annotated[
         str | None,
-        typer.Option("--bucket", envvar="STREAM_FAILURE_BUCKET", metavar="NAME", help="StreamFailureBucketName."),
+        typer.Option(
+            "--bucket", envvar="STREAM_FAILURE_BUCKET", metavar="NAME", help="The stack's StreamFailureBucketName."
+        ),
     ] = None,
     function: Annotated[
         str | None,
-        typer.Option("--function", envvar="RELAY_FUNCTION", metavar="NAME", help="The relay function, or its ARN."),
+        typer.Option("--function", envvar="RELAY_FUNCTION", metavar="NAME", help="The stack's RelayFunctionName."),
     ] = None,
     prefix: Annotated[
         str, typer.Option("--prefix", metavar="TEXT", help="Only objects whose key begins so.")
@@ -89,7 +91,7 @@ def replay(
     target = RelayFunction(_named("function", "--function or RELAY_FUNCTION", function))
     found = _find(source, prefix, choice)
     if not found:
-        screen.say(f"No object under {prefix} of {source.name} is meant.")
+        screen.say(f"No object under {prefix} in the bucket {source.name} is chosen.")
         return
     run = Replay(source, target, choice, Pacer(rate), delete=delete, dry_run=dry_run, left=len(found))
     chosen = "what is chosen of " if choice.narrow else ""

@@ -34,6 +34,7 @@ GIVEN = {
     "WebSocketApiId": API_ID,
 }
 EVERYTHING = JWT | FANOUT | {"HeartbeatMinutes": "5", "IncidentIndex": "by-time"}
+REVISION = EVERYTHING | {"Revision": "v1.2.0"}
 OWN_DOMAIN = EVERYTHING | {"WebSocketEndpoint": "https://ws.example.com/live", "ExecuteApiEndpoint": "off"}
 BOTH = [f"uvloop/loop.cpython-313-{machine}-linux-gnu.so" for machine in ("aarch64", "x86_64")]
 
@@ -113,8 +114,18 @@ def examined(aws: DescribedStack) -> Report:
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"AuthMode": "none"}, {"AuthMode": "iam"}, JWT, JWT | FANOUT, EVERYTHING, GIVEN, {"Feed": "off"}, OWN_DOMAIN],
-    ids=["open", "iam", "jwt", "fanout", "everything", "given", "without a feed", "a domain of its own"],
+    [
+        {"AuthMode": "none"},
+        {"AuthMode": "iam"},
+        JWT,
+        JWT | FANOUT,
+        EVERYTHING,
+        GIVEN,
+        {"Feed": "off"},
+        OWN_DOMAIN,
+        REVISION,
+    ],
+    ids=["open", "iam", "jwt", "fanout", "everything", "given", "without a feed", "a domain of its own", "a revision"],
 )
 def test_what_the_template_makes_is_in_order(parameters: dict[str, str], stack: Callable[..., DescribedStack]) -> None:
     """Whatever its parameters, nothing is wrong with it, and there is nothing that was not checked."""
@@ -162,6 +173,12 @@ def without(*path: Any) -> Callable[[Any], None]:
 
 def mapping(name: str, to: Any) -> Callable[[Any], None]:
     return set_in("EventSourceMappings", 0, name, to=to)
+
+
+def read_too_by(function: str, state: str = "Enabled") -> Callable[[Any], None]:
+    """The stream has one reader more."""
+    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{function}"
+    return lambda answer: answer["EventSourceMappings"].append({"UUID": "theirs", "FunctionArn": arn, "State": state})
 
 
 def variable(name: str, to: str) -> Callable[[Any], None]:
@@ -255,7 +272,7 @@ FAULTS: dict[str, tuple[str, str, Callable[[Any], Any], str, str]] = {
         "RelayFunction",
         set_in("Runtime", to="python3.12"),
         "architecture",
-        "RelayFunction runs on arm64 with python3.12, and its zip is for aarch64 with Python 3.13",
+        "RelayFunction runs on arm64 with python3.12, and the zip is for aarch64 with Python 3.13",
     ),
     "may not post": (
         "simulate_principal_policy",
@@ -619,20 +636,85 @@ def test_a_fault_is_found_and_said_in_three_sentences(
     )
 
 
+@pytest.mark.parametrize(
+    ("fault", "command"),
+    [
+        (
+            "rows stay",
+            "--table-name ConnectionsTable --time-to-live-specification Enabled=true,AttributeName=ttl ",
+        ),
+        ("mapping off", "aws lambda update-event-source-mapping --uuid uuid-of-RelayFunctionStream --enabled "),
+        ("throttled by hand", "aws lambda delete-function-concurrency --function-name RelayFunction "),
+    ],
+)
+def test_a_remedy_names_the_whole_command(fault: str, command: str, stack: Callable[..., DescribedStack]) -> None:
+    """With the name of what is wrong, so that it can be run as it stands."""
+    aws = stack(**EVERYTHING)
+    aws.change(*FAULTS[fault][:3])
+    [found] = examined(aws).of(State.WRONG)
+    assert command in found.remedy
+
+
 def assert_sentences(finding: Finding) -> None:
     for sentence in (finding.seen, finding.effect, finding.remedy):
         assert re.fullmatch(r"\S.*[^.]\.", sentence), finding
         assert "\n" not in sentence
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CodeSha256", "another"), ("Timeout", 30), ("Environment", {"Variables": {"MAX_CONCURRENCY": "500"}})],
+)
+def test_a_revision_that_was_deployed_twice(name: str, value: Any, stack: Callable[..., DescribedStack]) -> None:
+    """What was deployed last waits for a Revision of its own, and the alias leads to what was published before."""
+    aws = stack(**REVISION)
+    aws.change("get_function", '"FunctionName": "RelayFunction"', set_in("Configuration", name, to=value))
+    [found] = examined(aws).of(State.WRONG)
+    assert_sentences(found)
+    assert found.about == "revision"
+    assert found.seen == f"RelayFunction was deployed again under the same Revision, with another {name}."
+    assert "another Revision" in found.remedy
+
+
+def test_a_revision_is_what_is_examined(stack: Callable[..., DescribedStack]) -> None:
+    """Its settings, not those of what was deployed last; and its name is told."""
+    aws = stack(**REVISION)
+    [told] = [each for each in examined(aws).findings if each.about == "revision"]
+    assert told == ok("revision", "The functions are those of v1.2.0.")
+    aws.change("get_function_configuration", "DeliverFunction:live", variable("MAX_CONCURRENCY", "many"))
+    assert [each.about for each in examined(aws).of(State.WRONG)] == ["settings", "revision"]
+
+
+def test_functions_of_two_revisions(stack: Callable[..., DescribedStack]) -> None:
+    """An update that broke off, or somebody who published by hand."""
+    aws = stack(**REVISION)
+    aws.change("get_function_configuration", "ConnectFunction:live", set_in("Description", to="v1.1.0"))
+    [found] = [each for each in examined(aws).findings if each.about == "revision"]
+    assert found == note("revision", "The functions are those of v1.1.0 and v1.2.0.")
+
+
+def test_a_rollout_that_is_under_way(stack: Callable[..., DescribedStack]) -> None:
+    """Or was left half-way: how much goes where."""
+    aws = stack(**REVISION)
+    aws.change("get_alias", "RelayFunction", set_in("RoutingConfig", to={"AdditionalVersionWeights": {"8": 0.1}}))
+    report = examined(aws)
+    assert note("revision", "10% of RelayFunction's invocations go to version 8.") in report.findings
+    assert report.exit_code == 0
+
+
+def test_an_alias_that_cannot_be_asked_about(stack: Callable[..., DescribedStack]) -> None:
+    """Is not taken for one that leads where it should."""
+    aws = stack(**REVISION)
+    aws.change("get_alias", "DefaultFunction", lambda _: Unknown("AWS does not let you"))
+    assert unchecked("revision", "AWS does not let you") in examined(aws).findings
+
+
 def test_a_zip_for_the_other_processor(stack: Callable[..., DescribedStack], bucket: Bucket) -> None:
     """What a function cannot load ends each of its cold starts, so it is named."""
     bucket.names = [BOTH[1]]
-    found = examined(stack(AuthMode="none")).of(State.WRONG)
-    assert [each.seen for each in found][:1] == [
-        "RelayFunction runs on arm64 with python3.13, and its zip is for x86_64 with Python 3.13."
-    ]
-    assert len(found) == 5
+    [found] = examined(stack(AuthMode="none")).of(State.WRONG)
+    assert found.seen.startswith("RelayFunction, DeliverFunction, ConnectFunction, D")
+    assert found.seen.endswith("Function run on arm64 with python3.13, and the zip is for x86_64 with Python 3.13.")
     bucket.names = ["handler.py"]
     report = examined(stack(AuthMode="none"))
     [unknown] = report.of(State.UNCHECKED)
@@ -780,6 +862,12 @@ NOTES: dict[str, tuple[str, str, Callable[[Any], Any], str]] = {
         mapping("MaximumRetryAttempts", 3),
         "gives a batch up after 3 tries",
     ),
+    "a predecessor": (
+        "list_event_source_mappings",
+        "EventSourceArn",
+        read_too_by("IncidentStreamProcessor"),
+        "IncidentStreamProcessor reads it too: where that posts as well, clients get every change twice",
+    ),
     "a filter": (
         "list_event_source_mappings",
         '"RelayFunction"',
@@ -845,6 +933,13 @@ def test_the_templates_filter_leaves_out_nothing(stack: Callable[..., DescribedS
             told = {"Filters": [{"Pattern": each} for each in patterns]}
             aws.change("list_event_source_mappings", '"RelayFunction"', mapping("FilterCriteria", told))
         assert [each for each in examined(aws).findings if "filter" in each.seen] == []
+
+
+def test_a_predecessor_that_is_off_is_nothing_to_say(stack: Callable[..., DescribedStack]) -> None:
+    """Nor is the relay itself, which reads the stream as well."""
+    aws = stack(AuthMode="none")
+    aws.change("list_event_source_mappings", "EventSourceArn", read_too_by("IncidentStreamProcessor", "Disabled"))
+    assert [each.seen for each in examined(aws).findings if each.about == "stream"] == ["It is on, with NEW_IMAGE."]
 
 
 def operations(aws: DescribedStack) -> list[str]:
@@ -977,7 +1072,7 @@ def test_remedies_name_what_there_is() -> None:
     source = "".join(path.read_text() for path in sorted(examination_files()))
     parameters = set(template()["Parameters"])
     named = set(re.findall(r"\b([A-Z][a-z]+(?:[A-Z][a-z]+)+)=", source))
-    assert named <= parameters
+    assert named - {"AttributeName"} <= parameters  # that one is an option's of the AWS CLI
     places = re.findall(r"(docs/[\w-]+\.md)#([\w-]+)", source)
     assert len(places) > 10
     for file, anchor in places:
@@ -987,7 +1082,7 @@ def test_remedies_name_what_there_is() -> None:
 
 def test_the_document_lists_what_is_asked(stack: Callable[..., DescribedStack]) -> None:
     """Whoever gives the doctor a policy by the document gives it all it asks for, and nothing more."""
-    aws = stack(**EVERYTHING)
+    aws = stack(**REVISION)
     aws.change("get_service_quota", "", gone)
     aws.change("get_aws_default_service_quota", "", lambda _: {"Quota": {"Value": 10_000.0}})
     aws._get_aws_default_service_quota = lambda **_: {}  # type: ignore[attr-defined]  # only here

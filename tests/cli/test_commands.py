@@ -66,6 +66,7 @@ def test_help_is_whole_at_80_columns(path: str) -> None:
     shown = help_of(path)
     assert max(map(len, shown.splitlines())) <= 80
     assert not re.search(r"\w\.\.\.$", shown, re.MULTILINE)
+    assert not re.search(r"\[\[|\.\.\..\.\.\.", shown)
     words = "".join(shown.split())
     for option in EVERYTHING[path].params:
         assert "".join((option.help or "").split()) in words

@@ -398,7 +398,7 @@ class TestScreen:
     def test_deep_body(self) -> None:
         """A value that nests too deeply to be indented is shown as it came."""
         deep: list[Any] = []
-        for _ in range(5_000):
+        for _ in range(100_000):
             deep = [deep]
         assert screen._pretty(deep, "[[…]]") == "[[…]]"
 
@@ -918,8 +918,8 @@ class TestBadInput:
             ),
             ({"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "no AWS credentials for http", 1),
             ({"AWS_REGION": None}, "no AWS region for http", 2),
-            ({"AWS_REGION": "x y"}, "check AWS_REGION and AWS_PROFILE", 1),
-            ({"AWS_PROFILE": "nobody"}, "The config profile (nobody) could not be found: check", 1),
+            ({"AWS_REGION": "x y"}, "check AWS_REGION and AWS_PROFILE", 2),
+            ({"AWS_PROFILE": "nobody"}, "The config profile (nobody) could not be found: check", 2),
             ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "no answer for http", 1),
             ({"AWS_ENDPOINT_URL": "garbage"}, "Invalid endpoint: garbage (check AWS_ENDPOINT_URL", 1),
         ],

@@ -217,7 +217,7 @@ def test_nobody_found_is_no_failure(place: Place, names: Iterator[str]) -> None:
     """Nothing is asked where there is nothing to do."""
     place.row(next(names), "alice")
     result = place.run("--principal", "nobody")
-    assert (result.exit_code, result.output) == (0, "Nobody who is meant is connected.\n")
+    assert (result.exit_code, result.output) == (0, "Nobody who is chosen is connected.\n")
 
 
 def test_the_rows_of_those_who_had_left_go_too(place: Place, names: Iterator[str]) -> None:

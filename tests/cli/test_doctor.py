@@ -85,7 +85,7 @@ class Local:
         template = template.replace("CodeUri: .\n", f"CodeUri: s3://{self.bucket}/code.zip\n")
         s3.put_object(Bucket=self.bucket, Key="template", Body=template.encode())
         cloudformation = self.client("cloudformation")
-        given = {"LocalEndpoint": self.url, "AuthMode": "none"}
+        given = {"LocalEndpoint": self.url, "AuthMode": "none", "Revision": "v1.2.0"}
         cloudformation.create_stack(
             StackName=self.stack,
             TemplateURL=f"{self.url}/{self.bucket}/template",

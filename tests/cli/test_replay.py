@@ -641,7 +641,8 @@ def test_a_bad_option_is_one_sentence(arguments: list[str], sentence: str) -> No
 def test_an_empty_bucket_is_no_failure(place: Place) -> None:
     """Nothing is asked where there is nothing to send."""
     result = place.run("--all")
-    assert (result.exit_code, result.output) == (0, f"No object under aws/lambda/ of {place.bucket} is meant.\n")
+    said = f"No object under aws/lambda/ in the bucket {place.bucket} is chosen.\n"
+    assert (result.exit_code, result.output) == (0, said)
 
 
 def test_an_objects_time_is_its_names_else_its_own() -> None:
