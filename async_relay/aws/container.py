@@ -1,4 +1,4 @@
-"""Credentials from the container endpoint, which Lambda names in place of keys where it restores a snapshot (SnapStart).
+"""Credentials from the container endpoint, which Lambda names in place of keys for a restored snapshot (SnapStart).
 
 The SDK can read it too, but takes some hundred milliseconds to load, which is what the snapshot was to save.
 
