@@ -86,7 +86,7 @@ async def snapshot_and_restore(endpoint: Endpoint) -> tuple[dict[str, Any], list
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Lambda is a Linux, and only there a fork can be looked into")
 async def test_two_sandboxes_of_one_snapshot(deployed: Deployed, gateway: Gateway) -> None:
-    """The snapshot holds no socket, no loop and no thread; each sandbox has credentials and random numbers of its own."""
+    """The snapshot holds no socket, loop or thread; each sandbox has credentials and random numbers of its own."""
     deployed.fill("a=")
     async with serving(answer(time.time() + HOUR)) as endpoint:
         held, served = await snapshot_and_restore(endpoint)
