@@ -153,7 +153,6 @@ async def _get(source: environment.Container, call: Call) -> PostError | None:
         pool.send(call, b"", "", Call.settle)
         return await call.answer
     finally:
-        await pool.forget({call})
         await pool.close()
 
 
