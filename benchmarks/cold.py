@@ -53,8 +53,6 @@ _STEPS = (
     "first post",
     "everybody",
 )
-
-
 _NO_KEYS = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"), "")
 _COLUMNS = (
     "INIT",
@@ -73,6 +71,8 @@ _MADE_AHEAD = (
     "- **SnapStart** puts a restore in its place. How long that takes only AWS can say: it is in the function's REPORT",
     "  lines, as Restore Duration. The first invocation then has its credentials from the container endpoint, which we",
     "  read ourselves; the last column is what it would take if the SDK had to. `authorize` needs no credentials.",
+    "  Here the process is a new one and its memory at hand; Lambda reads a snapshot as it is touched, which these",
+    "  figures do not have.",
 )
 _INVOCATIONS = ("first invocation", "second invocation")
 
