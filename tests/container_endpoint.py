@@ -84,7 +84,7 @@ async def serving(*scripts: Script) -> AsyncIterator[Endpoint]:
     endpoint.environ = {**PLAIN, FULL: f"http://127.0.0.1:{port}/2021/credentials?of=me", GIVEN: TOKEN}
     async with server:
         yield endpoint
-        for _ in range(200):
+        for _ in range(1_000):
             if not endpoint.sockets:
                 break
             await asyncio.sleep(0.005)
