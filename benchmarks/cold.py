@@ -3,10 +3,14 @@
     make cold                          with the Lambda zip as `make build` makes it, bytecode and all, and without it
     python -m benchmarks.cold --zip off       with what is installed here
 
+And what a sandbox that was made ahead spares: for each entry point what comes before its first event, its first
+invocation, also with credentials from the container endpoint, as after a restore (SnapStart), and its second.
+
 Rules
 - A process is new each time; the files are warm in the page cache, which Lambda's may not be.
 - Both trust botocore's whole list of authorities besides the gateway's, as they would on Lambda.
 - A hundred clients are in the table; "everybody" is when all of them have been served.
+- A token file is one of the things that leave the container endpoint to the SDK (``aws.environment``).
 """
 
 from __future__ import annotations
@@ -15,13 +19,11 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import botocore
@@ -31,12 +33,13 @@ from rich.table import Table
 
 from . import command
 from .bench import RESULTS
+from .beside import CONTAINER_TOKEN, Beside, beside
 from .command import CommandError, Switch
+from .launches import Start, measure
 from .machine import machine
-from .peers.worker import TABLE
+from .peers.worker import TABLE, connection_id
 from .stage import ROOT, Stage, body_of, stage, stream_event
 
-_CHILD = ROOT / "benchmarks" / "peers" / "cold_start.py"
 _PUBLISHED = ROOT / "docs" / "benchmarks"
 _CLIENTS = 100
 _BODY = 600
@@ -50,22 +53,28 @@ _STEPS = (
     "first post",
     "everybody",
 )
-
-
-@dataclass(slots=True)
-class Start:
-    """One way to start, and how long its steps took, in ms."""
-
-    title: str
-    kind: str
-    path: str
-    python: str
-    runs: list[Mapping[str, float]] = field(default_factory=list)
-
-    def median(self, step: str) -> float | None:
-        """Of a step; None where there is no such step."""
-        found = [run[step] for run in self.runs if step in run]
-        return median(found) if found else None
+_NO_KEYS = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"), "")
+_COLUMNS = (
+    "INIT",
+    "first invocation",
+    "second invocation",
+    "first, restored",
+    "first, restored, credentials by the SDK",
+)
+_MADE_AHEAD = (
+    "INIT is what comes before the first event: the interpreter, and the import of `handler`. On Lambda its runtime",
+    "comes on top. The first invocation opens sockets, and serves: `relay` 100 clients, then it loads Powertools for",
+    "its metrics; `connect` writes a row; `default` answers a ping; `authorize` loads what checks tokens, and fetches",
+    "the issuer's keys.",
+    "",
+    "- **Provisioned concurrency** spares INIT: a sandbox that was made ahead begins with its first invocation.",
+    "- **SnapStart** puts a restore in its place. How long that takes only AWS can say: it is in the function's REPORT",
+    "  lines, as Restore Duration. The first invocation then has its credentials from the container endpoint, which we",
+    "  read ourselves; the last column is what it would take if the SDK had to. `authorize` needs no credentials.",
+    "  Here the process is a new one and its memory at hand; Lambda reads a snapshot as it is touched, which these",
+    "  figures do not have.",
+)
+_INVOCATIONS = ("first invocation", "second invocation")
 
 
 def starts(*, zipped: bool) -> list[Start]:
@@ -106,56 +115,44 @@ def _unpacked() -> tuple[Path, Path]:
     return trees
 
 
-def measure(start: Start, here: Stage, setup: Path) -> None:
-    """One cold start."""
-    environ = {
-        **here.environ,
-        "PYTHONPATH": start.path,
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "WS_ENDPOINT": here.gateway.endpoint,
-        "CONNECTIONS_TABLE": TABLE,
-        "POWERTOOLS_LOG_LEVEL": "WARNING",
-    }
-    began = time.monotonic()
-    process = subprocess.run(  # noqa: S603 - our own script
-        [start.python, "-P", str(_CHILD), start.kind, str(setup)],
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
+def entry_points(start: Start, stands: Beside, scratch: Path) -> list[Sequence[Start]]:
+    """For each entry point its starts, from where ``start`` is: with keys, and those that call AWS also restored."""
+    token_file = scratch / "token"
+    token_file.write_text(CONTAINER_TOKEN)
+    container = _NO_KEYS | {"AWS_CONTAINER_CREDENTIALS_FULL_URI": stands.container_url}
+    ways: Sequence[Mapping[str, str]] = (
+        {},
+        container | {"AWS_CONTAINER_AUTHORIZATION_TOKEN": CONTAINER_TOKEN},
+        container | {"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(token_file)},
     )
-    if process.returncode:
-        raise CommandError(f"{start.title} did not start: {process.stderr.strip().splitlines()[-1]}")
-    start.runs.append(_steps(json.loads(process.stdout.splitlines()[-1]), began))
+    door = {"AUTH_MODE": "jwt", "AUTH_ISSUER": stands.issuer_url, "AUTH_AUDIENCE": stands.audience}
+    found: list[Sequence[Start]] = [
+        [replace(start, title=name, kind=name, environ=way, runs=[]) for way in ways]
+        for name in ("relay", "connect", "default")
+    ]
+    return [*found, [replace(start, title="authorize", kind="authorize", environ=door, runs=[])]]
 
 
-def _steps(told: Mapping[str, object], began: float) -> dict[str, float]:
-    """How long each step took, and until the first post, in ms."""
-    steps: dict[str, float] = {}
-    marks = told["marks"]
-    assert isinstance(marks, list)
-    before = began
-    for step, at in marks:
-        steps[step] = (at - before) * 1000
-        before = at
-        if step == "first post":
-            steps["to the first post"] = (at - began) * 1000
-    return steps | {"CPU": float(str(told["cpu"])) * 1000, "of which trust": float(str(told["trust"])) * 1000}
-
-
-def _setup(here: Stage) -> Path:
+def _setup(here: Stage, stands: Beside) -> Path:
     event = stream_event(_BODY)
+    route: dict[str, Any] = {"requestContext": {"connectionId": connection_id(0)}}
     told = {
         "endpoint": here.gateway.endpoint,
         "port": urlsplit(here.gateway.endpoint).port,
         "table": TABLE,
         "event": event,
         "body": body_of(event).decode(),
+        "events": {
+            "relay": event,
+            "connect": route,
+            "default": route | {"body": '{"action":"ping"}'},
+            "authorize": {"methodArn": "arn", "headers": {"Authorization": f"Bearer {stands.token}"}},
+        },
     }
     file = here.scratch / "cold.json"
     file.write_text(json.dumps(told))
     authorities = Path(botocore.__file__).parent / "cacert.pem"
-    here.bundle.write_bytes(authorities.read_bytes() + here.bundle.read_bytes())
+    here.bundle.write_bytes(authorities.read_bytes() + here.bundle.read_bytes() + stands.pem)
     return file
 
 
@@ -175,56 +172,82 @@ def main(
     """Measure cold starts, ours and a naive aioboto3 handler's."""
     console = Console()
     measured = starts(zipped=zipped is Switch.ON)
+    handlers: list[Sequence[Start]] = []
     stopped = False
     try:
-        _measure_all(measured, launches)
+        _measure_all(measured, handlers, launches)
     except KeyboardInterrupt:
         stopped = True
         console.print("Stopped; what there is so far:")
     measured = [start for start in measured if start.runs]
-    _show(measured, console)
+    handlers = [ways for ways in handlers if ways[0].runs]
+    _show("Cold start", "ms, median", [start.title for start in measured], _rows(measured), console)
+    _show("Made ahead", "ms, median", _COLUMNS, _handler_rows(handlers), console)
     for directory in [RESULTS, *([_PUBLISHED] if publish and not stopped else [])]:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "cold.md").write_text(_markdown(measured))
+        (directory / "cold.md").write_text(_markdown(measured, handlers))
     return command.STOPPED if stopped else 0
 
 
-def _measure_all(measured: Sequence[Start], launches: int) -> None:
-    with stage() as here:
+def _measure_all(measured: Sequence[Start], handlers: list[Sequence[Start]], launches: int) -> None:
+    """Measure in turn, so that a busy moment is no one's alone; ``handlers`` gets the starts of the entry points."""
+    with stage() as here, beside() as stands:
         here.table.call("fill", _CLIENTS)
-        setup = _setup(here)
-        for start in measured:
+        setup = _setup(here, stands)
+        handlers += entry_points(measured[0], stands, here.scratch)
+        for start in (*measured, *(ways[0] for ways in handlers)):
             measure(start, here, setup)  # The first brings its files into the page cache.
             start.runs.clear()
         for _ in range(launches):
-            for start in measured:
+            for start in (*measured, *(start for ways in handlers for start in ways)):
                 measure(start, here, setup)
 
 
-def _show(measured: Sequence[Start], console: Console) -> None:
-    table = Table("ms, median", *(start.title for start in measured), title="Cold start", title_justify="left")
+def _handler_rows(handlers: Sequence[Sequence[Start]]) -> list[tuple[str, ...]]:
+    """What ``_COLUMNS`` names; an entry point that needs no credentials is not restored."""
+    rows = []
+    for plain, *restored in handlers:
+        values = [plain.median(step) for step in ("INIT", *_INVOCATIONS)]
+        values += [each.median("first invocation") for each in restored]
+        shown = ["" if value is None else f"{value:.0f}" for value in values]
+        rows.append((plain.title, *shown, *[""] * (len(_COLUMNS) - len(shown))))
+    return rows
+
+
+def _show(title: str, corner: str, titles: Sequence[str], rows: Sequence[tuple[str, ...]], console: Console) -> None:
+    table = Table(corner, *titles, title=title, title_justify="left")
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
-    for row in _rows(measured):
+    for row in rows:
         table.add_row(*row)
     console.print(table)
 
 
-def _markdown(measured: Sequence[Start]) -> str:
+def _table(corner: str, titles: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    return [
+        f"| {corner} | {' | '.join(titles)} |",
+        f"| --- |{' ---: |' * len(titles)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+    ]
+
+
+def _markdown(measured: Sequence[Start], handlers: Sequence[Sequence[Start]]) -> str:
     facts = "; ".join(f"{name}: {value}" for name, value in machine().items())
-    titles = " | ".join(start.title for start in measured)
     lines = [
         "# Cold start",
         "",
         f"Made by `make cold`. {facts}. Milliseconds, medians of {len(measured[0].runs) if measured else 0} launches.",
         "",
-        f"| step | {titles} |",
-        f"| --- |{' ---: |' * len(measured)}",
-        *(f"| {' | '.join(row)} |" for row in _rows(measured)),
-        "",
+        *_table("step", [start.title for start in measured], _rows(measured)),
         'A step is the time since the one before. "Of which trust": loading certificate authorities, in all contexts.',
         '"Everybody": the other 99 clients.',
+        "",
+        "## What a sandbox made ahead spares",
+        "",
+        *_table("entry point", _COLUMNS, _handler_rows(handlers)),
+        *_MADE_AHEAD,
         "",
     ]
     return "\n".join(lines)

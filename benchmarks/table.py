@@ -38,6 +38,7 @@ class Table:
         self._server: asyncio.Server | None = None
         self._operations: dict[str, Callable[[Any], bytes]] = {
             "Scan": self._scan,
+            "PutItem": self._put_item,
             "DeleteItem": self._delete_item,
             "BatchGetItem": self._batch_get_item,
             "BatchWriteItem": self._batch_write_item,
@@ -123,6 +124,11 @@ class Table:
         rows = [key["connectionId"]["S"] for key in asked["Keys"]]
         items = [self._item(row) for row in rows if row in self._created]
         return json.dumps({"Responses": {name: items}, "UnprocessedKeys": {}}, separators=(",", ":")).encode()
+
+    def _put_item(self, request: Any) -> bytes:
+        item = request["Item"]
+        self.put([item["connectionId"]["S"]], int(item["createdAt"]["N"]))
+        return b"{}"
 
     def _delete_item(self, request: Any) -> bytes:
         self.remove([request["Key"]["connectionId"]["S"]])

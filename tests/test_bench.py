@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks import bench, bench_run, cold, contenders, load, plots, report
+from benchmarks import bench, bench_run, cold, contenders, launches, load, plots, report
 from benchmarks.bar import Standing
 from benchmarks.command import FAILED, STOPPED, USAGE, exit_code
 from benchmarks.figures import Results, Sample, goals, ratio, spread, together
@@ -298,3 +298,22 @@ def test_ctrl_c_writes_what_there_is(results_in: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(bench_run.Bench, "run", interrupted)
     assert exit_code(bench.main, []) == STOPPED
     assert "The run was stopped before its end." in (results_in / "results.md").read_text()
+
+
+def test_init_is_all_that_comes_before_the_first_event() -> None:
+    """The interpreter and the imports, whatever follows."""
+    told = {"marks": [["interpreter", 10.03], ["imports", 10.1], ["first invocation", 10.4]], "cpu": 0.2, "trust": 0.0}
+    steps = launches._steps(told, 10.0)
+    assert [round(steps[step]) for step in ("INIT", "first invocation", "CPU")] == [100, 300, 200]
+
+
+def test_an_entry_point_without_credentials_is_not_restored() -> None:
+    """Its cells are empty; the others have a median of each way to start."""
+
+    def start(*first: float) -> launches.Start:
+        runs = [{"INIT": 100.0, "first invocation": each, "second invocation": 2.0} for each in first]
+        return launches.Start("connect", "connect", "", "", runs=[*runs])
+
+    rows = cold._handler_rows([[start(30, 50, 31), start(33), start(400)], [start(90)]])
+    assert rows == [("connect", "100", "31", "2", "33", "400"), ("connect", "100", "90", "2", "", "")]
+    assert "| connect | 100 | 31 | 2 | 33 | 400 |" in cold._markdown([], [[start(31), start(33), start(400)]])

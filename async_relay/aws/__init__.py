@@ -1,6 +1,7 @@
 """The table and the queues in AWS, by signed calls of our own, and the SDK for the rest.
 
     environment      credentials, Region and endpoints, where environment variables alone decide them; pure
+    container        credentials that an endpoint beside the function hands out, as with SnapStart
     calls            calls of DynamoDB and SQS over a pool of signed sockets
     sdk              aioboto3's session and clients
     session          decides whether our own sockets or the SDK serve a call

@@ -38,6 +38,19 @@ class Call:
         self.content: Any = None
         self.answer: asyncio.Future[PostError | None] = asyncio.get_running_loop().create_future()
 
+    def read(self, body: bytes) -> None:
+        """Keep the content of an answer: a JSON object, nested no deeper than Python can read."""
+        with suppress(ValueError, RecursionError):
+            content = json.loads(body)
+            self.content = content if isinstance(content, dict) else None
+
+    def settle(self, error: PostError | None) -> None:
+        """The call has come to this; an answer without content is an error."""
+        if error is None and self.content is None:
+            error = ServerError("the answer is not a JSON object")
+        if not self.answer.done():
+            self.answer.set_result(error)
+
 
 class JsonRequests:
     """The requests of one service: the recipient is a ``Call``."""
@@ -74,10 +87,8 @@ class JsonRequests:
         return self._start + self._signs[operation]("", digest) + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
     def accept(self, recipient: Call, body: bytes) -> PostError | None:
-        """Keep the content of an answer: a JSON object, nested no deeper than Python can read."""
-        with suppress(ValueError, RecursionError):
-            content = json.loads(body)
-            recipient.content = content if isinstance(content, dict) else None
+        """See ``Call.read``."""
+        recipient.read(body)
         return None
 
 
@@ -111,7 +122,7 @@ class SignedCalls:
         try:
             for call, request in zip(calls, requests, strict=True):
                 body = compact_json(request)
-                self.pool.send(call, body, sha256(body).hexdigest(), _settle)
+                self.pool.send(call, body, sha256(body).hexdigest(), Call.settle)
             errors = await asyncio.gather(*(call.answer for call in calls))
         finally:
             await self.pool.forget(set(calls))
@@ -120,10 +131,3 @@ class SignedCalls:
     async def close(self) -> None:
         """Close every socket."""
         await self.pool.close()
-
-
-def _settle(call: Call, error: PostError | None) -> None:
-    if error is None and call.content is None:
-        error = ServerError("the answer is not a JSON object")
-    if not call.answer.done():
-        call.answer.set_result(error)

@@ -21,6 +21,7 @@ from ..http.sigv4 import Credentials
 from ..http.tls import certificate_authorities, trust
 from . import environment
 from .calls import CONDITION_FAILED, SignedCalls
+from .container import ContainerCredentials
 
 if TYPE_CHECKING:
     from .sdk import Sdk
@@ -35,6 +36,7 @@ class Aws:
         """``own_sockets`` False leaves every call to the SDK; a proxy does too, since our sockets would go past it."""
         self._environ = environ
         self._own_sockets = own_sockets and not environment.proxied(environ)
+        self._container = ContainerCredentials(environ)
         self._tls: dict[tuple[str | None, bool], ssl.SSLContext] = {}
         self._sdk: Sdk | None = None
         self._sdk_opens = asyncio.Lock()
@@ -62,8 +64,9 @@ class Aws:
         return environment.region(self._environ) or (await self.sdk()).region
 
     async def credentials(self) -> Credentials:
-        """The current credentials, from the environment or from the SDK; raises ``Unavailable``."""
-        return environment.credentials(self._environ) or await (await self.sdk()).credentials()
+        """The current credentials: the environment's, the container's or the SDK's; raises ``Unavailable``."""
+        found = environment.credentials(self._environ) or await self._container.current()
+        return found or await (await self.sdk()).credentials()
 
     def service(self, name: str) -> Service:
         """The service called ``dynamodb`` or ``sqs``, always the same object."""

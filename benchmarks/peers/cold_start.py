@@ -1,6 +1,7 @@
 """One cold start, from the start of a process to its first post, with the time at each step.
 
     python -P cold_start.py ours|naive SETUP.json    prints {"marks": [[step, seconds], ...], "cpu": ..., "trust": ...}
+    python -P cold_start.py relay|connect|default|authorize SETUP.json       one entry point, and its first invocations
 
 The times are the system's monotonic clock, which the parent's are too. ``trust`` is how long it took to load the
 certificate authorities, all contexts together. Stands alone: what it imports is part of what it measures.
@@ -107,6 +108,19 @@ def naive(setup: Any) -> None:
     runner.run(_naive(aioboto3, setup))
 
 
+def entry_point(name: str, setup: Any) -> None:
+    """Two invocations of an entry point as it is."""
+    import handler
+
+    mark("imports")
+    invoke = handler.lambda_handler if name == "relay" else getattr(handler, f"{name}_handler")
+    for step in ("first invocation", "second invocation"):
+        answer = invoke(setup["events"][name])
+        if answer.get("batchItemFailures") or answer.get("statusCode", 200) != 200:
+            sys.exit(f"{name} came to {answer}")
+        mark(step)
+
+
 async def _naive(aioboto3: Any, setup: Any) -> None:
     session = aioboto3.Session()
     async with session.client("dynamodb") as table:
@@ -129,6 +143,10 @@ if __name__ == "__main__":
     with open(sys.argv[2], encoding="utf-8") as file:  # noqa: PTH123 - pathlib would be one more import
         told = json.load(file)
     time_the_trust()
-    {"ours": ours, "naive": naive}[sys.argv[1]](told)
+    kind = sys.argv[1]
+    if kind in ("ours", "naive"):
+        {"ours": ours, "naive": naive}[kind](told)
+    else:
+        entry_point(kind, told)
     mark("everybody")
     print(json.dumps({"marks": MARKS, "cpu": time.process_time(), "trust": _trusting}))

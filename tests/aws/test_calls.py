@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from async_relay.aws import Aws
-from async_relay.aws.calls import Call, JsonRequests, SignedCalls, _settle
+from async_relay.aws.calls import Call, JsonRequests, SignedCalls
 from async_relay.errors import PostError, Refused, ServerError
 from async_relay.http.opening import Endpoint
 from async_relay.http.sigv4 import Credentials
@@ -163,7 +163,7 @@ async def test_what_is_no_object_is_no_content(body: bytes) -> None:
     call = Call("Scan")
     requests = JsonRequests("dynamodb", Endpoint.of("http://localhost:9", None), "eu-west-1")
     error: PostError | None = requests.accept(call, body)
-    _settle(call, error)
+    call.settle(error)
     assert isinstance(await call.answer, ServerError)
 
 
@@ -171,5 +171,5 @@ async def test_who_has_given_up_hears_nothing() -> None:
     """An answer that comes between the cancellation and its end is let go."""
     call = Call("Scan")
     call.answer.cancel()
-    _settle(call, None)
+    call.settle(None)
     assert call.answer.cancelled()
