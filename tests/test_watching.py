@@ -25,6 +25,7 @@ EXISTING = {
 }
 JWT = {"AuthMode": "jwt", "AuthIssuer": "https://issuer.example.com", "AuthAudience": "relay"}
 MOST = JWT | {"FanoutMode": "fanout", "HeartbeatMinutes": "5"}
+ROLLED_OUT = MOST | {"Revision": "v1.2.0", "Rollout": "Canary10Percent5Minutes"}
 STACKS = {
     "least": {},
     "most": MOST,
@@ -106,6 +107,18 @@ def test_every_alarm_names_its_entry_of_the_runbook(parameters: dict[str, str]) 
         (anchor,) = re.findall(r"See docs/operations\.md#([\w-]+)$", alarm["AlarmDescription"])
         assert anchor in anchors(), name
         assert table[name] == anchor, name
+
+
+def test_the_alarm_on_a_rollout_has_an_entry_too() -> None:
+    """It is there with a rollout alone, and costs as much as it adds up."""
+    [name] = alarms(**ROLLED_OUT).keys() - alarms(**MOST).keys()
+    alarm, text = alarms(**ROLLED_OUT)[name], WATCHING.read_text()
+    added = [each["MetricStat"]["Metric"] for each in alarm["Metrics"] if "MetricStat" in each]
+    assert {(each["Namespace"], each["MetricName"]) for each in added} == {("AWS/Lambda", "Errors")}
+    (anchor,) = re.findall(r"See docs/operations\.md#([\w-]+)$", alarm["AlarmDescription"])
+    assert anchor in anchors()
+    assert re.search(rf"^\| `{name}` \|.*\(operations\.md#{anchor}\) \|$", text, re.MULTILINE)
+    assert f"metric of each function, up to ${len(added) * ALARM:.2f}" in text
 
 
 @each_stack
@@ -338,6 +351,6 @@ def test_the_document_says_what_watching_costs() -> None:
 
 def test_no_document_names_an_alarm_that_is_not_there() -> None:
     """Nor is one of them left out of the tables."""
-    every = set(chain.from_iterable(alarms(**parameters) for parameters in STACKS.values()))
+    every = set(chain.from_iterable(alarms(**parameters) for parameters in (ROLLED_OUT, *STACKS.values())))
     named = set(chain.from_iterable(re.findall(r"`(\w+Alarm)`", path.read_text()) for path in WRITTEN))
     assert named == every
