@@ -125,7 +125,7 @@ COMMANDS: tuple[tuple[str, Run | InTest | CannotRun], ...] = (
     (r"aws cloudformation describe-stack-resource .*", _ADOPTED),
     (r"(\S+=\S+ )?sam build\b.*", _SAM),
     (r"sam deploy --parameter-overrides StreamShards=1", InTest("tests/test_runbook.py", "test_late")),
-    (r"sam (deploy .*|package|publish)", _SAM),
+    (r"sam (deploy( .*)?|package|publish)", _SAM),
     (r"aws lambda \S+-event-source-mappings? .*", InTest("tests/test_runbook.py", "test_nothing_arrives")),
     (r"aws .*", _REAL_AWS),
     (

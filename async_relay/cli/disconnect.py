@@ -91,7 +91,7 @@ def disconnect(
         closing.close(found)
     finally:
         screen.say(closing.summary(len(found)))
-    closing.check(len(found))
+    closing.check()
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,11 +325,11 @@ class Closing:
             f"{self.left:,} not tried."
         )
 
-    def check(self, total: int) -> None:
+    def check(self) -> None:
         """Raise what the exit code says, unless nobody is left who was meant."""
         if self.interrupted:
             raise KeyboardInterrupt
-        if len(self.gone) == total:
+        if self.gone and not self.closed:
             raise CommandError(
                 f"{self.endpoint} knows none of them, so it may be another API's: nothing was closed, and the rows are "
                 "kept. If it is the right one they have all left, and ttl takes their rows"

@@ -244,6 +244,19 @@ def test_an_endpoint_that_knows_nobody_costs_no_row(place: Place, names: Iterato
     assert place.rows() == left
 
 
+def test_a_young_connection_does_not_hide_that_the_endpoint_knows_nobody(place: Place, names: Iterator[str]) -> None:
+    """It counts as failed, and the others as gone: that none was closed is still said."""
+    left, young = itertools.islice(names, 2)
+    place.row(left, "alice")
+    place.row(young, "alice", age=0)
+    place.gateway.play(410, left)
+    place.gateway.play(410, young)
+    result = place.run("--principal", "alice", "--yes")
+    assert result.exit_code == 1
+    assert f"{place.gateway.endpoint} knows none of them, so it may be another API's" in result.output
+    assert place.rows() == {left, young}
+
+
 def test_a_handshake_that_is_not_over_is_no_connection_that_has_left(place: Place, names: Iterator[str]) -> None:
     """A 410 in the first seconds keeps the row, so that the next run finds the connection."""
     here, young = itertools.islice(names, 2)
