@@ -328,8 +328,7 @@ def test_a_stage_comes_after_the_routes_it_throttles(parameters: dict[str, str])
 def test_every_alarm_is_as_the_table_says(parameters: dict[str, str]) -> None:
     """Metric, statistic, time, threshold and direction; no alarm rings for want of data."""
     stack = Stack(**parameters)
-    alarms = stack.of("CloudWatch::Alarm")
-    alarms.pop("RolloutAlarm", None)  # which adds up several metrics
+    alarms = {name: each for name, each in stack.of("CloudWatch::Alarm").items() if "Metrics" not in each}
     assert alarms.keys() <= ALARMS.keys()
     assert bool(alarms) == ("LocalEndpoint" not in parameters)
     for name, alarm in alarms.items():
@@ -380,12 +379,35 @@ def test_an_alarm_watches_what_its_name_says(parameters: dict[str, str]) -> None
     }
     watched |= {f"{name}{metric}Alarm": f"{name}Function" for name in FUNCTIONS for metric in ("Errors", "Throttles")}
     for name, alarm in Stack(**parameters).of("CloudWatch::Alarm").items():
-        if name != "RolloutAlarm":
+        if "Metrics" not in alarm:
             assert alarm["Dimensions"][0]["Value"] == watched[name]
 
 
+@pytest.mark.parametrize(
+    ("name", "seconds", "tries", "version"),
+    [("AuthorizeErrorsAlarm", 300, 10, ()), ("RolloutDoorAlarm", 60, 3, ("live", "AuthorizeVersion.Version"))],
+)
+def test_bad_tokens_ring_no_alarm(name: str, seconds: int, tries: int, version: tuple[str, ...]) -> None:
+    """Each is an error of the authorizer, so it rings only where of several invocations not one was anything else."""
+    alarm = Stack(**JWT, Revision="v1.2.0", Rollout="Canary10Percent5Minutes").of("CloudWatch::Alarm")[name]
+    told, failed, seen = alarm["Metrics"]
+    assert told["Expression"] == f"IF(seen >= {tries} AND failed >= seen, failed, 0)"
+    for each, identifier, metric in ((failed, "failed", "Errors"), (seen, "seen", "Invocations")):
+        assert (each["Id"], each["ReturnData"], each["MetricStat"]["Metric"]["MetricName"]) == (
+            identifier,
+            False,
+            metric,
+        )
+        assert (each["MetricStat"]["Period"], each["MetricStat"]["Stat"]) == (seconds, "Sum")
+        function, *others = (dimension["Value"] for dimension in each["MetricStat"]["Metric"]["Dimensions"])
+        assert function == "AuthorizeFunction"
+        assert tuple(other.removeprefix("AuthorizeFunction:") for other in others) == version
+    assert (alarm["EvaluationPeriods"], alarm["Threshold"]) == (1, 0)
+    assert (alarm["ComparisonOperator"], alarm["TreatMissingData"]) == ("GreaterThanThreshold", "notBreaching")
+
+
 def test_one_error_of_a_new_version_takes_its_rollout_back() -> None:
-    """Of any function that has one, and of no version before it: the alarm adds up each one's own errors."""
+    """Of any function but the authorizer, and of no version before it: the alarm adds up each one's own errors."""
     stack = Stack(**FANOUT, **JWT, Revision="v1.2.0", Rollout="Canary10Percent5Minutes")
     alarm = stack.of("CloudWatch::Alarm")["RolloutAlarm"]
     total, *added = alarm["Metrics"]
@@ -404,7 +426,7 @@ def test_one_error_of_a_new_version_takes_its_rollout_back() -> None:
         )
         dimensions = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
         watched[dimensions["FunctionName"]] = (dimensions["Resource"], dimensions["ExecutedVersion"])
-    names = [name.removesuffix("Version") for name in stack.of("Lambda::Version")]
+    names = {name.removesuffix("Version") for name in stack.of("Lambda::Version")} - {"Authorize"}
     assert watched == {f"{name}Function": (f"{name}Function:live", f"{name}Version.Version") for name in names}
 
 
