@@ -111,7 +111,7 @@ async def deploy(aws: LocalAws, artefacts: Artefacts, parameters: Mapping[str, s
             StackName=STACK,
             TemplateURL=f"{aws.endpoint}/{_BUCKET}/{TEMPLATE.name}",
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
-            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in (own | parameters).items()],
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in {**own, **parameters}.items()],
         )
         outputs = await _until_created(cloudformation)
     await _turn_time_to_live_on(aws, outputs["ConnectionsTable"], outputs["FeedTable"])
