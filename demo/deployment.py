@@ -105,13 +105,13 @@ async def deploy(aws: LocalAws, artefacts: Artefacts, parameters: Mapping[str, s
     if not functions:
         raise DemoError("The template has no CodeUri to put the zip in")
     await _upload(aws, artefacts.zip_file, body)
-    own = {"LocalEndpoint": aws.endpoint, "Architecture": _PROCESSOR, "Revision": artefacts.revision}
+    values = {"LocalEndpoint": aws.endpoint, "Architecture": _PROCESSOR, "Revision": artefacts.revision, **parameters}
     async with aws.client("cloudformation") as cloudformation:
         await cloudformation.create_stack(
             StackName=STACK,
             TemplateURL=f"{aws.endpoint}/{_BUCKET}/{TEMPLATE.name}",
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
-            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in {**own, **parameters}.items()],
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()],
         )
         outputs = await _until_created(cloudformation)
     await _turn_time_to_live_on(aws, outputs["ConnectionsTable"], outputs["FeedTable"])
