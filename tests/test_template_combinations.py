@@ -227,6 +227,21 @@ def test_what_sam_looks_at_is_seen() -> None:
     assert "FanoutMode" in read
 
 
+def test_sam_would_publish_nothing_for_another_parameter() -> None:
+    """Why the versions are the template's own: SAM makes another where the text of a function is another."""
+    versions = set()
+    for value in ("300", "200"):
+        changed = source()
+        changed["Parameters"]["MaxConcurrency"]["Default"] = value
+        changed["Resources"]["RelayFunction"]["Properties"] |= {
+            "AutoPublishAlias": "live",
+            "AutoPublishAliasAllProperties": True,
+        }
+        made = transformed(changed, set())["Resources"]
+        versions |= {name for name in made if name.startswith("RelayFunctionVersion")}
+    assert len(versions) == 1
+
+
 def guarded(value: Any, guard: Guard) -> Iterator[tuple[str, Guard]]:
     """Every parameter, mapping and resource that is named in it, each with what must hold for it to be named."""
     if isinstance(value, list):

@@ -84,9 +84,15 @@ class Local:
         template = (ROOT / "template.yaml").read_text()
         template = template.replace("CodeUri: .\n", f"CodeUri: s3://{self.bucket}/code.zip\n")
         s3.put_object(Bucket=self.bucket, Key="template", Body=template.encode())
+        self.change("create_stack", Revision="v1.2.0")
+        for name in ("ConnectionsTable", "FeedTable"):
+            self.set_ttl(name, on=True)  # the local AWS does not do it from the template
+
+    def change(self, operation: str, **parameters: str) -> None:
+        """Create the stack or update it, and wait until that is done."""
         cloudformation = self.client("cloudformation")
-        given = {"LocalEndpoint": self.url, "AuthMode": "none", "Revision": "v1.2.0"}
-        cloudformation.create_stack(
+        given = {"LocalEndpoint": self.url, "AuthMode": "none"} | parameters
+        getattr(cloudformation, operation)(
             StackName=self.stack,
             TemplateURL=f"{self.url}/{self.bucket}/template",
             Capabilities=["CAPABILITY_IAM"],
@@ -94,9 +100,7 @@ class Local:
         )
         while (status := self._status(cloudformation)).endswith("PROGRESS"):
             time.sleep(0.05)
-        assert status == "CREATE_COMPLETE"
-        for name in ("ConnectionsTable", "FeedTable"):
-            self.set_ttl(name, on=True)  # the local AWS does not do it from the template
+        assert status == f"{operation.partition('_')[0].upper()}_COMPLETE"
 
     def _status(self, cloudformation: Any) -> str:
         [stack] = cloudformation.describe_stacks(StackName=self.stack)["Stacks"]
@@ -131,6 +135,30 @@ def local(deployed_locally: Local, monkeypatch: pytest.MonkeyPatch) -> Local:
 
     monkeypatch.setattr(asking.Aws, "ask", ask_what_is_known)
     return deployed_locally
+
+
+@pytest.mark.end_to_end
+def test_what_was_deployed_under_the_same_revision_serves_nobody(local: Local) -> None:
+    """The doctor finds it; another Revision publishes it, and none leads back to the functions themselves.
+
+    Meanwhile the stream is read by one and the same mapping, which keeps its place.
+    """
+    updated = Local(local.url)
+    updated.deploy()
+    mapping = updated.physical("RelayFunctionStream")
+    updated.change("update_stack", Revision="v1.2.0", MaxConcurrency="200")
+    result = run("--stack", updated.stack)
+    assert result.exit_code == 1
+    assert "RelayFunction was deployed again under the same Revision, with another Environment." in words(result)
+    updated.change("update_stack", Revision="v1.3.0", MaxConcurrency="200")
+    result = run("--stack", updated.stack)
+    assert result.exit_code == 0, result.output
+    assert "The functions are those of v1.3.0." in words(result)
+    updated.change("update_stack", MaxConcurrency="200")
+    result = run("--stack", updated.stack)
+    assert result.exit_code == 0, result.output
+    assert "The functions are those of" not in words(result)
+    assert updated.physical("RelayFunctionStream") == mapping
 
 
 @pytest.mark.end_to_end
