@@ -65,6 +65,7 @@ CHOICES = {
     "HeartbeatMinutes": ["0", "1", "2", "5", "8"],
     "AccessLogs": ["off", "on"],
     "PermissionsBoundaryArn": ["", "arn:aws:iam::123456789012:policy/boundary"],
+    "KmsKeyArn": ["", "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"],
     "Revision": ["", "v1.2.0"],
     "Rollout": ["AllAtOnce", "Canary10Percent5Minutes", "Canary10Percent30Minutes"],
     "SnapStart": ["off", "on"],

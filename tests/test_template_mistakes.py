@@ -19,6 +19,7 @@ STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/Incident/stream/2026-01-
 EXISTING = {"IncidentStreamArn": STREAM, "ConnectionsTableName": "WebSocketConnections", "WebSocketApiId": "kote8jrryb"}
 FANOUT = {"FanoutMode": "fanout", "ConnectionsIndex": "by-shard"}
 JWT = {"AuthMode": "jwt", "AuthIssuer": "https://issuer.example.com", "AuthAudience": "relay"}
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 OWN = {"AuthMode": "jwt", "AuthorizerArn": "arn:aws:lambda:eu-west-1:123456789012:function:door"}
 #: Together these make every resource there is; a test below says so.
 STACKS = [
@@ -34,6 +35,7 @@ STACKS = [
         "queue": FANOUT | {"StreamFailureDestination": "queue"},
         "existing": EXISTING | FANOUT | {"HeartbeatMinutes": "8"},
         "local": JWT | {"LocalEndpoint": "http://127.0.0.1:4566"},
+        "key": FANOUT | JWT | {"KmsKeyArn": KEY, "HeartbeatMinutes": "5", "AccessLogs": "on"},
         "canary": FANOUT | JWT | {"Revision": "v1.2.0", "Rollout": "Canary10Percent5Minutes"},
     }.items()
 ]
@@ -220,7 +222,7 @@ def test_every_store_says_what_becomes_of_it(parameters: dict[str, str]) -> None
             assert policies == (("RetainExceptOnCreate", "Retain") if name in KEPT else ("Delete", "Delete")), name
 
 
-@each_stack
+@pytest.mark.parametrize("parameters", [each for each in STACKS if each.id != "key"])
 def test_everything_at_rest_is_encrypted(parameters: dict[str, str]) -> None:
     """Queues and buckets say so; DynamoDB and CloudWatch Logs always do, unless told to use another key."""
     stack = Stack(**parameters)
@@ -229,6 +231,35 @@ def test_everything_at_rest_is_encrypted(parameters: dict[str, str]) -> None:
     for bucket in stack.of("S3::Bucket").values():
         [rule] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
         assert rule["ServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
+
+
+@pytest.mark.parametrize("failures", ["bucket", "queue"])
+def test_a_key_of_ones_own_encrypts_whatever_holds_messages(failures: str) -> None:
+    """Tables, queues, the bucket and the logs; and who reads them or sends may use it, and may do no more with it."""
+    every = FANOUT | JWT | {"HeartbeatMinutes": "5", "AccessLogs": "on", "StreamFailureDestination": failures}
+    stack = Stack(**every, KmsKeyArn=KEY)
+    for queue in stack.of("SQS::Queue").values():
+        assert (queue["SqsManagedSseEnabled"], queue["KmsMasterKeyId"]) == (False, KEY)
+    for table in stack.of("DynamoDB::Table").values():
+        assert table["SSESpecification"] == {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": KEY}
+    for bucket in stack.of("S3::Bucket").values():
+        [rule] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert rule["ServerSideEncryptionByDefault"] == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY}
+    assert {group["KmsKeyId"] for group in stack.of("Logs::LogGroup").values()} == {KEY}
+    allowed: dict[str, set[str]] = {}
+    for policy in stack.of("IAM::Policy").values():
+        [statement] = policy["PolicyDocument"]["Statement"]
+        assert statement["Resource"] == KEY
+        for role in policy["Roles"]:
+            allowed.setdefault(role, set()).update(statement["Action"])
+    touches = {
+        name: {action for actions in stack.statements(name) for action in actions} for name in stack.of("IAM::Role")
+    }
+    assert allowed == {
+        name: {"kms:Decrypt"} | ({"kms:GenerateDataKey"} if {"sqs:SendMessage", "s3:PutObject"} & actions else set())
+        for name, actions in touches.items()
+        if any(action.startswith(("dynamodb:", "sqs:", "s3:")) for action in actions)
+    }
 
 
 @each_stack
