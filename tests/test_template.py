@@ -1007,7 +1007,7 @@ def test_a_revision_is_what_everybody_runs() -> None:
 
 
 def test_the_api_may_call_both_while_an_update_moves_it() -> None:
-    """The alias before the API leads to it, and the function still, which an update without a Revision leads back to."""
+    """The alias before the API leads to it, and the function still, since an update without a Revision leads back."""
     stack = Stack(**JWT, Revision="v1.2.0")
     permissions = stack.of("Lambda::Permission")
     for name in ROUTES | {"Authorize"}:
