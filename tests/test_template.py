@@ -1001,11 +1001,24 @@ def test_a_revision_is_what_everybody_runs() -> None:
     assert {function["Environment"]["REVISION"] for function in stack.functions().values()} == {"v1.2.0"}
     assert {each["FunctionName"] for each in stack.mappings().values()} == {"RelayAlias", "DeliverAlias", "FanoutAlias"}
     assert called_by_the_api(stack) == {f"{name}Alias" for name in ROUTES | {"Authorize"}}
-    permitted = {each["FunctionName"] for each in stack.of("Lambda::Permission").values()}
-    assert permitted == {f"{name}Alias" for name in ROUTES | {"Authorize"}}
     assert stack.outputs["RelayFunctionName"] == "RelayAlias"
     assert stack.properties("HeartbeatInvocations")["Qualifier"] == "$LATEST"
     assert Stack(**OWN, Revision="v1.2.0").properties("AuthorizePermission")["FunctionName"] == AUTHORIZER
+
+
+def test_the_api_may_call_both_while_an_update_moves_it() -> None:
+    """The alias before the API leads to it, and the function still, since an update without a Revision leads back."""
+    stack = Stack(**JWT, Revision="v1.2.0")
+    permissions = stack.of("Lambda::Permission")
+    for name in ROUTES | {"Authorize"}:
+        assert permissions[f"{name}Permission"]["FunctionName"] == f"{name}Function"
+        assert permissions[f"{name}AliasPermission"]["FunctionName"] == f"{name}Alias"
+        caller = "WebSocketAuthorizer" if name == "Authorize" else f"{name}Integration"
+        assert stack.resources[caller]["Metadata"] == {"Follows": f"{name}AliasPermission"}
+    without = Stack(**JWT)
+    assert not [name for name in without.resources if name.endswith("AliasPermission")]
+    for name in ROUTES | {"Authorize"}:
+        assert without.properties(f"{name}Permission") == permissions[f"{name}Permission"]
 
 
 def called_by_the_api(stack: Stack) -> set[str]:

@@ -176,6 +176,10 @@ def test_only_this_api_may_call_its_functions(parameters: dict[str, str]) -> Non
                 "DisconnectPermission": ["prod", "$disconnect"],
                 "DefaultPermission": ["prod", "$default"],
                 "AuthorizePermission": ["authorizers", "WebSocketAuthorizer"],
+                "ConnectAliasPermission": ["prod", "$connect"],
+                "DisconnectAliasPermission": ["prod", "$disconnect"],
+                "DefaultAliasPermission": ["prod", "$default"],
+                "AuthorizeAliasPermission": ["authorizers", "*"],  # it has to be there before the authorizer is
             }[name]
         )
 

@@ -16,7 +16,7 @@ _SHARED = re.compile(r"\.cpython-(\d+)-(\w+?)-linux")
 #: What all functions must mean alike: where they post, and whose rows they read.
 _ALIKE = ("ws_endpoint", "connections_table", "auth_mode", "tenant_attribute")
 #: What a version keeps of its function, as far as a template can change it.
-_KEPT = ("CodeSha256", "Environment", "Handler", "MemorySize", "Role", "Runtime", "Timeout")
+_KEPT = ("Architectures", "CodeSha256", "Environment", "Handler", "MemorySize", "Role", "Runtime", "Timeout")
 
 
 def settings(deployment: Deployment) -> Iterator[Finding]:
@@ -119,7 +119,8 @@ def _may_not_run(function: Function, configuration: Mapping[str, Any]) -> Iterat
 
 def revision(deployment: Deployment) -> Iterator[Finding]:
     """The versions that the aliases lead to are what was deployed last, and all invocations go there."""
-    findings, revisions = [], set()
+    findings: list[Finding] = []
+    revisions = set()
     for each in deployment.functions:
         if each.published is None:
             continue
@@ -131,22 +132,45 @@ def revision(deployment: Deployment) -> Iterator[Finding]:
         if configuration is None or latest is None or alias is None:
             continue
         revisions.add(configuration.get("Description", ""))
-        changed = [name for name in _KEPT if configuration.get(name) != latest.get(name)]
-        if changed:
-            findings.append(
-                wrong(
-                    REVISION,
-                    f"{each.name} was deployed again under the same Revision, with another {', '.join(changed)}.",
-                    "Clients are served by what was deployed before: the alias leads to the version published then.",
-                    "Deploy the stack again with another Revision (docs/release.md#a-revision-and-its-rollout).",
-                )
-            )
-        for version, share in alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {}).items():
+        weights = alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {})
+        if not (weights and _revision(configuration) != _revision(latest)):
+            findings += _unpublished(each.name, configuration, latest, deployment.status)
+        for version, share in weights.items():
             findings.append(note(REVISION, f"{share:.0%} of {each.name}'s invocations go to version {version}."))
     if revisions and not findings:
         told = f"The functions are those of {' and '.join(sorted(revisions))}."
         findings.append(ok(REVISION, told) if len(revisions) == 1 else note(REVISION, told))
     yield from findings
+
+
+def _unpublished(name: str, served: Mapping[str, Any], latest: Mapping[str, Any], status: str) -> Iterator[Finding]:
+    """What was deployed last and is not what the alias leads to."""
+    changed = [each for each in _KEPT if served.get(each) != latest.get(each)]
+    if _snapshots(served) != _snapshots(latest):
+        changed.append("SnapStart")
+    before, after = _revision(served), _revision(latest)
+    seen = f"{name} was deployed as {after or 'no Revision'}, and clients are served by {before or 'none'}."
+    effect = "What was deployed last serves nobody: an update broke off, or somebody moved the alias by hand."
+    if before == after:
+        seen = f"{name} was deployed again under the same Revision, with another {', '.join(changed)}."
+        effect = "Clients are served by what was deployed before: the alias leads to the version published then."
+    elif status.endswith("_IN_PROGRESS"):
+        yield note(REVISION, f"{seen} The update is under way.")
+        return
+    if changed:
+        remedy = "Deploy the stack again with another Revision (docs/release.md#a-revision-and-its-rollout)."
+        yield wrong(REVISION, seen, effect, remedy)
+
+
+def _revision(configuration: Mapping[str, Any]) -> str:
+    revision: str = configuration.get("Environment", {}).get("Variables", {}).get("REVISION", "")
+    return revision
+
+
+def _snapshots(configuration: Mapping[str, Any]) -> str:
+    """Of what snapshots are to be taken; whether there is one, which is told too, differs from version to version."""
+    applies: str = configuration.get("SnapStart", {}).get("ApplyOn", "None")
+    return applies
 
 
 def architecture(deployment: Deployment) -> Iterator[Finding]:

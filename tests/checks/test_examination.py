@@ -663,7 +663,13 @@ def assert_sentences(finding: Finding) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("CodeSha256", "another"), ("Timeout", 30), ("Environment", {"Variables": {"MAX_CONCURRENCY": "500"}})],
+    [
+        ("CodeSha256", "another"),
+        ("Timeout", 30),
+        ("Architectures", ["x86_64"]),
+        ("SnapStart", {"ApplyOn": "PublishedVersions", "OptimizationStatus": "Off"}),
+        ("Environment", {"Variables": {"REVISION": "v1.2.0", "MAX_CONCURRENCY": "500"}}),
+    ],
 )
 def test_a_revision_that_was_deployed_twice(name: str, value: Any, stack: Callable[..., DescribedStack]) -> None:
     """What was deployed last waits for a Revision of its own, and the alias leads to what was published before."""
@@ -693,13 +699,43 @@ def test_functions_of_two_revisions(stack: Callable[..., DescribedStack]) -> Non
     assert found == note("revision", "The functions are those of v1.1.0 and v1.2.0.")
 
 
+def deployed_as(revision: str, aws: DescribedStack) -> None:
+    """The relay is deployed as this Revision, and its alias leads to v1.2.0."""
+    told = {"Variables": {"REVISION": revision}}
+    aws.change("get_function", '"FunctionName": "RelayFunction"', set_in("Configuration", "Environment", to=told))
+
+
 def test_a_rollout_that_is_under_way(stack: Callable[..., DescribedStack]) -> None:
-    """Or was left half-way: how much goes where."""
+    """Or was left half-way: how much goes where. What was deployed last is another Revision then, as it should be."""
     aws = stack(**REVISION)
+    deployed_as("v1.3.0", aws)
     aws.change("get_alias", "RelayFunction", set_in("RoutingConfig", to={"AdditionalVersionWeights": {"8": 0.1}}))
     report = examined(aws)
     assert note("revision", "10% of RelayFunction's invocations go to version 8.") in report.findings
     assert report.exit_code == 0
+
+
+def test_a_revision_that_nothing_leads_to(stack: Callable[..., DescribedStack]) -> None:
+    """Nothing is wrong as long as the update goes on."""
+    aws = stack(**REVISION)
+    deployed_as("v1.3.0", aws)
+    [found] = examined(aws).of(State.WRONG)
+    assert_sentences(found)
+    assert found.about == "revision"
+    assert found.seen == "RelayFunction was deployed as v1.3.0, and clients are served by v1.2.0."
+    aws.change("describe_stacks", "", set_in("Stacks", 0, "StackStatus", to="UPDATE_IN_PROGRESS"))
+    report = examined(aws)
+    assert note("revision", f"{found.seen} The update is under way.") in report.findings
+    assert report.exit_code == 0
+
+
+def test_snapshots_are_of_versions_alone(stack: Callable[..., DescribedStack]) -> None:
+    """So a function that is to have them differs from its version, and nothing is wrong."""
+    aws = stack(**REVISION)
+    of_version, of_latest = ({"ApplyOn": "PublishedVersions", "OptimizationStatus": each} for each in ("On", "Off"))
+    aws.change("get_function_configuration", "RelayFunction:live", set_in("SnapStart", to=of_version))
+    aws.change("get_function", '"FunctionName": "RelayFunction"', set_in("Configuration", "SnapStart", to=of_latest))
+    assert not examined(aws).of(State.WRONG)
 
 
 def test_an_alias_that_cannot_be_asked_about(stack: Callable[..., DescribedStack]) -> None:
