@@ -120,7 +120,7 @@ class Settings:
         _check_door(variables)
         return cls(
             ws_endpoint=required("WS_ENDPOINT", _endpoint, _ENDPOINT),
-            connections_table=required("CONNECTIONS_TABLE", _table, "a DynamoDB table's name"),
+            connections_table=required("CONNECTIONS_TABLE", table_name, "a DynamoDB table's name"),
             connections_index=read("CONNECTIONS_INDEX", _index, None),
             max_concurrency=read("MAX_CONCURRENCY", _whole(1, MOST_IN_A_LAMBDA), POSTS_IN_FLIGHT),
             max_posts_per_second=read("MAX_POSTS_PER_SECOND", _number(0.1, 1_000_000), None),
@@ -138,9 +138,9 @@ class Settings:
             frame_bytes=read("FRAME_BYTES", _whole(1_024, MAX_POST_BYTES), FRAME_BYTES),
             message_formatter=read("MESSAGE_FORMATTER", load_formatter, _BUILT_IN),
             transport=read("TRANSPORT", _one_of("direct", "sdk"), "direct"),
-            incident_table=read("INCIDENT_TABLE", _table, None),
+            incident_table=read("INCIDENT_TABLE", table_name, None),
             incident_index=read("INCIDENT_INDEX", _index, None),
-            feed_table=read("FEED_TABLE", _table, None),
+            feed_table=read("FEED_TABLE", table_name, None),
             feed_hours=read("FEED_HOURS", _number(0.5, 8_760), 24.0),
             ttl_hours=read("TTL_HOURS", _number(0.01, 8_760), 24.0),
             auth_mode=read("AUTH_MODE", _one_of("none", "jwt"), "none"),
@@ -288,7 +288,8 @@ def _list_of(what: str, parse: Callable[[str], str]) -> Callable[[str], tuple[st
     return parse_all
 
 
-def _table(text: str) -> str:
+def table_name(text: str) -> str:
+    """The name or ARN of a table; raises ``ValueError`` with what it must be."""
     if not _TABLE.fullmatch(text):
         raise ValueError("a DynamoDB table's name, of 3 to 255 letters, digits, - _ and ., or its ARN")
     return text

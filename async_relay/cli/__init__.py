@@ -18,8 +18,10 @@ def main() -> None:
     if missing:
         sys.exit(f"async-relay needs {' and '.join(missing)}: install them from the checkout: pip install '.[cli]'")
     from .app import app  # Late: this is what needs the extra.
+    from .screen import all_is_written
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # A terminal in ASCII must not fail on a payload.
-    app(prog_name="async-relay")
+    with all_is_written():
+        app(prog_name="async-relay")

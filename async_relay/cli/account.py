@@ -25,9 +25,7 @@ from .failure import USAGE, CommandError
 if TYPE_CHECKING:
     from botocore.config import Config
 
-Region = Annotated[
-    str | None, typer.Option("--region", metavar="NAME", help="AWS Region; else AWS_REGION or the profile's.")
-]
+_REGION = "AWS Region; else AWS_REGION or the profile's."
 Profile = Annotated[
     str | None, typer.Option("--profile", metavar="NAME", help="Profile of the AWS configuration; else AWS_PROFILE.")
 ]
@@ -44,7 +42,7 @@ _ENVIRONMENTS = Account()
 _account: ContextVar[Account] = ContextVar("account", default=_ENVIRONMENTS)
 
 
-def with_account(command: Callable[..., None]) -> Callable[..., None]:
+def with_account(command: Callable[..., None], *, region_help: str = _REGION) -> Callable[..., None]:
     """The command with two options more, which every client made during it keeps to."""
 
     @wraps(command)
@@ -58,10 +56,11 @@ def with_account(command: Callable[..., None]) -> Callable[..., None]:
         finally:
             _account.reset(token)
 
+    region_option = Annotated[str | None, typer.Option("--region", metavar="NAME", help=region_help)]
     signature = inspect.signature(command, eval_str=True)
     more = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-        for name, option in (("region", Region), ("profile", Profile))
+        for name, option in (("region", region_option), ("profile", Profile))
     ]
     run.__signature__ = signature.replace(  # type: ignore[attr-defined]  # what typer reads
         parameters=[*signature.parameters.values(), *more]

@@ -88,9 +88,9 @@ def _refused(code: str, error: ClientError, url: str) -> str:
 def _failed(error: Exception, url: str) -> str:
     match error:
         case NoCredentialsError() | PartialCredentialsError():
-            return f"no AWS credentials for {url}: sign in, or give --profile, AWS_PROFILE or AWS_ACCESS_KEY_ID"
+            return "no AWS credentials: sign in, or give --profile, AWS_PROFILE or AWS_ACCESS_KEY_ID"
         case NoRegionError():
-            return f"no AWS region for {url}: give --region or AWS_REGION"
+            return "no AWS region: give --region or AWS_REGION"
         case InvalidRegionError() | ProfileNotFound():
             return f"{str(error).rstrip('.')}: check AWS_REGION and AWS_PROFILE, or --region and --profile"
         case ConnectionError() | HTTPClientError():

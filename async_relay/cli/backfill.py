@@ -56,11 +56,10 @@ def backfill(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
 ) -> None:
     """Write shard to the rows that lack it, for an index. A row that has another is corrected."""
-    if not table or not table.strip():
-        raise CommandError("no table: give --table or CONNECTIONS_TABLE", USAGE)
+    table = tables.named(table)
     if shards is None:
         raise CommandError("no number of shards: give --shards or FANOUT_SHARDS", USAGE)
-    rows = Rows(tables.connect(table, connections=_SEGMENTS), table.strip(), shards, Pacer(rate), write=not dry_run)
+    rows = Rows(tables.connect(table, connections=_SEGMENTS), table, shards, Pacer(rate), write=not dry_run)
     total = rows.check()
     try:
         _run(rows, total)

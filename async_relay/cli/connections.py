@@ -22,7 +22,6 @@ from rich.text import Text
 
 from . import screen, tables
 from .account import with_account
-from .failure import USAGE, CommandError
 from .tables import KEY
 
 #: Upper ends of the ages, in milliseconds.
@@ -51,9 +50,7 @@ def connections(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """Count the connections by age, principal and tenant. Reads the whole table."""
-    if not table or not table.strip():
-        raise CommandError("no table: give --table or CONNECTIONS_TABLE", USAGE)
-    table = table.strip()
+    table = tables.named(table)
     rows = tables.connect(table, connections=1)
     expected = tables.check(rows, table)
     census = Census(int(time.time() * 1_000))

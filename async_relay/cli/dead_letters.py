@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,10 @@ app = typer.Typer(
     help="Show, send again or throw away what could not be delivered.",
     no_args_is_help=True,
     rich_markup_mode=None,
+)
+
+_with_account = partial(
+    with_account, region_help="AWS Region; else the one in the queue's URL, AWS_REGION or the profile's."
 )
 
 QueueUrl = Annotated[
@@ -70,7 +75,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, 
 
 @app.command("list", epilog="Example: async-relay dead-letters list --reason refused --since 2h")
 @screen.report_errors
-@with_account
+@_with_account
 def list_dead_letters(
     *,
     queue_url: QueueUrl = None,
@@ -98,7 +103,7 @@ def list_dead_letters(
 
 @app.command(epilog="Example: async-relay dead-letters show 5753b066")
 @screen.report_errors
-@with_account
+@_with_account
 def show(
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="Message ids, or how they begin.")],
     *,
@@ -119,7 +124,7 @@ def show(
 
 @app.command("redrive", epilog="Example: async-relay dead-letters redrive --incident i-17 --dry-run")
 @screen.report_errors
-@with_account
+@_with_account
 def redrive_dead_letters(
     ids: Ids = None,
     *,
@@ -156,7 +161,7 @@ def redrive_dead_letters(
 
 @app.command(epilog="Example: async-relay dead-letters discard --reason refused --save old.jsonl")
 @screen.report_errors
-@with_account
+@_with_account
 def discard(
     ids: Ids = None,
     *,

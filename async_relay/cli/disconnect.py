@@ -155,16 +155,14 @@ def _whom(principal: str | None, connections: Sequence[str], *, anonymous: bool,
 
 def _checked(table: str | None, endpoint: str | None) -> tuple[str, str]:
     """Both as the functions' settings would have them; raises ``CommandError``."""
-    if not table or not table.strip():
-        raise CommandError("no table: give --table or CONNECTIONS_TABLE", USAGE)
+    table = tables.named(table)
     if not endpoint or not endpoint.strip():
         raise CommandError("no endpoint: give --endpoint or WS_ENDPOINT", USAGE)
     try:
         settings = Settings.from_env({"WS_ENDPOINT": endpoint, "CONNECTIONS_TABLE": table})
     except SettingsError as error:
-        option = "--endpoint" if str(error).startswith("WS_ENDPOINT") else "--table"
-        raise CommandError(f"{option} or {error}", USAGE) from None
-    return settings.connections_table, settings.ws_endpoint
+        raise CommandError(f"--endpoint or {error}", USAGE) from None
+    return table, settings.ws_endpoint
 
 
 def _find(client: Any, table: str, whom: Whom) -> Iterator[Found]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
-from textwrap import wrap
 from typing import Annotated
 
 import typer
@@ -78,16 +77,14 @@ def _print(report: Report) -> None:
         table.add_column(Text(title), overflow="fold", no_wrap=title == "State")
     for each in report.findings:
         table.add_row(*(Text(screen.safe(cell)) for cell in (each.about, each.state, each.seen)))
-    console = screen.stdout()
-    console.print(table)
+    screen.stdout().print(table)
     for each in report.of(State.WRONG):
-        _explain(each, console.width)
+        _explain(each)
     screen.say(report.verdict)
 
 
-def _explain(finding: Finding, width: int) -> None:
+def _explain(finding: Finding) -> None:
     screen.say(f"Wrong: {finding.about}")
     for sentence in (finding.seen, finding.effect, finding.remedy):
-        for line in wrap(screen.safe(sentence), width - 2, break_on_hyphens=False, break_long_words=False):
-            screen.say(f"  {line}")
+        screen.say(f"  {sentence}")
     screen.say("")

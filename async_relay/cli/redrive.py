@@ -94,8 +94,8 @@ def _still(body: str) -> Job:
 
 def _resend(job: Job) -> Resend | Stay:
     if all(message.oversized for message in job.messages):
-        size = max(len(message.body) for message in job.messages)
-        return Stay(f"a message of {size:,} bytes is over the {MAX_POST_BYTES:,} API Gateway takes: nobody can get it")
+        # How large it is the letter's detail says, with the position in the feed that a post of it would have had.
+        return Stay(f"a message is over the {MAX_POST_BYTES:,} bytes API Gateway takes: nobody can get it")
     parts = replace(job, attempt=0, reason="", written_at=0).split()
     bodies = tuple(part.encode() for part in parts)
     if any(len(body.encode()) > MAX_QUEUE_BODY_BYTES for body in bodies):

@@ -2,10 +2,14 @@
 
 A payload may hold control sequences, text that runs backwards, or rich's own markup: whatever is
 not printable is shown as a JSON escape, and rich is given plain ``Text`` only.
+
+A sentence is one line, so that it can be searched for; a terminal gets it wrapped between words, which stay whole:
+an id can be copied.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -15,8 +19,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial, wraps
 from pathlib import Path
+from textwrap import fill
 from traceback import extract_tb
-from typing import Any, ParamSpec
+from typing import IO, Any, ParamSpec
 
 import typer
 from rich.console import Console
@@ -35,6 +40,9 @@ _PIPED_WIDTH = 400
 _NARROW = 160
 #: Characters of a cell: a connection id or a UUID is shorter, a hostile text is not.
 _CELL = 64
+
+#: What a full disk, a closed pipe or a lost terminal answers to a write; ``aws_errors`` has those of the network.
+_UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE, errno.EIO, errno.EBADF)
 
 _COLUMNS = ("Id", "Reason", "Form", "About", "For", "Event id", "Sequence", "First", "Last", "Tries")
 _PAIRED = [("Id",), ("Reason", "Form"), ("About", "For"), ("Event id", "Sequence"), ("First", "Last"), ("Tries",)]
@@ -65,9 +73,11 @@ def report_errors(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             complain("Interrupted.")
             raise typer.Exit(INTERRUPTED) from None
-        except (typer.Exit, typer.Abort, BrokenPipeError):
+        except (typer.Exit, typer.Abort):
             raise
-        except Exception as error:  # noqa: BLE001 - a command ends in a sentence, whatever came to it
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _UNWRITTEN:
+                raise  # To ``all_is_written``, which does the same for help.
             complain(f"Error: {_unforeseen(error)}")
             raise typer.Exit(FAILED) from None
 
@@ -82,9 +92,28 @@ def _unforeseen(error: Exception) -> str:
     return f"this was not foreseen: {type(error).__name__}: {said} ({where}); please report it with the command"
 
 
+@contextmanager
+def all_is_written() -> Iterator[None]:
+    """End the block with a sentence where stdout does not take everything, and in silence where its reader has left."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _UNWRITTEN:
+            raise
+        with Path(os.devnull).open("wb") as nothing:  # Or Python's own last flush fails as well, and says so.
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            complain(f"Error: stdout cannot be written: {error.strerror}")
+        raise SystemExit(FAILED) from None
+
+
 def stdout() -> Console:
     """The console for results."""
-    wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    wide = not _is_terminal(sys.stdout) and "COLUMNS" not in os.environ
     return Console(markup=False, highlight=False, emoji=False, width=_PIPED_WIDTH if wide else None)
 
 
@@ -93,14 +122,27 @@ def stderr() -> Console:
     return Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
+def _is_terminal(stream: IO[str] | None) -> bool:
+    """Whether somebody reads it there; Python has None for a stream that is closed from the start."""
+    return stream is not None and stream.isatty()
+
+
 def say(text: str) -> None:
-    """One line on stdout; a progress bar, if there is one, moves out of its way."""
-    print(safe(text))
+    """One sentence on stdout; a progress bar, if there is one, moves out of its way."""
+    print(_wrapped(text, sys.stdout, stdout))
 
 
 def complain(text: str) -> None:
-    """One line on stderr."""
-    print(safe(text), file=sys.stderr)
+    """One sentence on stderr."""
+    print(_wrapped(text, sys.stderr, stderr), file=sys.stderr)
+
+
+def _wrapped(text: str, stream: IO[str] | None, console: Callable[[], Console]) -> str:
+    """The sentence, on a terminal in lines of its width; all but the first are set in."""
+    text = safe(text)
+    if not _is_terminal(stream):
+        return text
+    return fill(text, console().width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def confirm(question: str, number: int, *, yes: bool) -> None:
@@ -108,7 +150,7 @@ def confirm(question: str, number: int, *, yes: bool) -> None:
     if yes or not number:
         return
     try:
-        agreed = typer.confirm(question, err=True)
+        agreed = typer.confirm(_wrapped(question, sys.stderr, stderr), err=True)
     except typer.Abort:
         complain("")
         agreed = False
@@ -125,7 +167,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Results move above the bar, but must still reach a stdout that is no terminal.
-    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+    with Progress(*columns, console=console, transient=True, redirect_stdout=_is_terminal(sys.stdout)) as bar:
         yield partial(bar.advance, bar.add_task(title, total=total))
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 from botocore.config import Config
 
+from async_relay.settings import table_name
+
 from . import account
 from .aws_errors import answers, aws_errors
-from .failure import CommandError
+from .failure import USAGE, CommandError
 
 #: The table's key.
 KEY = "connectionId"
@@ -27,6 +29,17 @@ _CODES = {
     "RequestLimitExceeded": "{name} is too busy: run the command again with a lower --rate",
     "ValidationException": "{name} refused {operation}: {message}",
 }
+
+
+def named(table: str | None) -> str:
+    """The table that an option or a variable names; raises ``CommandError`` where it can be no table's name."""
+    if not table or not table.strip():
+        raise CommandError("no table: give --table or CONNECTIONS_TABLE", USAGE)
+    try:
+        return table_name(table.strip())
+    except ValueError as expected:
+        sentence = f"--table or CONNECTIONS_TABLE is {table.strip()!r}; it must be {expected}"
+        raise CommandError(sentence, USAGE) from None
 
 
 def connect(table: str, *, connections: int) -> Any:

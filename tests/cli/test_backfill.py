@@ -153,6 +153,7 @@ def test_pages_are_followed(dynamodb: Any, table: str, monkeypatch: pytest.Monke
     ("arguments", "sentence"),
     [
         (["--shards", "8"], "no table: give --table or CONNECTIONS_TABLE"),
+        (["--table", "?", "--shards", "8"], "--table or CONNECTIONS_TABLE is '?'; it must be a DynamoDB table's name"),
         (["--table", "t-1"], "no number of shards: give --shards or FANOUT_SHARDS"),
         (["--table", "t-1", "--shards", "0"], "Invalid value for '--shards'"),
         (["--table", "t-1", "--shards", "1001"], "Invalid value for '--shards'"),

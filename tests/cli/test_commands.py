@@ -94,6 +94,14 @@ def test_the_version_is_the_packages() -> None:
     assert CliRunner().invoke(app, ["--version"]).output == f"async-relay {version('async-relay')}\n"
 
 
+def test_the_help_says_where_else_a_region_is_from() -> None:
+    """The commands that are given a queue take its URL's before the environment's."""
+    own = {
+        path for path in ASKING if "AWS Region; else the one in the queue's URL, AWS" in " ".join(help_of(path).split())
+    }
+    assert own == {path for path in ASKING if path.startswith("dead-letters")}
+
+
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The Region and access key of the client that a command makes, which ends there."""
@@ -198,7 +206,7 @@ def test_odd_credentials_regions_and_endpoints_are_one_sentence(path: str, monke
     assert_one_sentence(run(path), "check AWS_ENDPOINT_URL")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert_one_sentence(run(path), "no AWS credentials for")
+    assert_one_sentence(run(path), "no AWS credentials: sign in")
 
 
 @pytest.mark.usefixtures("impatient")

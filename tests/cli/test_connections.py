@@ -210,12 +210,13 @@ def test_odd_rows_are_counted(place: Place) -> None:
     ("arguments", "sentence"),
     [
         (["--table", " "], "no table: give --table or CONNECTIONS_TABLE"),
+        (["--table", "a b"], "--table or CONNECTIONS_TABLE is 'a b'; it must be a DynamoDB table's name"),
         (["--top", "0"], "Invalid value for '--top'"),
     ],
 )
 def test_a_bad_option_is_one_sentence(arguments: list[str], sentence: str) -> None:
     """Before anything is read."""
-    result = CliRunner().invoke(app, ["connections", "--table", "x", *arguments])
+    result = CliRunner().invoke(app, ["connections", "--table", "connections", *arguments])
     assert result.exit_code == 2
     assert result.output.splitlines()[-1].startswith(f"Error: {sentence}")
 

@@ -362,7 +362,11 @@ def test_behind_a_proxy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None: 
         (("--stack", "x", "--profile", "nobody"), {}, "Error: The config profile (nobody) could not be found"),
         (("--stack", "x"), {"AWS_PROFILE": "nobody"}, "Error: The config profile (nobody) could not be found"),
         (("--stack", "x"), {"AWS_REGION": "not a region"}, "Error: Provided region_name 'not a region'"),
-        (("--stack", "x"), {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "Error: no AWS credentials for"),
+        (
+            ("--stack", "x"),
+            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+            "Error: no AWS credentials: sign in",
+        ),
         (("--stack", "x"), {"AWS_ENDPOINT_URL": "http://localhost:9"}, "Error: no answer for AWS (cloudformation)"),
         (("--stack", "x"), {"AWS_ENDPOINT_URL": "nonsense"}, "Error: AWS (cloudformation) cannot be used: Invalid end"),
     ],
