@@ -54,6 +54,12 @@ def test_prose_wraps_at_100_columns(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_no_merge_is_left_half_done(path: Path) -> None:
+    """Both sides of a conflict would be read, one after the other."""
+    assert not re.findall(r"^(?:<{7}|={7}|>{7})(?: .*)?$", path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
     """Files that are linked exist, and so does the heading where one is named."""
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", path.read_text()):
