@@ -54,6 +54,19 @@ def test_prose_wraps_at_100_columns(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_every_row_belongs_to_a_table(path: Path) -> None:
+    """One that an empty line parts from its table is shown as it is written."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert not re.findall(r"\n\n(\|.*)\n(?!\|[ :|-]+\|\n)", text)
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_no_merge_is_left_half_done(path: Path) -> None:
+    """Both sides of a conflict would be read, one after the other."""
+    assert not re.findall(r"^(?:<{7}|={7}|>{7})(?: .*)?$", path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
     """Files that are linked exist, and so does the heading where one is named."""
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", path.read_text()):
