@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .deployment import Deployment, NotCheckedError, Unknown, known
+from .deployment import Deployment, NotCheckedError, Unknown, asked, known
 from .findings import CREDENTIALS, Finding, note, ok, unchecked, wrong
 
 STACK, CLOCK = "stack", "clock"
@@ -41,10 +41,7 @@ def credentials(deployment: Deployment) -> Iterator[Finding]:
 
 def clock(deployment: Deployment) -> Iterator[Finding]:
     """The clock of this machine, by which it signs; a function's clock is AWS's."""
-    endpoint = deployment.endpoint
-    ahead = endpoint if isinstance(endpoint, Unknown) else endpoint.ahead_seconds
-    if isinstance(ahead, Unknown):
-        raise NotCheckedError(ahead.reason)
+    ahead = asked(asked(deployment.endpoint).ahead_seconds)
     told = f"This machine's clock is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} the endpoint's"
     if abs(ahead) >= _REFUSED_SECONDS:
         yield wrong(
@@ -61,9 +58,7 @@ def clock(deployment: Deployment) -> Iterator[Finding]:
 
 def endpoint(deployment: Deployment) -> Iterator[Finding]:
     """A connection to it can be opened, and it answers as API Gateway does."""
-    met, url = deployment.endpoint, deployment.setting("ws_endpoint")
-    if isinstance(met, Unknown):
-        raise NotCheckedError(met.reason)
+    met, url = asked(deployment.endpoint), deployment.setting("ws_endpoint")
     if met.problem:
         yield wrong(
             ENDPOINT,
@@ -100,11 +95,8 @@ def endpoint(deployment: Deployment) -> Iterator[Finding]:
 
 def protocol(deployment: Deployment) -> Iterator[Finding]:
     """What TLS offers; AWS does not say whether ``@connections`` speaks HTTP/2."""
-    met = deployment.endpoint
-    chosen = met if isinstance(met, Unknown) else met.protocol
-    if isinstance(chosen, Unknown):
-        raise NotCheckedError(chosen.reason)
-    assert not isinstance(met, Unknown)  # its protocol is known
+    met = asked(deployment.endpoint)
+    chosen = asked(met.protocol)
     speaks = "HTTP/2 (h2)" if chosen == _HTTP_2 else f"{chosen or 'no protocol'} and not h2"
     yield note(
         PROTOCOL, f"Offered h2 and http/1.1, the endpoint chose {speaks}, over {met.tls}; the relay posts by HTTP/1.1."

@@ -3,7 +3,8 @@
 Rules
 - An answer is what the operation gave, as it is, or ``Absent``: there is no such thing, or ``Unknown``: why it
   could not be asked.
-- ``known`` ends a check with ``NotCheckedError`` where the answer is ``Unknown``: no check can take that for ok.
+- ``asked`` and ``known`` end a check with ``NotCheckedError`` where the answer is ``Unknown``: no check can take that
+  for ok.
 - Without a stack there is one function, ``ENVIRONMENT``, of which only the settings are known.
 """
 
@@ -11,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ..settings import Settings
+
+T = TypeVar("T")
 
 #: The name of the one function that settings alone describe.
 ENVIRONMENT = "the environment"
@@ -42,11 +45,16 @@ class NotCheckedError(Exception):
     """A check needs something that is not known; the text is the reason."""
 
 
-def known(answer: Answer) -> Mapping[str, Any] | None:
-    """The answer, None for what is not there; raises ``NotCheckedError`` for what could not be asked."""
+def asked(answer: T | Unknown) -> T:
+    """What is known; raises ``NotCheckedError`` for what could not be asked."""
     if isinstance(answer, Unknown):
         raise NotCheckedError(answer.reason)
-    return None if isinstance(answer, Absent) else answer
+    return answer
+
+
+def known(answer: Answer) -> Mapping[str, Any] | None:
+    """The answer, None for what is not there; raises ``NotCheckedError`` for what could not be asked."""
+    return None if isinstance(answer, Absent) else asked(answer)
 
 
 @dataclass(frozen=True, slots=True)

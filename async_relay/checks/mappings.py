@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .deployment import DELIVER, RELAY, Deployment, Function, NotCheckedError, Unknown, known
+from .deployment import DELIVER, RELAY, Deployment, Function, NotCheckedError, Unknown, asked, known
 from .findings import Finding, note, ok, unchecked, wrong
 
 STREAM, MAPPING = "stream", "mapping"
@@ -78,17 +78,15 @@ def mappings(deployment: Deployment) -> Iterator[Finding]:
     if not readers:
         raise NotCheckedError("no function is known that reads a stream or a queue: give --stack")
     for function in readers:
-        if isinstance(function.mappings, Unknown):
-            raise NotCheckedError(function.mappings.reason)
-        about = f"{MAPPING} of {function.name}"
-        if not function.mappings:
+        about, found = f"{MAPPING} of {function.name}", asked(function.mappings)
+        if not found:
             yield wrong(
                 about,
                 "Nothing makes Lambda run this function.",
                 f"What waits for it is not sent: {'the changes' if function.handler == RELAY else 'the jobs'}.",
                 "Deploy the stack again, or make its event source mapping again.",
             )
-        for mapping in function.mappings:
+        for mapping in found:
             faults = [
                 *_state(about, mapping),
                 *_answers(about, mapping),

@@ -24,6 +24,7 @@ from .deployment import (
     Function,
     NotCheckedError,
     Unknown,
+    asked,
     known,
 )
 from .findings import Finding, ok, unchecked_of, wrong
@@ -97,9 +98,7 @@ _EFFECTS = {
 
 
 def _relay(deployment: Deployment, function: Function) -> Iterator[Need]:
-    if isinstance(function.mappings, Unknown):
-        raise NotCheckedError(function.mappings.reason)
-    for mapping in function.mappings:
+    for mapping in asked(function.mappings):
         yield Need(
             ("dynamodb:DescribeStream", "dynamodb:GetShardIterator", "dynamodb:GetRecords"), mapping["EventSourceArn"]
         )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .deployment import DELIVER, Deployment, Function, NotCheckedError, Queue, Unknown, known
+from .deployment import DELIVER, Deployment, Function, Queue, asked, known
 from .findings import Finding, note, ok, wrong
 
 RETRY, DEAD_LETTERS, FANOUT = "retry queue", "dead-letter queue", "fan-out queue"
@@ -20,9 +20,7 @@ _NEVER_GIVEN_UP = (
 
 def retry(deployment: Deployment) -> Iterator[Finding]:
     """It is there, is standard, and gives up into the dead letters."""
-    queue = deployment.retry
-    if isinstance(queue, Unknown):
-        raise NotCheckedError(queue.reason)
+    queue = asked(deployment.retry)
     if queue is None:
         yield wrong(
             RETRY,
@@ -46,9 +44,7 @@ def retry(deployment: Deployment) -> Iterator[Finding]:
 
 def dead_letters(deployment: Deployment) -> Iterator[Finding]:
     """It is there, is standard, keeps longer than the retry queue, and takes what that gives up."""
-    queue = deployment.dead_letters
-    if isinstance(queue, Unknown):
-        raise NotCheckedError(queue.reason)
+    queue = asked(deployment.dead_letters)
     if queue is None:
         yield wrong(
             DEAD_LETTERS,
@@ -71,9 +67,7 @@ def dead_letters(deployment: Deployment) -> Iterator[Finding]:
 
 def fanout(deployment: Deployment) -> Iterator[Finding]:
     """It is there and FIFO, and gives up into a FIFO queue."""
-    queue = deployment.fanout
-    if isinstance(queue, Unknown):
-        raise NotCheckedError(queue.reason)
+    queue = asked(deployment.fanout)
     if queue is None:
         yield note(FANOUT, "There is none: one function posts to everybody (FanoutMode=direct).")
         return
@@ -91,9 +85,7 @@ def fanout(deployment: Deployment) -> Iterator[Finding]:
 
 def fanout_dead_letters(deployment: Deployment) -> Iterator[Finding]:
     """It is there, is FIFO, and takes what the fan-out queue gives up; whether that names it is the other's to say."""
-    queue = deployment.fanout_letters
-    if isinstance(queue, Unknown):
-        raise NotCheckedError(queue.reason)
+    queue = asked(deployment.fanout_letters)
     if queue is None:
         return
     attributes = _attributes(queue)

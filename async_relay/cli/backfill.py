@@ -36,9 +36,7 @@ _SEGMENTS = 8
 @with_account
 def backfill(
     *,
-    table: Annotated[
-        str | None, typer.Option("--table", envvar="CONNECTIONS_TABLE", metavar="NAME", help="Connections table.")
-    ] = None,
+    table: tables.Name = None,
     shards: Annotated[
         int | None,
         typer.Option(

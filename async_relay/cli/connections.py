@@ -41,9 +41,7 @@ _READ = ("createdAt", "expiresAt", "principal", "tenants")
 @with_account
 def connections(
     *,
-    table: Annotated[
-        str | None, typer.Option("--table", envvar="CONNECTIONS_TABLE", metavar="NAME", help="Connections table.")
-    ] = None,
+    table: tables.Name = None,
     top: Annotated[
         int, typer.Option("--top", metavar="N", min=1, max=1_000_000, help="So many principals and tenants, at most.")
     ] = 10,

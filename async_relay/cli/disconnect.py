@@ -50,9 +50,7 @@ _READ = (KEY, "principal", "createdAt", "expiresAt")
 @with_account
 def disconnect(
     *,
-    table: Annotated[
-        str | None, typer.Option("--table", envvar="CONNECTIONS_TABLE", metavar="NAME", help="Connections table.")
-    ] = None,
+    table: tables.Name = None,
     endpoint: Annotated[
         str | None,
         typer.Option("--endpoint", envvar="WS_ENDPOINT", metavar="URL", help="Where the functions post: https://…"),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from botocore.config import Config
 
 from async_relay.settings import table_name
@@ -17,6 +18,10 @@ from . import account
 from .aws_errors import answers, aws_errors
 from .failure import USAGE, CommandError
 
+#: The option that names it, or the functions' own variable.
+Name = Annotated[
+    str | None, typer.Option("--table", envvar="CONNECTIONS_TABLE", metavar="NAME", help="Connections table.")
+]
 #: The table's key.
 KEY = "connectionId"
 
