@@ -103,7 +103,7 @@ async def snapshot_and_restore(
 
 @LINUX
 async def test_two_sandboxes_of_one_snapshot(deployed: Deployed, gateway: Gateway) -> None:
-    """The snapshot holds no socket, loop, thread or TLS context; each sandbox has credentials and random numbers of its own."""
+    """The snapshot holds nothing open and no random numbers; each sandbox has its own, and its own credentials."""
     deployed.fill("a=")
     async with serving(answer(time.time() + HOUR)) as endpoint:
         held, served = await snapshot_and_restore(endpoint.environ)
