@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,19 +66,19 @@ _COLUMNS = (
 )
 _MADE_AHEAD = (
     "INIT is what comes before the first event: the interpreter, and the import of `handler`. On Lambda its runtime",
-    "comes on top. The first invocation loads what it needs, opens sockets, and serves: `relay` 100 clients, and its",
-    "metrics take Powertools; `connect` writes a row; `default` answers a ping; `authorize` checks a token, and fetches",
-    "the issuer's keys. Whoever waits on demand waits for both.",
+    "comes on top. The first invocation loads what it needs, opens sockets, and serves: `relay` 100 clients, for which",
+    "its metrics take Powertools; `connect` writes a row; `default` answers a ping; `authorize` checks a token, and",
+    "fetches the issuer's keys. On demand a client waits for INIT and for the first invocation.",
     "",
     "- **Provisioned concurrency** spares INIT: a sandbox that was made ahead begins with its first invocation. Since",
-    "  nobody waits for its INIT, it loads there what its first invocation needs.",
-    "- **SnapStart** puts a restore in the place of INIT. How long that takes only AWS can say: it is in the function's",
-    "  REPORT lines, as Restore Duration. The snapshot holds the same modules but for `authorize`: aiohttp, which",
-    "  fetches the keys, is loaded after the restore, since its import takes random numbers that no two sandboxes may",
-    "  share. The first invocation has its credentials from the container endpoint, which we read ourselves; the last",
-    "  column is what it would take if the SDK had to. `authorize` needs no credentials.",
-    "  Here the process is a new one and its memory at hand; Lambda reads a snapshot as it is touched, which these",
-    "  figures do not have.",
+    "  nobody waits for its INIT, it has loaded there what its first invocation needs.",
+    "- **SnapStart** puts a restore in the place of INIT. How long that takes only AWS can say: it is in the",
+    "  function's REPORT lines, as Restore Duration. The snapshot holds what a provisioned sandbox loads, but for one",
+    "  module of `authorize`: aiohttp, which fetches the keys, is loaded after the restore, since its import takes",
+    "  random numbers, and no two sandboxes may have the same. The first invocation has its credentials from the",
+    "  container endpoint, which we read ourselves; the last column is what it would take if the SDK had to.",
+    "  `authorize` needs no credentials. Here the process is a new one and its memory at hand; Lambda reads a snapshot",
+    "  as it is touched, which these figures do not have.",
 )
 _INVOCATIONS = ("first invocation", "second invocation")
 
@@ -138,7 +138,7 @@ def entry_points(start: Start, stands: Beside, scratch: Path) -> list[Sequence[S
     return [*found, _ways(start, "authorize", [door, door | provisioned, door | snapstart])]
 
 
-def _ways(start: Start, name: str, environs: Sequence[Mapping[str, str]]) -> Sequence[Start]:
+def _ways(start: Start, name: str, environs: Sequence[dict[str, str]]) -> Sequence[Start]:
     """One entry point, in each environment, of which Lambda tells it its name."""
     handler = {"_HANDLER": f"handler.{'lambda' if name == 'relay' else name}_handler"}
     return [replace(start, title=name, kind=name, environ=handler | each, runs=[]) for each in environs]
