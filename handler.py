@@ -13,12 +13,14 @@ from async_relay.clients.connect import Answer
 from async_relay.delivery.relay import Failures
 from async_relay.logs import configure
 from async_relay.metrics import emit
+from async_relay.preload import preload
 from async_relay.sandbox import Sandbox, new_event_loop
 from async_relay.services import AwsServices
 from async_relay.settings import Settings
 
 settings = Settings.from_env(os.environ)
 configure()
+preload(os.environ)
 _runner = asyncio.Runner(loop_factory=new_event_loop)
 _sandbox = Sandbox(settings, AwsServices(settings), emit_metrics=emit)
 

@@ -4,7 +4,8 @@
     python -m benchmarks.cold --zip off       with what is installed here
 
 And what a sandbox that was made ahead spares: for each entry point what comes before its first event, its first
-invocation, also with credentials from the container endpoint, as after a restore (SnapStart), and its second.
+invocation and its second; and the first with provisioned concurrency and after a restore (SnapStart), where INIT has
+loaded more (``async_relay.preload``), and where credentials come from the container endpoint.
 
 Rules
 - A process is new each time; the files are warm in the page cache, which Lambda's may not be.
@@ -20,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,21 +59,26 @@ _COLUMNS = (
     "INIT",
     "first invocation",
     "second invocation",
+    "INIT, provisioned",
+    "first, provisioned",
     "first, restored",
     "first, restored, credentials by the SDK",
 )
 _MADE_AHEAD = (
     "INIT is what comes before the first event: the interpreter, and the import of `handler`. On Lambda its runtime",
-    "comes on top. The first invocation opens sockets, and serves: `relay` 100 clients, then it loads Powertools for",
-    "its metrics; `connect` writes a row; `default` answers a ping; `authorize` loads what checks tokens, and fetches",
-    "the issuer's keys.",
+    "comes on top. The first invocation loads what it needs, opens sockets, and serves: `relay` 100 clients, for which",
+    "its metrics take Powertools; `connect` writes a row; `default` answers a ping; `authorize` checks a token, and",
+    "fetches the issuer's keys. On demand a client waits for INIT and for the first invocation.",
     "",
-    "- **Provisioned concurrency** spares INIT: a sandbox that was made ahead begins with its first invocation.",
-    "- **SnapStart** puts a restore in its place. How long that takes only AWS can say: it is in the function's REPORT",
-    "  lines, as Restore Duration. The first invocation then has its credentials from the container endpoint, which we",
-    "  read ourselves; the last column is what it would take if the SDK had to. `authorize` needs no credentials.",
-    "  Here the process is a new one and its memory at hand; Lambda reads a snapshot as it is touched, which these",
-    "  figures do not have.",
+    "- **Provisioned concurrency** spares INIT: a sandbox that was made ahead begins with its first invocation. Since",
+    "  nobody waits for its INIT, it has loaded there what its first invocation needs.",
+    "- **SnapStart** puts a restore in the place of INIT. How long that takes only AWS can say: it is in the",
+    "  function's REPORT lines, as Restore Duration. The snapshot holds what a provisioned sandbox loads, but for one",
+    "  module of `authorize`: aiohttp, which fetches the keys, is loaded after the restore, since its import takes",
+    "  random numbers, and no two sandboxes may have the same. The first invocation has its credentials from the",
+    "  container endpoint, which we read ourselves; the last column is what it would take if the SDK had to.",
+    "  `authorize` needs no credentials. Here the process is a new one and its memory at hand; Lambda reads a snapshot",
+    "  as it is touched, which these figures do not have.",
 )
 _INVOCATIONS = ("first invocation", "second invocation")
 
@@ -116,21 +122,26 @@ def _unpacked() -> tuple[Path, Path]:
 
 
 def entry_points(start: Start, stands: Beside, scratch: Path) -> list[Sequence[Start]]:
-    """For each entry point its starts, from where ``start`` is: with keys, and those that call AWS also restored."""
+    """For each entry point its starts, from where ``start`` is: on demand, provisioned, and restored.
+
+    What calls AWS is restored twice: with credentials that we read, and with some that the SDK has to.
+    """
     token_file = scratch / "token"
     token_file.write_text(CONTAINER_TOKEN)
-    container = _NO_KEYS | {"AWS_CONTAINER_CREDENTIALS_FULL_URI": stands.container_url}
-    ways: Sequence[Mapping[str, str]] = (
-        {},
-        container | {"AWS_CONTAINER_AUTHORIZATION_TOKEN": CONTAINER_TOKEN},
-        container | {"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(token_file)},
-    )
+    provisioned = {"AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency"}
+    snapstart = {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}
+    container = snapstart | _NO_KEYS | {"AWS_CONTAINER_CREDENTIALS_FULL_URI": stands.container_url}
+    by_us = container | {"AWS_CONTAINER_AUTHORIZATION_TOKEN": CONTAINER_TOKEN}
+    by_the_sdk = container | {"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(token_file)}
     door = {"AUTH_MODE": "jwt", "AUTH_ISSUER": stands.issuer_url, "AUTH_AUDIENCE": stands.audience}
-    found: list[Sequence[Start]] = [
-        [replace(start, title=name, kind=name, environ=way, runs=[]) for way in ways]
-        for name in ("relay", "connect", "default")
-    ]
-    return [*found, [replace(start, title="authorize", kind="authorize", environ=door, runs=[])]]
+    found = [_ways(start, name, [{}, provisioned, by_us, by_the_sdk]) for name in ("relay", "connect", "default")]
+    return [*found, _ways(start, "authorize", [door, door | provisioned, door | snapstart])]
+
+
+def _ways(start: Start, name: str, environs: Sequence[dict[str, str]]) -> Sequence[Start]:
+    """One entry point, in each environment, of which Lambda tells it its name."""
+    handler = {"_HANDLER": f"handler.{'lambda' if name == 'relay' else name}_handler"}
+    return [replace(start, title=name, kind=name, environ=handler | each, runs=[]) for each in environs]
 
 
 def _setup(here: Stage, stands: Beside) -> Path:
@@ -204,13 +215,14 @@ def _measure_all(measured: Sequence[Start], handlers: list[Sequence[Start]], lau
 
 
 def _handler_rows(handlers: Sequence[Sequence[Start]]) -> list[tuple[str, ...]]:
-    """What ``_COLUMNS`` names; an entry point that needs no credentials is not restored."""
+    """What ``_COLUMNS`` names; an entry point that needs no credentials has none by the SDK."""
     rows = []
-    for plain, *restored in handlers:
-        values = [plain.median(step) for step in ("INIT", *_INVOCATIONS)]
-        values += [each.median("first invocation") for each in restored]
+    for on_demand, provisioned, *restored in handlers:
+        values = [on_demand.median(step) for step in ("INIT", *_INVOCATIONS)]
+        values.append(provisioned.median("INIT"))
+        values += [each.median("first invocation") for each in (provisioned, *restored)]
         shown = ["" if value is None else f"{value:.0f}" for value in values]
-        rows.append((plain.title, *shown, *[""] * (len(_COLUMNS) - len(shown))))
+        rows.append((on_demand.title, *shown, *[""] * (len(_COLUMNS) - len(shown))))
     return rows
 
 

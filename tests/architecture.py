@@ -22,7 +22,7 @@ STOREYS = (
     ("delivery",),
     ("aws", "clients", "testing"),
     ("services",),
-    ("sandbox",),
+    ("sandbox", "preload"),
     ("handler",),
     ("planning", "checks"),
     ("cli",),

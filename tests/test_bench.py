@@ -16,6 +16,7 @@ from rich.console import Console
 
 from benchmarks import bench, bench_run, cold, contenders, launches, load, plots, report
 from benchmarks.bar import Standing
+from benchmarks.beside import Beside
 from benchmarks.command import FAILED, STOPPED, USAGE, exit_code
 from benchmarks.figures import Results, Sample, goals, ratio, spread, together
 from benchmarks.peers.installation import Unavailable
@@ -307,13 +308,31 @@ def test_init_is_all_that_comes_before_the_first_event() -> None:
     assert [round(steps[step]) for step in ("INIT", "first invocation", "CPU")] == [100, 300, 200]
 
 
-def test_an_entry_point_without_credentials_is_not_restored() -> None:
-    """Its cells are empty; the others have a median of each way to start."""
+def test_an_entry_point_without_credentials_waits_for_no_sdk() -> None:
+    """Its last cell is empty; the others have a median of each way to start."""
 
-    def start(*first: float) -> launches.Start:
-        runs = [{"INIT": 100.0, "first invocation": each, "second invocation": 2.0} for each in first]
+    def start(*first: float, init: float = 100.0) -> launches.Start:
+        runs = [{"INIT": init, "first invocation": each, "second invocation": 2.0} for each in first]
         return launches.Start("connect", "connect", "", "", runs=[*runs])
 
-    rows = cold._handler_rows([[start(30, 50, 31), start(33), start(400)], [start(90)]])
-    assert rows == [("connect", "100", "31", "2", "33", "400"), ("connect", "100", "90", "2", "", "")]
-    assert "| connect | 100 | 31 | 2 | 33 | 400 |" in cold._markdown([], [[start(31), start(33), start(400)]])
+    provisioned = start(21, init=120.0)
+    rows = cold._handler_rows(
+        [[start(30, 50, 31), provisioned, start(23), start(400)], [start(90), provisioned, start(40)]]
+    )
+    assert rows == [
+        ("connect", "100", "31", "2", "120", "21", "23", "400"),
+        ("connect", "100", "90", "2", "120", "21", "40", ""),
+    ]
+    table = cold._markdown([], [[start(31), provisioned, start(23), start(400)]])
+    assert "| connect | 100 | 31 | 2 | 120 | 21 | 23 | 400 |" in table
+
+
+def test_lambda_tells_each_start_its_entry_point_and_how_it_is_made(tmp_path: Path) -> None:
+    """Without which a sandbox that is made ahead loads nothing ahead."""
+    stands = Beside("http://localhost/credentials", "https://localhost", "relay", "", b"")
+    found = cold.entry_points(launches.Start("", "", "", ""), stands, tmp_path)
+    assert [ways[0].environ["_HANDLER"] for ways in found] == [
+        f"handler.{name}_handler" for name in ("lambda", "connect", "default", "authorize")
+    ]
+    made = [each.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") for each in found[0]]
+    assert made == [None, "provisioned-concurrency", "snap-start", "snap-start"]

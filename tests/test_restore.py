@@ -1,4 +1,4 @@
-"""Sandboxes restored from one snapshot (SnapStart): each serves, by itself, and waits for no SDK.
+"""Sandboxes restored from one snapshot (SnapStart): each serves, by itself, and waits for no module and no SDK.
 
 A fork stands for the restore: the child goes on where the import of the handler ended.
 """
@@ -10,16 +10,17 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from container_endpoint import HOUR, Endpoint, answer, serving
+from container_endpoint import HOUR, answer, serving
 from deployment import Deployed  # noqa: TC002 - reads better in one place, and costs nothing here
 
 from async_relay.testing import Gateway
 
 SNAPSHOT = """
-import json, os, sys, threading
+import asyncio, gc, json, os, random, ssl, sys, threading
 from contextlib import suppress
 import handler
 from records import event, incident, record
@@ -29,6 +30,11 @@ def opened():
         with suppress(FileNotFoundError):  # the folder itself, closed by now
             if int(number) > 2:
                 yield os.readlink(f"/proc/self/fd/{number}")
+
+def made():
+    # Loops, TLS contexts and sources of random numbers, which no two sandboxes may share.
+    kinds = (asyncio.AbstractEventLoop, ssl.SSLContext, random.Random)
+    return [repr(each) for each in gc.get_objects() if isinstance(each, kinds) and each is not random._inst]
 
 def serve():
     failures = handler.lambda_handler(event(record(incident(1))))
@@ -43,13 +49,14 @@ def serve():
 
 held = {
     "open": list(opened()),
+    "made": made(),
     "threads": threading.active_count(),
     "modules": sorted(sys.modules),
 }
 told_to = os.dup(1)
 os.dup2(2, 1)
 os.write(told_to, json.dumps(held).encode() + b"\\n")
-for restored in range(2):
+for restored in range(int(sys.argv[2])):
     if os.fork() == 0:
         os.environ.update(json.loads(sys.argv[1]))
         status = 1
@@ -64,17 +71,27 @@ for restored in range(2):
 SDK = {"aioboto3", "aiobotocore", "aiobotocore.session", "boto3", "botocore.session", "aiohttp"}
 
 
-async def snapshot_and_restore(endpoint: Endpoint) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What the snapshot holds, and what each of two restored sandboxes says after an invocation."""
-    environ = {
+NOTHING = {"open": [], "made": [], "threads": 1}
+LINUX = pytest.mark.skipif(
+    sys.platform != "linux", reason="Lambda is a Linux, and only there a fork can be looked into"
+)
+
+
+async def snapshot_and_restore(
+    environ: Mapping[str, str], entry_point: str = "lambda_handler", restored: int = 2
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the snapshot holds, and what each sandbox restored from it says after its invocations."""
+    at_init = {
         name: value for name, value in os.environ.items() if not name.startswith(("AWS_ACC", "AWS_SEC", "AWS_SES"))
     }
+    at_init |= {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start", "_HANDLER": f"handler.{entry_point}"}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         SNAPSHOT,
-        json.dumps(endpoint.environ),
-        env=environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        json.dumps(dict(environ)),
+        str(restored),
+        env=at_init | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -84,14 +101,14 @@ async def snapshot_and_restore(endpoint: Endpoint) -> tuple[dict[str, Any], list
     return held, served
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Lambda is a Linux, and only there a fork can be looked into")
+@LINUX
 async def test_two_sandboxes_of_one_snapshot(deployed: Deployed, gateway: Gateway) -> None:
-    """The snapshot holds no socket, loop or thread; each sandbox has credentials and random numbers of its own."""
+    """The snapshot holds nothing open and no random numbers; each sandbox has its own, and its own credentials."""
     deployed.fill("a=")
     async with serving(answer(time.time() + HOUR)) as endpoint:
-        held, served = await snapshot_and_restore(endpoint)
-        assert (held["open"], held["threads"]) == ([], 1)
-        assert not {"aws_lambda_powertools", *SDK} & set(held["modules"])
+        held, served = await snapshot_and_restore(endpoint.environ)
+        assert {name: held[name] for name in NOTHING} == NOTHING
+        assert not SDK & set(held["modules"])
         assert [(each["failures"], each["connected"]) for each in served] == [([], 200)] * 2
         assert served[0]["random"] != served[1]["random"]
         assert len(endpoint.asked) == 2
@@ -100,12 +117,24 @@ async def test_two_sandboxes_of_one_snapshot(deployed: Deployed, gateway: Gatewa
     assert len(deployed.rows()) == 3
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Lambda is a Linux, and only there a fork can be looked into")
+@LINUX
 async def test_credentials_of_the_container_load_no_sdk(deployed: Deployed, gateway: Gateway) -> None:
-    """Neither for a broadcast nor for $connect: table and posts are signed with them."""
+    """Nor any other module. Neither for a broadcast nor for $connect: table and posts are signed with them."""
     deployed.fill("a=")
     async with serving(answer(time.time() + HOUR)) as endpoint:
-        _, served = await snapshot_and_restore(endpoint)
+        held, served = await snapshot_and_restore(endpoint.environ)
     for each in served:
         assert not SDK & set(each["modules"])
+        assert set(each["modules"]) - set(held["modules"]) == set()
     assert len(gateway.received["a="]) == 2
+
+
+@LINUX
+@pytest.mark.parametrize("entry_point", ["authorize_handler", "default_handler", "heartbeat_handler"])
+async def test_what_is_loaded_ahead_opens_and_draws_nothing(entry_point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever modules the entry point takes: their import makes nothing that two sandboxes must not share."""
+    monkeypatch.setenv("WS_ENDPOINT", "https://ws.example.com/prod")
+    monkeypatch.setenv("CONNECTIONS_TABLE", "connections")
+    held, _ = await snapshot_and_restore({}, entry_point, restored=0)
+    assert {name: held[name] for name in NOTHING} == NOTHING
+    assert {"uvloop", "aws_lambda_powertools"} <= set(held["modules"])
