@@ -108,7 +108,7 @@ class Steady:
 
     async def _run(self, measure: Callable[[Coroutine[Any, Any, int]], Coroutine[Any, Any, Any]]) -> tuple[Any, Any]:
         transport = direct(self.endpoint)
-        assert await broadcast(transport, MemoryStore(ids(MANY), page_size=10_000)) == MANY  # a few may need few sockets
+        assert await broadcast(transport, MemoryStore(ids(MANY), page_size=10_000)) == MANY  # opens all sockets
         found = []
         for count in (FEW, MANY):
             store = MemoryStore(ids(count), page_size=10_000)
