@@ -306,9 +306,9 @@ def test_the_summary_fits(results_in: Path, capsys: pytest.CaptureFixture[str]) 
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
-async def standings(duration: float, **shares: float) -> tuple[Load, list[Standing]]:
-    """A small run in memory, and every time somebody looked."""
-    options = Options(200, 1, 600, latency("1"), shares, None, duration, 0.0, 20, Carrier.MEMORY, 1)
+async def standings(duration: float, milliseconds: str = "1", **shares: float) -> tuple[Load, list[Standing]]:
+    """A small run in memory, and every time somebody looked; ``milliseconds`` are how long each answer takes."""
+    options = Options(200, 1, 600, latency(milliseconds), shares, None, duration, 0.0, 20, Carrier.MEMORY, 1)
     running = Load(options, Memory(options.shares, options.seed, options.lag))
     seen = [running.standing()]
     playing = asyncio.create_task(running.play())
@@ -321,7 +321,8 @@ async def standings(duration: float, **shares: float) -> tuple[Load, list[Standi
 
 async def test_a_run_says_what_it_does() -> None:
     """Clients come in, posts are in flight, the clients are asked; the bar is full when nothing is left, not before."""
-    running, seen = await standings(0.0, gone=0.5, throttled=0.1)
+    # Ten rounds of twenty posts, so that somebody who looks every 20 ms sees some under way.
+    running, seen = await standings(0.0, "30", gone=0.5, throttled=0.1)
     assert seen[0] == Standing(0.0, "The clients are coming in")
     assert any(re.search(r" to go; \d+ posts in flight, ", each.words) for each in seen)
     assert seen[-1] == Standing(1.0, "Counting what the clients got")
