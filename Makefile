@@ -72,7 +72,7 @@ types: $(VENV)/.installed ## mypy, strict
 	@$(BIN)/mypy
 
 unit: $(VENV)/.installed $(VENV)/.installed-node $(VENV)/.installed-browser ## The tests
-	@$(BIN)/python -m pytest -n 3 -rs
+	@$(BIN)/python -m pytest -n 3 -rsR
 
 coverage: $(VENV)/.installed $(VENV)/.installed-node $(VENV)/.installed-browser ## The tests again, and which lines and branches they take; two and a half times as slow
 	@$(BIN)/python -m pytest -n 2 -rs --cov --cov-report=term

@@ -27,6 +27,19 @@ _OURS = {
 }
 
 
+#: What a browser shows, how a benchmark goes on and what a loop counts: on a busy machine a look may come too early or
+#: too late. Of these a test that fails is run once more, and named as RERUN. No test of what the relay promises is
+#: among them: one that fails now and then has found something.
+_LOOKS_AT_THE_RIGHT_MOMENT = ("browser/", "test_bench.py", "test_bursts.py", "test_cost.py", "test_load.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that may be run once more."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(_LOOKS_AT_THE_RIGHT_MOMENT):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 # No test is about how fast it is drawn or run: a busy machine is no mistake.
 hypothesis.settings.register_profile("relay", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("relay")
