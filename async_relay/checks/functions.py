@@ -15,8 +15,8 @@ _MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
 _SHARED = re.compile(r"\.cpython-(\d+)-(\w+?)-linux")
 #: What all functions must mean alike: where they post, and whose rows they read.
 _ALIKE = ("ws_endpoint", "connections_table", "auth_mode", "tenant_attribute")
-#: What a version keeps of its function, as far as a template can change it.
-_KEPT = ("Architectures", "CodeSha256", "Environment", "Handler", "MemorySize", "Role", "Runtime", "Timeout")
+#: What a version keeps of its function beside its variables, as far as a template can change it.
+_KEPT = ("Architectures", "CodeSha256", "Handler", "MemorySize", "Role", "Runtime", "Timeout")
 
 
 def settings(deployment: Deployment) -> Iterator[Finding]:
@@ -121,6 +121,7 @@ def revision(deployment: Deployment) -> Iterator[Finding]:
     """The versions that the aliases lead to are what was deployed last, and all invocations go there."""
     findings: list[Finding] = []
     revisions = set()
+    unpublished: dict[tuple[str, str, str], list[str]] = {}
     for each in deployment.functions:
         if each.published is None:
             continue
@@ -131,35 +132,43 @@ def revision(deployment: Deployment) -> Iterator[Finding]:
         )
         if configuration is None or latest is None or alias is None:
             continue
+        before, after = _revision(configuration), _revision(latest)
         revisions.add(configuration.get("Description", ""))
         weights = alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {})
-        if not (weights and _revision(configuration) != _revision(latest)):
-            findings += _unpublished(each.name, configuration, latest, deployment.status)
+        changed = _changed(configuration, latest)
+        if changed and not (weights and before != after):
+            unpublished.setdefault((before, after, ", ".join(changed)), []).append(each.name)
         for version, share in weights.items():
             findings.append(note(REVISION, f"{share:.0%} of {each.name}'s invocations go to version {version}."))
+    findings += [_unpublished(names, *what, deployment.status) for what, names in unpublished.items()]
     if revisions and not findings:
         told = f"The functions are those of {' and '.join(sorted(revisions))}."
         findings.append(ok(REVISION, told) if len(revisions) == 1 else note(REVISION, told))
     yield from findings
 
 
-def _unpublished(name: str, served: Mapping[str, Any], latest: Mapping[str, Any], status: str) -> Iterator[Finding]:
-    """What was deployed last and is not what the alias leads to."""
-    changed = [each for each in _KEPT if served.get(each) != latest.get(each)]
+def _unpublished(names: list[str], before: str, after: str, changed: str, status: str) -> Finding:
+    """Of functions of which what was deployed last is not what the alias leads to."""
+    told, were = ", ".join(names), "was" if len(names) == 1 else "were"
+    if before == after:
+        seen = f"{told} {were} deployed again under the same Revision, with another {changed}."
+        effect = "Clients are served by what was deployed before: the alias leads to the version published then."
+    else:
+        seen = f"{told} {were} deployed as {after or 'no Revision'}, and clients are served by {before or 'none'}."
+        effect = "What was deployed last serves nobody: an update broke off, or somebody moved the alias by hand."
+        if status.endswith("_IN_PROGRESS"):
+            return note(REVISION, f"{seen} The update is under way.")
+    remedy = "Deploy the stack again with another Revision (docs/release.md#a-revision-and-its-rollout)."
+    return wrong(REVISION, seen, effect, remedy)
+
+
+def _changed(served: Mapping[str, Any], latest: Mapping[str, Any]) -> list[str]:
+    """What differs between a version and what was deployed last; of the environment, the variables."""
+    changed = [name for name in _KEPT if served.get(name) != latest.get(name)]
     if _snapshots(served) != _snapshots(latest):
         changed.append("SnapStart")
-    before, after = _revision(served), _revision(latest)
-    seen = f"{name} was deployed as {after or 'no Revision'}, and clients are served by {before or 'none'}."
-    effect = "What was deployed last serves nobody: an update broke off, or somebody moved the alias by hand."
-    if before == after:
-        seen = f"{name} was deployed again under the same Revision, with another {', '.join(changed)}."
-        effect = "Clients are served by what was deployed before: the alias leads to the version published then."
-    elif status.endswith("_IN_PROGRESS"):
-        yield note(REVISION, f"{seen} The update is under way.")
-        return
-    if changed:
-        remedy = "Deploy the stack again with another Revision (docs/release.md#a-revision-and-its-rollout)."
-        yield wrong(REVISION, seen, effect, remedy)
+    before, after = (each.get("Environment", {}).get("Variables", {}) for each in (served, latest))
+    return changed + sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
 def _revision(configuration: Mapping[str, Any]) -> str:

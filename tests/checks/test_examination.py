@@ -668,7 +668,6 @@ def assert_sentences(finding: Finding) -> None:
         ("Timeout", 30),
         ("Architectures", ["x86_64"]),
         ("SnapStart", {"ApplyOn": "PublishedVersions", "OptimizationStatus": "Off"}),
-        ("Environment", {"Variables": {"REVISION": "v1.2.0", "MAX_CONCURRENCY": "500"}}),
     ],
 )
 def test_a_revision_that_was_deployed_twice(name: str, value: Any, stack: Callable[..., DescribedStack]) -> None:
@@ -680,6 +679,19 @@ def test_a_revision_that_was_deployed_twice(name: str, value: Any, stack: Callab
     assert found.about == "revision"
     assert found.seen == f"RelayFunction was deployed again under the same Revision, with another {name}."
     assert "another Revision" in found.remedy
+
+
+def test_another_parameter_under_the_same_revision(stack: Callable[..., DescribedStack]) -> None:
+    """It is one finding, which names the variable and every function that waits for it."""
+    aws = stack(**REVISION)
+    for name in ("RelayFunction", "DeliverFunction"):
+        change = set_in("Configuration", "Environment", "Variables", "MAX_CONCURRENCY", to="500")
+        aws.change("get_function", f'"FunctionName": "{name}"', change)
+    [found] = examined(aws).of(State.WRONG)
+    assert_sentences(found)
+    assert found.seen == (
+        "RelayFunction, DeliverFunction were deployed again under the same Revision, with another MAX_CONCURRENCY."
+    )
 
 
 def test_a_revision_is_what_is_examined(stack: Callable[..., DescribedStack]) -> None:

@@ -149,7 +149,7 @@ def test_what_was_deployed_under_the_same_revision_serves_nobody(local: Local) -
     updated.change("update_stack", Revision="v1.2.0", MaxConcurrency="200")
     result = run("--stack", updated.stack)
     assert result.exit_code == 1
-    assert "RelayFunction was deployed again under the same Revision, with another Environment." in words(result)
+    assert "Function were deployed again under the same Revision, with another MAX_CONCURRENCY." in words(result)
     updated.change("update_stack", Revision="v1.3.0", MaxConcurrency="200")
     result = run("--stack", updated.stack)
     assert result.exit_code == 0, result.output
