@@ -7,6 +7,7 @@ Rules
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from botocore.config import Config
@@ -99,6 +100,23 @@ class Aws:
             read_timeout=10,
         )
         return self._session.create_client(service, config=config, **where)
+
+
+def answered(answer: Answer, name: str) -> tuple[Mapping[str, Any], ...] | Unknown:
+    """A list that an answer has."""
+    if isinstance(answer, Absent):
+        return ()
+    if isinstance(answer, Unknown):
+        return answer
+    return tuple(answer[name]) if name in answer else Unknown(f"AWS's answer has no {name}")
+
+
+def part(answer: Answer, name: str) -> Answer:
+    """What an answer is about."""
+    if not isinstance(answer, Mapping):
+        return answer
+    part: Answer = answer.get(name, Unknown(f"AWS's answer has no {name}"))
+    return part
 
 
 def _action(service: str, operation: str) -> str:

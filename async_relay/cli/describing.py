@@ -1,4 +1,4 @@
-"""Describes a deployment by asking AWS: the one place where an examination's facts are gathered.
+"""Describes a deployment by asking AWS; what is asked of its functions is in ``describing_functions``.
 
 Rules
 - With a stack, CloudFormation says what there is and Lambda what the functions are told. Without one, the
@@ -8,44 +8,34 @@ Rules
 
 from __future__ import annotations
 
-import http.client
-import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 from async_relay.aws.environment import proxied
 from async_relay.checks.deployment import (
     ENVIRONMENT,
-    HANDLERS,
     Absent,
     Answer,
-    Decision,
     Deployment,
     Endpoint,
     Function,
     NotCheckedError,
-    Published,
     Queue,
     Unknown,
 )
-from async_relay.checks.permissions import needs
-from async_relay.errors import SettingsError
 from async_relay.http.urls import endpoint_region
-from async_relay.settings import Settings
 
-from .asking import Aws
+from .asking import Aws, answered, part
+from .describing_functions import describe_functions, read_settings, with_decisions
 from .failure import USAGE, CommandError
-from .probing import probe, verifying
+from .probing import probe
 
 #: API Gateway's throttle rate, in requests a second for the whole account.
 _THROTTLE_RATE = {"ServiceCode": "apigateway", "QuotaCode": "L-8A5B8E43"}
-_ZIP_SECONDS = 30
 #: A function that every stack of the template has.
 _RELAY = "RelayFunction"
 _ALONE = Unknown("settings alone do not say: give --stack")
@@ -66,15 +56,7 @@ def _described_stack(aws: Aws, stack: str) -> Deployment:
     if _RELAY not in found:
         raise CommandError(f"the stack {stack} has no {_RELAY}, so it is none of async-relay's: name another", USAGE)
     parameters = {each["ParameterKey"]: each.get("ParameterValue", "") for each in described.get("Parameters", ())}
-    zips: dict[str, tuple[str, ...] | Unknown] = {}
-    aliases = _aliases(found)
-    described_functions = (
-        _function(aws, name, each.get("PhysicalResourceId", name), aliases, zips)
-        for name, each in found.items()
-        if each["ResourceType"] == "AWS::Lambda::Function"
-    )
-    # An owner may have added others to the template, of which nothing is known here.
-    functions = tuple(each for each in described_functions if not each.handler or each.handler in HANDLERS)
+    functions = describe_functions(aws, found)
     api_id = found.get("WebSocketApi", {}).get("PhysicalResourceId") or parameters.get("WebSocketApiId", "")
     deployment = _described(aws, functions)
     deployment = replace(
@@ -91,7 +73,7 @@ def _described_stack(aws: Aws, stack: str) -> Deployment:
         api_mappings=_api_mappings(aws, _setting(deployment, "ws_endpoint")),
         quota=_quota(aws),
     )
-    return replace(deployment, functions=tuple(_with_decisions(aws, deployment, each) for each in functions))
+    return replace(deployment, functions=tuple(with_decisions(aws, deployment, each) for each in functions))
 
 
 def _resources(aws: Aws, stack: str) -> dict[str, Mapping[str, Any]]:
@@ -106,16 +88,9 @@ def _resources(aws: Aws, stack: str) -> dict[str, Mapping[str, Any]]:
         after = {"NextToken": page["NextToken"]}
 
 
-def _aliases(found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Physical names of functions to the ARNs of their aliases, ``….:function:NAME:ALIAS``."""
-    aliases = (each for each in found.values() if each["ResourceType"] == "AWS::Lambda::Alias")
-    arns = [each["PhysicalResourceId"] for each in aliases if "PhysicalResourceId" in each]
-    return {arn.split(":")[-2]: arn for arn in arns}
-
-
 def describe_environment(aws: Aws, environ: Mapping[str, str]) -> Deployment:
     """What the settings alone lead to."""
-    return _described(aws, (Function(ENVIRONMENT, _ALONE, _settings(environ), _ALONE, _ALONE, _ALONE),))
+    return _described(aws, (Function(ENVIRONMENT, _ALONE, read_settings(environ), _ALONE, _ALONE, _ALONE),))
 
 
 def _required(answer: Answer, stack: str) -> Mapping[str, Any]:
@@ -168,99 +143,23 @@ def _endpoint(aws: Aws, url: str | Unknown | None) -> Endpoint | Unknown:
     return probe(url, lambda: aws.connection(url))
 
 
-def _function(
-    aws: Aws, name: str, physical: str, aliases: Mapping[str, str], zips: dict[str, tuple[str, ...] | Unknown]
-) -> Function:
-    """Of the version that its alias leads to, where it has one: that is what serves."""
-    qualified = aliases.get(physical, physical)
-    configuration = aws.ask("lambda", "get_function_configuration", FunctionName=qualified)
-    if not isinstance(configuration, Mapping):
-        reason = configuration if isinstance(configuration, Unknown) else Unknown("the function is gone")
-        return Function(name, configuration, reason, reason, reason)
-    environment = configuration.get("Environment", {})
-    settings = (
-        Unknown("Lambda does not show its environment, which a key of KMS guards")
-        if "Error" in environment
-        else _settings({**environment.get("Variables", {}), "MESSAGE_FORMATTER": ""})
-    )
-    listed = aws.ask("lambda", "list_event_source_mappings", FunctionName=qualified)
-    mappings = _answered(listed, "EventSourceMappings")
-    sha = configuration.get("CodeSha256", physical)
-    answer = aws.ask("lambda", "get_function", FunctionName=qualified)
-    if sha not in zips:
-        zips[sha] = _shared_objects(answer)
-    published = None
-    if qualified != physical:
-        answer = aws.ask("lambda", "get_function", FunctionName=physical)  # a version says nothing of concurrency
-        alias = aws.ask("lambda", "get_alias", FunctionName=physical, Name=qualified.rpartition(":")[2])
-        published = Published(alias, _part(answer, "Configuration"))
-    return Function(name, configuration, settings, mappings, zips[sha], reserved=_reserved(answer), published=published)
-
-
-def _reserved(answer: Answer) -> int | Unknown | None:
-    if not isinstance(answer, Mapping):
-        return answer if isinstance(answer, Unknown) else None
-    reserved: int | None = answer.get("Concurrency", {}).get("ReservedConcurrentExecutions")
-    return reserved
-
-
-def _answered(answer: Answer, name: str) -> tuple[Mapping[str, Any], ...] | Unknown:
-    """A list that an answer has."""
-    if isinstance(answer, Absent):
-        return ()
-    if isinstance(answer, Unknown):
-        return answer
-    return tuple(answer[name]) if name in answer else Unknown(f"AWS's answer has no {name}")
-
-
-def _part(answer: Answer, name: str) -> Answer:
-    """What an answer is about."""
-    if not isinstance(answer, Mapping):
-        return answer
-    part: Answer = answer.get(name, Unknown(f"AWS's answer has no {name}"))
-    return part
-
-
-def _settings(environ: Mapping[str, str]) -> Settings | str:
-    try:
-        return Settings.from_env(environ)
-    except SettingsError as error:
-        return str(error)
-
-
-def _shared_objects(answer: Answer) -> tuple[str, ...] | Unknown:
-    """The names of the shared objects in a function's zip."""
-    if not isinstance(answer, Mapping):
-        return answer if isinstance(answer, Unknown) else Unknown("the function is gone")
-    url = answer.get("Code", {}).get("Location", "")
-    if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
-        return Unknown("Lambda says no address to fetch its zip from")
-    try:
-        context = verifying(url) if url.startswith("https:") else None
-        with urlopen(url, timeout=_ZIP_SECONDS, context=context) as response:  # noqa: S310 - http only on this machine
-            names = zipfile.ZipFile(io.BytesIO(response.read())).namelist()
-    except (OSError, http.client.HTTPException, zipfile.BadZipFile) as error:
-        return Unknown(f"its zip cannot be fetched: {error}")
-    return tuple(name for name in names if name.endswith(".so"))
-
-
 def _table(aws: Aws, name: str | Unknown | None) -> Answer:
     if not isinstance(name, str):
         return name or Unknown("no table is named")
-    return _part(aws.ask("dynamodb", "describe_table", TableName=name), "Table")
+    return part(aws.ask("dynamodb", "describe_table", TableName=name), "Table")
 
 
 def _ttl(aws: Aws, name: str | Unknown | None) -> Answer:
     if not isinstance(name, str):
         return name or Unknown("no table is named")
-    return _part(aws.ask("dynamodb", "describe_time_to_live", TableName=name), "TimeToLiveDescription")
+    return part(aws.ask("dynamodb", "describe_time_to_live", TableName=name), "TimeToLiveDescription")
 
 
 def _queue(aws: Aws, url: str | Unknown | None) -> Queue | Unknown | None:
     if not isinstance(url, str):
         return url
     answer = aws.ask("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["All"])
-    return Queue(url, _part(answer, "Attributes"))
+    return Queue(url, part(answer, "Attributes"))
 
 
 def _letters(aws: Aws, source: Queue | Unknown | None) -> Queue | Unknown | None:
@@ -282,14 +181,14 @@ def _stream(aws: Aws, functions: tuple[Function, ...]) -> Answer:
     arn = _stream_arn(functions)
     if isinstance(arn, Unknown):
         return arn
-    return _part(aws.ask("dynamodbstreams", "describe_stream", StreamArn=arn, Limit=1), "StreamDescription")
+    return part(aws.ask("dynamodbstreams", "describe_stream", StreamArn=arn, Limit=1), "StreamDescription")
 
 
 def _readers(aws: Aws, functions: tuple[Function, ...]) -> tuple[Mapping[str, Any], ...] | Unknown:
     arn = _stream_arn(functions)
     if isinstance(arn, Unknown):
         return arn
-    return _answered(aws.ask("lambda", "list_event_source_mappings", EventSourceArn=arn), "EventSourceMappings")
+    return answered(aws.ask("lambda", "list_event_source_mappings", EventSourceArn=arn), "EventSourceMappings")
 
 
 def _stream_arn(functions: tuple[Function, ...]) -> str | Unknown:
@@ -327,38 +226,4 @@ def _quota(aws: Aws) -> Answer:
     answer = aws.ask("service-quotas", "get_service_quota", **_THROTTLE_RATE)
     if isinstance(answer, Absent):
         answer = aws.ask("service-quotas", "get_aws_default_service_quota", **_THROTTLE_RATE)
-    return _part(answer, "Quota")
-
-
-def _with_decisions(aws: Aws, deployment: Deployment, function: Function) -> Function:
-    """The function, with what IAM says of all that its role has to be allowed."""
-    return replace(function, decisions=_decisions(aws, deployment, function))
-
-
-def _decisions(aws: Aws, deployment: Deployment, function: Function) -> tuple[Decision, ...] | Unknown:
-    if not isinstance(function.configuration, Mapping):
-        return Unknown("the function cannot be read")
-    try:
-        wanted = needs(deployment, function)
-    except (NotCheckedError, LookupError) as error:
-        return Unknown(f"what it needs cannot be told: {error}")
-    decisions: list[Decision] = []
-    for actions, resource in wanted:
-        answer = aws.ask(
-            "iam",
-            "simulate_principal_policy",
-            PolicySourceArn=function.configuration.get("Role", ""),
-            ActionNames=list(actions),
-            ResourceArns=[resource],
-        )
-        if isinstance(answer, Absent):
-            return Unknown("its role is gone")
-        results = _answered(answer, "EvaluationResults")
-        if isinstance(results, Unknown):
-            return results
-        decided = {each.get("EvalActionName"): str(each.get("EvalDecision", "")) for each in results}
-        for action in actions:
-            if not decided.get(action):
-                return Unknown(f"IAM's simulator says nothing of {action}")
-            decisions.append(Decision(action, resource, decided[action]))
-    return tuple(decisions)
+    return part(answer, "Quota")

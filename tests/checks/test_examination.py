@@ -23,7 +23,7 @@ from async_relay.checks.deployment import Absent, Deployment, Endpoint, Unknown
 from async_relay.checks.examination import examine
 from async_relay.checks.findings import Finding, Report, State, note, ok, unchecked, wrong
 from async_relay.checks.permissions import needs
-from async_relay.cli import asking, describing
+from async_relay.cli import asking, describing, describing_functions
 from async_relay.cli.failure import CommandError
 
 JWT = {"AuthMode": "jwt", "AuthIssuer": "https://issuer.example.com", "AuthAudience": "relay"}
@@ -779,7 +779,7 @@ def test_a_download_that_breaks_off_costs_its_check_alone(
     def broken_off(*_: Any, **__: Any) -> Any:
         raise http.client.IncompleteRead(b"half of it")
 
-    monkeypatch.setattr(describing, "urlopen", broken_off)
+    monkeypatch.setattr(describing_functions, "urlopen", broken_off)
     report = examined(aws)
     assert [each.about for each in report.of(State.UNCHECKED)] == ["architecture"]
     assert report.of(State.WRONG) == []
