@@ -73,13 +73,12 @@ _MADE_AHEAD = (
     "- **Provisioned concurrency** spares INIT: a sandbox that was made ahead begins with its first invocation. Since",
     "  nobody waits for its INIT, it has loaded there what its first invocation needs.",
     "- **SnapStart** puts a restore in the place of INIT. How long that takes only AWS can say: it is in the",
-    "  function's `platform.report` lines, as `restoreDurationMs`. The snapshot holds what a provisioned",
-    "  sandbox loads, but for one",
-    "  module of `authorize`: aiohttp, which fetches the keys, is loaded after the restore, since its import takes",
-    "  random numbers, and no two sandboxes may have the same. The first invocation has its credentials from the",
-    "  container endpoint, which we read ourselves; the last column is what it would take if the SDK had to.",
-    "  `authorize` needs no credentials. Here the process is a new one and its memory at hand; Lambda reads a snapshot",
-    "  as it is touched, which these figures do not have.",
+    "  function's `platform.report` lines, as `restoreDurationMs`. The snapshot holds what a provisioned sandbox",
+    "  loads, but for one module of `authorize`: aiohttp, which fetches the keys, is loaded after the restore,",
+    "  since its import takes random numbers, and no two sandboxes may have the same. The first invocation has its",
+    "  credentials from the container endpoint, which we read ourselves; the last column is what it would take if",
+    "  the SDK had to. `authorize` needs no credentials. Here the process is a new one and its memory at hand;",
+    "  Lambda reads a snapshot as it is touched, which these figures do not have.",
 )
 _INVOCATIONS = ("first invocation", "second invocation")
 
