@@ -14,7 +14,7 @@ import typer
 
 from async_relay.wire.formatter import Formatter
 
-from . import screen
+from . import dead_letter_views, screen
 from .failure import FAILED, CommandError
 from .parsing import ParsedDeadLetter
 from .queues import DeadLetterQueue, SendQueue, on_ending
@@ -84,7 +84,7 @@ def discard_selected(found: Found, save: Path | None, *, dry_run: bool, yes: boo
         screen.say(f"Would delete {len(selected)}.")
         found.note_what_waits()
         return Tally()
-    counts = screen.tally(found.selected)
+    counts = dead_letter_views.tally(found.selected)
     screen.confirm(f"Delete {len(selected)} for good{_with_the_rest(found)}{counts}?", len(selected), yes=yes)
     tally, mode = Tally(), "x"
     following: Found | None = found

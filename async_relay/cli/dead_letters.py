@@ -18,7 +18,7 @@ import typer
 from async_relay.wire.formatter import Formatter, load_formatter, with_tenant
 from async_relay.wire.incidents import format_item
 
-from . import screen
+from . import dead_letter_views, screen
 from .account import with_account
 from .actions import discard_selected, redrive_selected
 from .failure import USAGE, CommandError
@@ -95,9 +95,9 @@ def list_dead_letters(
     with reading(connect(url), url, selection) as found:
         found.queue.release()
         if as_json:
-            print(screen.as_json(found.selected))
+            print(dead_letter_views.as_json(found.selected))
         else:
-            screen.print_table(found.selected, found.id_length, found.total, found.where)
+            dead_letter_views.print_table(found.selected, found.id_length, found.total, found.where)
         found.note_what_waits()
 
 
@@ -117,7 +117,7 @@ def show(
         found.queue.release()
         for dead_letter in found.selected:
             fate = redrive(dead_letter, format_record)
-            screen.print_dead_letter(
+            dead_letter_views.print_dead_letter(
                 dead_letter, f"sends {fate.summary}" if isinstance(fate, Resend) else f"not: {fate.why}"
             )
 

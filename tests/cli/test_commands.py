@@ -19,7 +19,7 @@ from lambda_server import QuietHandler, serving
 from typer.testing import CliRunner
 
 from async_relay.aws.foreign import ForeignAnswer
-from async_relay.cli import account, queues, screen
+from async_relay.cli import account, dead_letter_views, queues, screen
 from async_relay.cli.app import app
 from async_relay.cli.failure import CommandError
 from async_relay.cli.parsing import parse_dead_letter
@@ -288,7 +288,9 @@ def test_the_table_of_dead_letters_is_whole_at_80_columns(
         '[{"kind": "incident_update", "incident_id": "inc-20260131-000000000017", "event_id": "f07f8ca4b0b26cb9c4e5e7"'
         ', "sequence": "1405400000000002063282832"}], "clients": [{"connectionId": "L0SM9cOFvHcCIhw="}]}'
     )
-    screen.print_table([parse_dead_letter("5753b066-0000-4000-8000-000000000000", body)], 8, 1, "in the queue")
+    dead_letter_views.print_table(
+        [parse_dead_letter("5753b066-0000-4000-8000-000000000000", body)], 8, 1, "in the queue"
+    )
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     assert "…" not in shown

@@ -24,7 +24,7 @@ from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
 from async_relay import cli
-from async_relay.cli import aws_errors, queues, reading, screen
+from async_relay.cli import aws_errors, dead_letter_views, queues, reading, screen
 from async_relay.cli.app import app
 from async_relay.cli.failure import CommandError
 from async_relay.cli.parsing import Form, ParsedDeadLetter, parse_dead_letter, parse_json
@@ -113,7 +113,7 @@ def record(number: int = 5, **image: Any) -> dict[str, Any]:
 
 
 def pretty(body: str) -> str:
-    return screen._pretty(parse_json(body), body)
+    return dead_letter_views._pretty(parse_json(body), body)
 
 
 LAMBDA_NOTE = {
@@ -161,8 +161,8 @@ class TestReadLetter:
         assert letter.reason
         assert isinstance(redrive(letter), Resend | Stay)
         assert Selection().matches(letter)
-        assert json.loads(screen.as_json([letter]))[0]["form"] in list(Form)
-        assert all(cell is not None for cell in screen._row(letter, 8))
+        assert json.loads(dead_letter_views.as_json([letter]))[0]["form"] in list(Form)
+        assert all(cell is not None for cell in dead_letter_views._row(letter, 8))
         assert pretty(body).replace("\n", "").isprintable()
 
     def test_depth(self) -> None:
@@ -400,7 +400,7 @@ class TestScreen:
         deep: list[Any] = []
         for _ in range(100_000):
             deep = [deep]
-        assert screen._pretty(deep, "[[…]]") == "[[…]]"
+        assert dead_letter_views._pretty(deep, "[[…]]") == "[[…]]"
 
     def test_bad_body(self) -> None:
         """A body that is not JSON stays on one line, so that it cannot imitate ours."""

@@ -14,7 +14,7 @@ from typing import IO
 import pytest
 from botocore.exceptions import ClientError
 
-from async_relay.cli import main, screen
+from async_relay.cli import dead_letter_views, main, screen
 from async_relay.cli.aws_errors import aws_errors
 from async_relay.cli.failure import CommandError
 from async_relay.cli.parsing import parse_dead_letter
@@ -23,7 +23,7 @@ from async_relay.cli.parsing import parse_dead_letter
 def test_json_for_a_terminal_has_no_control_character() -> None:
     """DEL neither; read back, it is what it was."""
     reason = "a\x1b[31m\x7fb\u202e"
-    text = screen.as_json([parse_dead_letter("m", json.dumps({"deadLetter": {"reason": reason}}))])
+    text = dead_letter_views.as_json([parse_dead_letter("m", json.dumps({"deadLetter": {"reason": reason}}))])
     assert all(char == "\n" or " " <= char <= "~" for char in text)
     assert json.loads(text)[0]["reason"] == reason
 
