@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
-from async_relay.cli import disconnect, tables
+from async_relay.cli import closing, disconnect, tables
 from async_relay.cli.app import app
 from async_relay.testing import GatewayProcess, gateway_process
 
@@ -54,7 +54,7 @@ class Place:
         return CliRunner().invoke(app, ["disconnect", *where, *arguments], input=answer)
 
     def is_connected(self, connection_id: str) -> bool:
-        client = disconnect._connect(self.gateway.endpoint)
+        client = closing.connect(self.gateway.endpoint)
         with suppress(ClientError):
             client.get_connection(ConnectionId=connection_id)
             return True
@@ -272,7 +272,7 @@ def test_a_handshake_that_is_not_over_is_no_connection_that_has_left(place: Plac
 def refusing(status: int, code: str, monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
     """Answer so to the closing of these connections (none: of all); the ids that were tried."""
     tried: list[str] = []
-    connect = disconnect._connect
+    connect = closing.connect
 
     def connected(endpoint: str) -> Any:
         client = connect(endpoint)
@@ -288,7 +288,7 @@ def refusing(status: int, code: str, monkeypatch: pytest.MonkeyPatch, *names: st
         client.delete_connection = delete_connection
         return client
 
-    monkeypatch.setattr(disconnect, "_connect", connected)
+    monkeypatch.setattr(disconnect, "connect", connected)
     return tried
 
 
@@ -321,7 +321,7 @@ def test_who_could_not_be_closed_keeps_the_row_and_is_named(
 def test_failures_and_nothing_else_stop_it(place: Place, names: Iterator[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing permission fails them all: the rest is not tried."""
     tried = refusing(403, "ForbiddenException", monkeypatch)
-    monkeypatch.setattr(disconnect, "_THREADS", 1)
+    monkeypatch.setattr(closing, "THREADS", 1)
     for name in itertools.islice(names, 40):
         place.row(name, "alice")
     result = place.run("--everybody", "--yes", "--rate", "200")
@@ -362,16 +362,16 @@ def test_ctrl_c_ends_it_after_what_is_under_way(
     place: Place, names: Iterator[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was closed is closed and counted; the rest is left as it was."""
-    monkeypatch.setattr(disconnect, "_THREADS", 1)
+    monkeypatch.setattr(closing, "THREADS", 1)
     for name in itertools.islice(names, 10):
         place.row(name, "alice")
-    note = disconnect.Closing._note
+    note = closing.Closing._note
 
-    def interrupt(closing: disconnect.Closing, *arguments: Any) -> None:
-        note(closing, *arguments)
-        closing._interrupt()
+    def interrupt(under_way: closing.Closing, *arguments: Any) -> None:
+        note(under_way, *arguments)
+        under_way._interrupt()
 
-    monkeypatch.setattr(disconnect.Closing, "_note", interrupt)
+    monkeypatch.setattr(closing.Closing, "_note", interrupt)
     result = place.run("--principal", "alice", "--yes", "--rate", "20")
     assert result.exit_code == 130
     assert "not tried." in result.output
@@ -460,4 +460,4 @@ def test_an_endpoint_without_an_answer_is_one_sentence(place: Place, names: Iter
 def test_the_region_is_the_apis(endpoint: str, region: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its address says it; a domain of one's own does not, and AWS_REGION does."""
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
-    assert disconnect._connect(endpoint).meta.region_name == region
+    assert closing.connect(endpoint).meta.region_name == region
